@@ -1,0 +1,186 @@
+"""What every engine offers, in the shape of KVM's own interface.
+
+A `Vm` holds memory slots and vCPUs. `Vcpu.run` runs guest code on the calling
+thread until something needs the machine's attention and returns an `Exit`, one
+of a closed union of values. Interrupt lines, kicks and fences may be set from
+any thread; everything else about a vCPU belongs to the thread that runs it.
+
+Waiting for an interrupt (RISC-V WFI, x86 HLT) happens inside `run`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from tandemu.memory import RamRegion
+
+
+class AccelError(RuntimeError):
+    """An engine cannot do what it was asked; the message says why and how to mend it."""
+
+
+class MmioRead(NamedTuple):
+    """The guest reads *size* bytes at a guest-physical address that is not RAM.
+
+    Answer with `Vcpu.complete(value)`, or `complete(None)` if nothing is there.
+    """
+
+    address: int
+    size: int
+
+
+class MmioWrite(NamedTuple):
+    """The guest writes *value*, *size* bytes, where there is no RAM (or ROM).
+
+    Answer with `Vcpu.complete(0)`, or `complete(None)` if nothing is there.
+    """
+
+    address: int
+    size: int
+    value: int
+
+
+class PortRead(NamedTuple):
+    """The guest reads *size* bytes (1, 2, 4) from I/O port *port* (x86 IN).
+
+    Answer with `Vcpu.complete(value)`, or `complete(None)` if nothing is there.
+    """
+
+    port: int
+    size: int
+
+
+class PortWrite(NamedTuple):
+    """The guest writes *value*, *size* bytes, to I/O port *port* (x86 OUT); needs no answer."""
+
+    port: int
+    size: int
+    value: int
+
+
+class FirmwareCall(NamedTuple):
+    """The guest calls built-in firmware (RISC-V: ECALL from S-mode to the SBI).
+
+    Only on a VM created with *firmware_calls*. The program counter stands after
+    the call; results go into registers through `Vcpu.set`.
+    """
+
+
+class Interrupted(NamedTuple):
+    """`Vcpu.kick` was called; nothing else happened."""
+
+
+class Stopped(NamedTuple):
+    """A step or an instruction limit ended; the program counter stands at *pc*."""
+
+    pc: int
+
+
+class Unsupported(NamedTuple):
+    """The engine met what it cannot run; *code* is the engine's own, *reason* says it."""
+
+    code: int
+    reason: str
+
+
+class Shutdown(NamedTuple):
+    """The processor shut itself down (x86: a triple fault); *reason* says where it stood."""
+
+    reason: str
+
+
+class EntryFailed(NamedTuple):
+    """The hardware refused to enter the guest: *code* is its reason, *reason* says it."""
+
+    code: int
+    reason: str
+
+
+Exit = (
+    MmioRead
+    | MmioWrite
+    | PortRead
+    | PortWrite
+    | FirmwareCall
+    | Interrupted
+    | Stopped
+    | Unsupported
+    | Shutdown
+    | EntryFailed
+)
+
+
+class Fence(NamedTuple):
+    """A fence that one vCPU asks of another (SBI RFENCE; TLB shoot-down).
+
+    *instructions*: forget translated code that has changed (FENCE.I). Otherwise
+    forget translations of guest-virtual addresses *start* to *start* + *size*
+    (size 0: all) of address space *asid* (None: all).
+    """
+
+    instructions: bool = False
+    start: int = 0
+    size: int = 0
+    asid: int | None = None
+
+
+class Vcpu(Protocol):
+    """One virtual processor."""
+
+    index: int
+
+    def run(self) -> Exit:
+        """Run guest code until an exit."""
+
+    def step(self) -> Exit:
+        """Run exactly one instruction; `Stopped` when nothing else happened."""
+
+    def complete(self, value: int | None) -> None:
+        """Answer the last read or write; None: nothing is there (a bus error; x86: all ones)."""
+
+    def kick(self) -> None:
+        """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
+
+    def set_interrupt(self, line: int, level: bool) -> None:
+        """Set an interrupt input of this processor. Any thread.
+
+        RISC-V: *line* is the bit in `mip` (1 SSIP, 3 MSIP, 5 STIP, 7 MTIP, 9 SEIP, 11 MEIP).
+        x86: *line* is a vector, 2 the NMI, 16 and above an interrupt; a rising level counts.
+        """
+
+    def get(self, register: str) -> int:
+        """Return a register by its architectural name (``pc``, ``a0``, ``mstatus``, ``f5`` …)."""
+
+    def set(self, register: str, value: int) -> None:
+        """Set a register by its architectural name."""
+
+    def fence(self, fence: Fence) -> None:
+        """Have this vCPU carry out *fence* before its next guest instruction. Any thread.
+
+        Returns when that is certain.
+        """
+
+
+class Vm(Protocol):
+    """One virtual machine: memory slots, vCPUs, a clock."""
+
+    def set_memory_slot(self, region: RamRegion) -> None:
+        """Map *region*; a region at the same base is replaced."""
+
+    def remove_memory_slot(self, base: int) -> None:
+        """Unmap the region at guest address *base*: accesses become exits."""
+
+    def create_vcpu(self, index: int) -> Vcpu:
+        """Create vCPU number *index*, reset."""
+
+    def time(self) -> int:
+        """The guest's clock in ticks of its time base (RISC-V: what ``rdtime`` reads)."""
+
+    def start_dirty_log(self, base: int) -> None:
+        """Begin to note which pages of the slot at *base* are written."""
+
+    def dirty_log(self, base: int) -> bytes:
+        """Return and clear the written pages of a slot: one bit a 4 KiB page, LSB first."""
+
+    def close(self) -> None:
+        """Free everything. No vCPU may be running."""

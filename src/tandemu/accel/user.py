@@ -1,0 +1,86 @@
+"""What an engine offers for running one foreign program instead of a machine.
+
+Guest memory is flat: the program's address *a* lies at host address ``base + a``
+in a reserved window, and the host's own page protection is the guest's. Each
+guest thread is a `UserCpu` on a host thread of its own; `UserCpu.run` returns
+when the program needs its operating system.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+
+class SystemCall(NamedTuple):
+    """The program asks its operating system; pc stands behind the instruction."""
+
+
+class MemoryFault(NamedTuple):
+    """An access to *address* failed; pc stands at the instruction.
+
+    *access* is ``"read"``, ``"write"`` or ``"execute"``.
+    """
+
+    address: int
+    access: str
+
+
+class IllegalInstruction(NamedTuple):
+    """The program came to an instruction that does not exist (pc stands at it)."""
+
+    word: int
+
+
+class Misaligned(NamedTuple):
+    """An atomic access to *address* that is not aligned; pc stands at the instruction."""
+
+    address: int
+
+
+class Breakpoint(NamedTuple):
+    """A breakpoint instruction (pc stands at it)."""
+
+
+class Kicked(NamedTuple):
+    """`UserCpu.kick` was called."""
+
+
+UserExit = SystemCall | MemoryFault | IllegalInstruction | Misaligned | Breakpoint | Kicked
+
+
+class UserCpu(Protocol):
+    """The processor of one guest thread."""
+
+    state: Any
+    """The live registers: ``x[i]``, ``f[i]``, ``pc``, ``fflags``, ``frm``."""
+
+    def run(self) -> UserExit:
+        """Run the program on the calling thread until an exit."""
+
+    def kick(self) -> None:
+        """Make `run` return `Kicked` soon. Any thread; not lost if not running."""
+
+    def close(self) -> None:
+        """Free what the engine keeps for this thread."""
+
+
+class UserEngine(Protocol):
+    """The memory window of one program and the processors of its threads."""
+
+    base: int
+    """Host address of guest address 0."""
+    size: int
+    """Size of the window in bytes; the guest's addresses are below it."""
+
+    def create_cpu(self) -> UserCpu:
+        """Create a processor with all registers zero."""
+
+    def code_changed(self, start: int, size: int) -> None:
+        """Forget what was translated from these guest addresses, on every processor.
+
+        For memory that was unmapped, mapped anew or protected otherwise, and for the
+        program's own request to see code it wrote. Any thread.
+        """
+
+    def close(self) -> None:
+        """Free the window. No processor may be running."""

@@ -1,0 +1,300 @@
+"""The board ``riscv-virt`` as a value, compatible with the memory map of QEMU's ``virt``.
+
+What is on the board, where it stands and which interrupt it has is written here
+once, in `PARTS`. The device tree, the drawing of the map and the assembled
+instance are functions of the value.
+
+Left out: the PCIe host bridge (its windows are kept free), fw_cfg, the platform
+bus, more than one NUMA node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64, flatten
+from tandemu.board.errors import BoardError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+TIMEBASE_HZ = 10_000_000
+MAX_HARTS = 512
+INTERRUPT_SOURCES = 95
+CACHE_BLOCK_BYTES = 64
+UART_CLOCK_HZ = 3_686_400
+
+SUPERVISOR_EXTERNAL, MACHINE_EXTERNAL = 9, 11
+MACHINE_SOFTWARE, MACHINE_TIMER = 3, 7
+
+
+@dataclass(frozen=True)
+class Part:
+    """*count* parts of *size* bytes each, the first at guest-physical *base*.
+
+    *interrupt* is the source number at the PLIC of the first, 0 if it has none;
+    the others follow.
+    """
+
+    name: str
+    base: int
+    size: int
+    interrupt: int = 0
+    count: int = 1
+
+    def bases(self) -> list[int]:
+        """The address of each."""
+        return [self.base + number * self.size for number in range(self.count)]
+
+    @property
+    def end(self) -> int:
+        """The address behind the last."""
+        return self.base + self.count * self.size
+
+
+ROM = Part("boot ROM", 0x1000, 0xF000)
+TEST = Part("test finisher", 0x10_0000, 0x1000)
+RTC = Part("real-time clock", 0x10_1000, 0x1000, interrupt=11)
+CLINT = Part("CLINT", 0x200_0000, 0x1_0000)
+PCIE_PORTS = Part("PCIe ports", 0x300_0000, 0x1_0000)
+PLIC = Part("PLIC", 0xC00_0000, 0x60_0000)
+UART = Part("UART", 0x1000_0000, 0x100, interrupt=10)
+VIRTIO = Part("virtio slot", 0x1000_1000, 0x1000, interrupt=1, count=8)
+FLASH = Part("flash bank", 0x2000_0000, 32 * MIB, count=2)
+PCIE_CONFIGURATION = Part("PCIe configuration", 0x3000_0000, 256 * MIB)
+PCIE_MEMORY = Part("PCIe memory", 0x4000_0000, GIB)
+RAM_BASE = 0x8000_0000
+
+PARTS = (
+    ROM,
+    TEST,
+    RTC,
+    CLINT,
+    PCIE_PORTS,
+    PLIC,
+    UART,
+    VIRTIO,
+    FLASH,
+    PCIE_CONFIGURATION,
+    PCIE_MEMORY,
+)
+
+
+@dataclass(frozen=True)
+class RiscvVirt:
+    """A ``riscv-virt`` board: how much RAM, how many harts and what they can do.
+
+    *extensions* are names as the device tree spells them (``i``, ``m``, …,
+    ``zba``, ``sstc``); *mmu* is the widest translation scheme, "" for none.
+    """
+
+    memory_bytes: int = 512 * MIB
+    harts: int = 1
+    xlen: int = 64
+    extensions: tuple[str, ...] = ("i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei")
+    mmu: str = "sv48"
+
+    def __post_init__(self) -> None:
+        if self.xlen not in (32, 64):
+            raise BoardError(f"riscv-virt with {self.xlen}-bit harts: must be 32 or 64")
+        if not 1 <= self.harts <= MAX_HARTS:
+            raise BoardError(f"riscv-virt with {self.harts} harts: must be 1 to {MAX_HARTS}")
+        # A 32-bit hart has 34 physical bits; what is above 4 GiB is of no use to most kernels.
+        most = 2 * GIB if self.xlen == 32 else 1 << 46
+        if not MIB <= self.memory_bytes <= most or self.memory_bytes % 4096:
+            raise BoardError(
+                f"riscv-virt with {self.memory_bytes} bytes of memory: must be a multiple of"
+                f" 4096 from 1 MiB to {most // MIB} MiB"
+            )
+
+    @property
+    def ram_end(self) -> int:
+        """Guest-physical address behind the RAM."""
+        return RAM_BASE + self.memory_bytes
+
+    @property
+    def isa_string(self) -> str:
+        """The harts' extensions in the older, one-string form (``riscv,isa``)."""
+        single = "".join(name for name in self.extensions if len(name) == 1)
+        several = "".join(f"_{name}" for name in self.extensions if len(name) > 1)
+        return f"rv{self.xlen}{single}{several}"
+
+    def device_tree(
+        self,
+        *,
+        bootargs: str = "",
+        initrd: tuple[int, int] | None = None,
+        random_seed: bytes = b"",
+    ) -> Node:
+        """The device tree; *initrd* is the range of addresses it occupies."""
+        chosen: dict[str, Value] = {"stdout-path": f"/soc/serial@{UART.base:x}"}
+        if bootargs:
+            chosen["bootargs"] = bootargs
+        if initrd is not None:
+            chosen["linux,initrd-start"] = cells64(initrd[0])
+            chosen["linux,initrd-end"] = cells64(initrd[1])
+        if random_seed:
+            chosen["rng-seed"] = random_seed
+        return Node(
+            "",
+            {
+                "#address-cells": 2,
+                "#size-cells": 2,
+                "compatible": "riscv-virtio",
+                "model": "riscv-virtio,tandemu",
+            },
+            (
+                Node("aliases", {"serial0": f"/soc/serial@{UART.base:x}"}),
+                Node("chosen", chosen),
+                Node(
+                    f"memory@{RAM_BASE:x}",
+                    {"device_type": "memory", "reg": cells64(RAM_BASE, self.memory_bytes)},
+                ),
+                self._cpus(),
+                _system_controller("poweroff", "syscon-poweroff", 0x5555),
+                _system_controller("reboot", "syscon-reboot", 0x7777),
+                Node(
+                    f"flash@{FLASH.base:x}",
+                    {
+                        "compatible": "cfi-flash",
+                        "reg": cells64(*(n for base in FLASH.bases() for n in (base, FLASH.size))),
+                        "bank-width": 4,
+                    },
+                ),
+                self._soc(),
+            ),
+        )
+
+    def device_tree_blob(
+        self,
+        *,
+        bootargs: str = "",
+        initrd: tuple[int, int] | None = None,
+        random_seed: bytes = b"",
+    ) -> bytes:
+        """The flattened device tree."""
+        return flatten(self.device_tree(bootargs=bootargs, initrd=initrd, random_seed=random_seed))
+
+    def _cpus(self) -> Node:
+        cpus = [self._cpu(hart) for hart in range(self.harts)]
+        cores = [
+            Node(f"core{hart}", {"cpu": Reference(f"cpu{hart}")}) for hart in range(self.harts)
+        ]
+        topology = Node("cpu-map", {}, (Node("cluster0", {}, tuple(cores)),))
+        return Node(
+            "cpus",
+            {"#address-cells": 1, "#size-cells": 0, "timebase-frequency": TIMEBASE_HZ},
+            (*cpus, topology),
+        )
+
+    def _cpu(self, hart: int) -> Node:
+        properties: dict[str, Value] = {
+            "device_type": "cpu",
+            "reg": hart,
+            "status": "okay",
+            "compatible": "riscv",
+            "riscv,isa": self.isa_string,
+            "riscv,isa-base": f"rv{self.xlen}i",
+            "riscv,isa-extensions": list(self.extensions),
+        }
+        if self.mmu:
+            properties["mmu-type"] = f"riscv,{self.mmu}"
+        for extension in ("zicbom", "zicboz"):
+            if extension in self.extensions:
+                properties[f"riscv,{extension[2:]}-block-size"] = CACHE_BLOCK_BYTES
+        controller = Node(
+            "interrupt-controller",
+            {"#interrupt-cells": 1, "interrupt-controller": True, "compatible": "riscv,cpu-intc"},
+            label=f"hart{hart}",
+        )
+        return Node(f"cpu@{hart:x}", properties, (controller,), label=f"cpu{hart}")
+
+    def _soc(self) -> Node:
+        uart = _device("serial", UART, {"compatible": "ns16550a", "clock-frequency": UART_CLOCK_HZ})
+        return Node(
+            "soc",
+            {"#address-cells": 2, "#size-cells": 2, "compatible": "simple-bus", "ranges": True},
+            (
+                _device(
+                    "test",
+                    TEST,
+                    {"compatible": ["sifive,test1", "sifive,test0", "syscon"]},
+                    label="test",
+                ),
+                _device("rtc", RTC, {"compatible": "google,goldfish-rtc"}),
+                _device(
+                    "clint",
+                    CLINT,
+                    {
+                        "compatible": ["sifive,clint0", "riscv,clint0"],
+                        "interrupts-extended": self._wires(MACHINE_SOFTWARE, MACHINE_TIMER),
+                    },
+                ),
+                _device(
+                    "plic",
+                    PLIC,
+                    {
+                        "compatible": ["sifive,plic-1.0.0", "riscv,plic0"],
+                        "interrupt-controller": True,
+                        "#interrupt-cells": 1,
+                        "#address-cells": 0,
+                        "riscv,ndev": INTERRUPT_SOURCES,
+                        "interrupts-extended": self._wires(MACHINE_EXTERNAL, SUPERVISOR_EXTERNAL),
+                    },
+                    label="plic",
+                ),
+                uart,
+                *(
+                    _device("virtio_mmio", VIRTIO, {"compatible": "virtio,mmio"}, slot)
+                    for slot in range(VIRTIO.count)
+                ),
+            ),
+        )
+
+    def _wires(self, *lines: int) -> list[Cell]:
+        """These interrupt inputs of every hart in turn."""
+        return [
+            cell
+            for hart in range(self.harts)
+            for line in lines
+            for cell in (Reference(f"hart{hart}"), line)
+        ]
+
+    def drawing(self) -> str:
+        """The memory map as text, one part a line."""
+        rows = [(part.base, part.end, part.count, part.name, part.interrupt) for part in PARTS]
+        rows.append((RAM_BASE, self.ram_end, 1, "RAM", 0))
+        lines = []
+        for base, end, count, name, interrupt in sorted(rows):
+            label = f"{count} x {name}" if count > 1 else name
+            wire = ""
+            if interrupt:
+                last = interrupt + count - 1
+                wire = f"  interrupt {interrupt}" + (f" to {last}" if count > 1 else "")
+            size = _size((end - base) // count)
+            lines.append(f"{base:#012x}  {end - 1:#012x}  {size:>8}  {label}{wire}")
+        return "\n".join(lines)
+
+
+def _size(size_bytes: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size_bytes >= unit and size_bytes % unit == 0:
+            return f"{size_bytes // unit} {name}"
+    return f"{size_bytes} B"
+
+
+def _device(
+    name: str, part: Part, properties: dict[str, Value], number: int = 0, label: str = ""
+) -> Node:
+    """A node below ``soc`` for the part's *number*-th instance."""
+    base = part.base + number * part.size
+    common: dict[str, Value] = {"reg": cells64(base, part.size)}
+    if part.interrupt:
+        common["interrupt-parent"] = Reference("plic")
+        common["interrupts"] = part.interrupt + number
+    return Node(f"{name}@{base:x}", {**properties, **common}, label=label)
+
+
+def _system_controller(name: str, compatible: str, value: int) -> Node:
+    return Node(
+        name,
+        {"compatible": compatible, "regmap": Reference("test"), "offset": 0, "value": value},
+    )

@@ -1,0 +1,40 @@
+"""``tandemu guests``: list guest images, fetch them."""
+
+from __future__ import annotations
+
+import argparse
+
+from tandemu import guests as images
+from tandemu.cli.progress import make_progress
+from tandemu.guests import GuestImage, cache_folder, list_images
+
+
+def pull(name: str, mirror: str = "", *, again: bool = False) -> GuestImage:
+    """Fetch an image, showing how it goes."""
+    with make_progress() as progress:
+        return images.pull_image(name, mirror=mirror, progress=progress, again=again)
+
+
+def _list() -> None:
+    rows = list_images()
+    width = max(len(recipe.name) for recipe, _ in rows)
+    for recipe, image in rows:
+        state = f"here, {image.size_bytes / 1e6:.0f} MB" if image else "not fetched"
+        print(f"{recipe.name:<{width}}  {state:<12}  {recipe.summary}")
+        if image is not None:
+            for package, version in image.versions.items():
+                print(f"{'':<{width}}  {'':<12}  {package} {version}")
+    print(f"\nThey are kept in {cache_folder() / 'guests'}.")
+    if any(image is None for _, image in rows):
+        print("'tandemu guests pull NAME' fetches one, 'tandemu run NAME' boots it.")
+
+
+def guests(options: argparse.Namespace) -> int:
+    """Carry out the command; return the exit status."""
+    if options.action == "pull":
+        image = pull(options.name, options.mirror or "", again=options.again)
+        print(f"{image.recipe.name} is in {image.folder} ({image.size_bytes / 1e6:.0f} MB)")
+        print(f"Boot it with: tandemu run {image.recipe.name}")
+    else:
+        _list()
+    return 0

@@ -1,0 +1,120 @@
+"""The options of every command: the one place that holds them.
+
+Only argparse is imported here, so that ``--help`` answers at once. Values are turned
+into numbers here where argparse can say what is wrong with them, and checked by the
+machine where they are used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from tandemu.cli.version import VERSION
+
+_EPILOGUE = """\
+exit status of run:
+  0 the guest powered off, or Ctrl-A X ended it     124 --timeout was over
+  1 to 255 the guest's own code, where it gives one 2 a wrong option, 1 an error
+
+keys on the console:
+  Ctrl-A X end   Ctrl-A C monitor prompt   Ctrl-A H help   Ctrl-A Ctrl-A send Ctrl-A
+"""
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        value = float(number) * units[unit]
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, or 90s, 2m, 1h")
+    return value
+
+
+def _cpus(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 64")
+    return int(text)
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        usage="tandemu run [options] [IMAGE]",
+        help="boot a machine; its console is this terminal",
+        description="Boot a machine; its console is this terminal. Without IMAGE, --kernel and\n"
+        "--firmware it is a stock Debian kernel with a BusyBox shell, fetched the first time.",
+        epilog=_EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument(
+        "image", nargs="?", metavar="IMAGE", help="a guest that 'tandemu guests' lists"
+    )
+    run.add_argument(
+        "--arch", default="", help="the guest's architecture (default: IMAGE's, or riscv64)"
+    )
+    run.add_argument("--board", default="", help="the board (default: the architecture's)")
+    run.add_argument(
+        "--accel", default="auto", help="the engine: auto, kvm or jit (default: %(default)s)"
+    )
+    run.add_argument(
+        "--memory", metavar="SIZE", help="such as 512M or 2G (default: what the guest needs)"
+    )
+    run.add_argument("--cpus", type=_cpus, default=1, metavar="N", help="how many (default: 1)")
+    run.add_argument(
+        "--kernel", metavar="FILE", help="a Linux Image, plain or packed, or an ELF file"
+    )
+    run.add_argument("--initrd", metavar="FILE", help="an initial RAM disk for the kernel")
+    run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
+    run.add_argument(
+        "--firmware",
+        metavar="FILE",
+        help="machine-mode firmware, or 'none' for bare metal (default: the built-in SBI)",
+    )
+    run.add_argument(
+        "--timeout", type=_seconds, metavar="TIME", help="end with status 124 after so many seconds"
+    )
+    run.add_argument("--stats", action="store_true", help="say at the end what the run took")
+    run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")
+
+
+def _add_guests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    guests = commands.add_parser(
+        "guests",
+        help="guest images: list them, fetch them",
+        description="Guest images, put together from Debian packages that apt verifies.",
+    )
+    actions = guests.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="what can be fetched and what is here (the default)")
+    pull = actions.add_parser("pull", help="fetch a guest image")
+    pull.add_argument("name", metavar="NAME", help="one that 'tandemu guests' lists")
+    pull.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch it from")
+    pull.add_argument(
+        "--again", action="store_true", help="build it anew from the packages' current versions"
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; the chosen command is in ``command``."""
+    parser = argparse.ArgumentParser(
+        prog="tandemu",
+        description="A machine you hold in Python: boots Linux for a foreign architecture by "
+        "translating its instructions.",
+    )
+    parser.add_argument("--version", action="version", version=f"tandemu {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_guests(commands)
+    # Only for the list of commands: `main` hands its words to `cli.exec` unread.
+    commands.add_parser(
+        "exec", add_help=False, help="run one foreign Linux program on this host's kernel"
+    )
+    commands.add_parser(
+        "doctor",
+        help="what this host can do, what is missing, how to mend it",
+        description="What this host can do, what is missing, and how to mend it.",
+    )
+    return parser

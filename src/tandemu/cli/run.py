@@ -1,0 +1,165 @@
+"""``tandemu run``: boot a machine with this terminal as its console."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+from tandemu.cli.guests import pull
+from tandemu.guests import DEFAULT_GUESTS, GuestImage, UnknownGuestError, find_image, find_recipe
+from tandemu.host import Command, Signalled, Terminal
+from tandemu.machine import Ending, Machine, Result
+from tandemu.machine.machine import DEFAULT_MEMORY
+
+_DEFAULT_ARCHITECTURE = "riscv64"
+_SIGNAL_STATUS = 128
+_TERMINAL_NAME = re.compile(r"[A-Za-z0-9.+-]{1,32}")
+
+
+def _find_guest(options: argparse.Namespace) -> GuestImage | None:
+    """The image to boot: the one named, or the default one where no files are given."""
+    name = options.image
+    if name is None:
+        if options.kernel is not None or options.firmware is not None:
+            return None
+        arch = options.arch or _DEFAULT_ARCHITECTURE
+        name = DEFAULT_GUESTS.get(arch)
+        if name is None:
+            known = ", ".join(DEFAULT_GUESTS)
+            raise UnknownGuestError(
+                f"there is no default guest for {arch!r} (there is for {known}): give --kernel FILE"
+            )
+    elif "/" in name or (Path(name).is_file()):
+        raise UnknownGuestError(
+            f"{name!r} is a file, not the name of a guest: give a kernel with --kernel {name}"
+        )
+    recipe = find_recipe(name)
+    if options.arch and recipe.architecture != options.arch:
+        raise UnknownGuestError(
+            f"{name} is a guest for {recipe.architecture}, not for {options.arch}: leave --arch "
+            "out or name another guest"
+        )
+    return find_image(name) or pull(name, options.mirror or "")
+
+
+def _command_line(options: argparse.Namespace, image: GuestImage | None) -> str:
+    """The kernel's command line: the user's, or the guest's own with our terminal's traits."""
+    if options.append is not None:
+        return str(options.append)
+    if image is None:
+        return ""
+    words = [image.recipe.append]
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        # The kernel hands words of this form to the first process as its environment.
+        name = os.environ.get("TERM", "")
+        if _TERMINAL_NAME.fullmatch(name):
+            words.append(f"TERM={name}")
+        size = os.get_terminal_size(sys.stdout.fileno())
+        if size.columns > 0 and size.lines > 0:
+            words.append(f"COLUMNS={size.columns} LINES={size.lines}")
+    return " ".join(words)
+
+
+def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
+    """The machine and a few words on what it boots."""
+    image = _find_guest(options)
+    memory = options.memory or (image.recipe.memory if image else DEFAULT_MEMORY)
+    initrd = options.initrd
+    if initrd is None and image is not None and options.kernel is None:
+        initrd = image.initrd
+    machine = Machine(
+        options.arch or (image.recipe.architecture if image else _DEFAULT_ARCHITECTURE),
+        kernel=options.kernel or (image.kernel if image else None),
+        initrd=initrd,
+        append=_command_line(options, image),
+        memory=memory,
+        cpus=options.cpus,
+        firmware=options.firmware,
+        accel=options.accel,
+        board=options.board,
+        timeout=options.timeout,
+        notice=_notice,
+    )
+    what = image.recipe.name if image else Path(options.kernel or options.firmware or "").name
+    return machine, what
+
+
+def _notice(text: str) -> None:
+    # A terminal is raw by now, and a raw one needs the carriage return.
+    ending = "\r\n" if sys.stderr.isatty() else "\n"
+    print(f"tandemu: {text}", file=sys.stderr, end=ending, flush=True)
+
+
+def _statistics(machine: Machine, begun_s: float) -> str:
+    """What the run took, one figure a line."""
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    rows: list[tuple[str, str]] = [
+        ("wall time", f"{time.monotonic() - begun_s:.2f} s"),
+        ("processor time", f"{usage.ru_utime + usage.ru_stime:.2f} s"),
+        ("largest resident memory", f"{usage.ru_maxrss / 1024:.0f} MiB"),
+    ]
+    for name, value in machine.statistics().items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        rows.append((name.replace("_", " "), shown))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _information(machine: Machine, what: str, begun_s: float) -> str:
+    memory_mib = machine.memory_bytes >> 20
+    return (
+        f"{what}: {machine.architecture.name}, {machine.cpus} CPU(s), {memory_mib} MiB, engine "
+        f"{machine.accel}, running for {time.monotonic() - begun_s:.0f} s\n{machine.layout}"
+    )
+
+
+def _reset(machine: Machine) -> str:
+    machine.reset()
+    return ""
+
+
+def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
+    """Start the machine with the terminal as its console; return how it ended."""
+    commands = {
+        "info": Command("what runs here", lambda: _information(machine, what, begun_s)),
+        "stats": Command("what it took so far", lambda: _statistics(machine, begun_s)),
+        "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
+    }
+    terminal = Terminal(
+        machine.console.offer,
+        machine.request_stop,
+        commands=commands,
+        ready=machine.console.listening,
+    )
+    if terminal.interactive and sys.stderr.isatty():
+        print(
+            f"Booting {what}. Ctrl-A X ends the machine, Ctrl-A H lists more keys.",
+            file=sys.stderr,
+            flush=True,
+        )
+    with terminal:
+        machine.console.mirror(terminal.write)
+        machine.start()
+        return machine.wait()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out the command; return the exit status."""
+    begun_s = time.monotonic()
+    machine, what = _make_machine(options)
+    try:
+        with machine:
+            result = _run_on_terminal(machine, what, begun_s)
+    except Signalled as signalled:
+        return _SIGNAL_STATUS + signalled.number
+    if result.ending is Ending.TIMED_OUT:
+        print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
+    if options.stats:
+        print(_statistics(machine, begun_s), file=sys.stderr)
+    return result.exit_status

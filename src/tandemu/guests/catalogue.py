@@ -1,0 +1,123 @@
+"""The guests Tandemu can put together by itself, each a value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tandemu.guests.errors import UnknownGuestError
+from tandemu.guests.initramfs import X86_FINISHER, build_initramfs, shell_init
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A file of the image that is a file of a package.
+
+    *newest*: of the package that *package* depends on first, as Debian's names for the
+    newest kernel do. The one file whose path matches *path*, a pattern, is meant.
+    """
+
+    package: str
+    path: str
+    newest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A file of the image that *build* makes out of a file of a package."""
+
+    package: str
+    path: str
+    build: Callable[[bytes], bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRecipe:
+    """How a guest image is put together and started.
+
+    *files* maps the image's file names (``kernel``, ``initrd``) to where they come
+    from; *append* is its kernel command line; *memory* what it needs at least.
+    """
+
+    name: str
+    summary: str
+    architecture: str
+    debian_architecture: str
+    suite: str
+    files: Mapping[str, Copied | Built]
+    append: str
+    memory: str = "512M"
+
+    @property
+    def packages(self) -> list[str]:
+        """The packages it takes, each once."""
+        return list(dict.fromkeys(source.package for source in self.files.values()))
+
+
+def _shell_initramfs(busybox: bytes) -> bytes:
+    # Not compressed: it is small on disk, and the guest need not unpack it.
+    return build_initramfs(busybox=busybox, compress=False)
+
+
+def _x86_shell_initramfs(busybox: bytes) -> bytes:
+    return build_initramfs(busybox=busybox, init=shell_init(X86_FINISHER), compress=False)
+
+
+_NETBOOT = "debian-installer-13-netboot-riscv64"
+_NETBOOT_FOLDER = "usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64"
+
+_RECIPES = (
+    GuestRecipe(
+        name="debian-riscv64",
+        summary="Debian 13's kernel and a BusyBox shell, RISC-V 64 bit",
+        architecture="riscv64",
+        debian_architecture="riscv64",
+        suite="trixie",
+        files={
+            "kernel": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/linux"),
+            "initrd": Built("busybox-static", "usr/bin/busybox", _shell_initramfs),
+        },
+        append="console=ttyS0 quiet",
+    ),
+    GuestRecipe(
+        name="debian-installer-riscv64",
+        summary="The text installer of Debian 13, RISC-V 64 bit",
+        architecture="riscv64",
+        debian_architecture="riscv64",
+        suite="trixie",
+        files={
+            "kernel": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/linux"),
+            "initrd": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/initrd.gz"),
+        },
+        append="console=ttyS0",
+        memory="1G",
+    ),
+    GuestRecipe(
+        name="debian-amd64",
+        summary="Debian 13's cloud kernel and a BusyBox shell, x86 64 bit",
+        architecture="x86_64",
+        debian_architecture="amd64",
+        suite="trixie",
+        files={
+            "kernel": Copied("linux-image-cloud-amd64", "boot/vmlinuz-*", newest=True),
+            "initrd": Built("busybox-static", "usr/bin/busybox", _x86_shell_initramfs),
+        },
+        append="console=ttyS0 quiet",
+    ),
+)
+
+RECIPES: Mapping[str, GuestRecipe] = {recipe.name: recipe for recipe in _RECIPES}
+DEFAULT_GUESTS: Mapping[str, str] = {"riscv64": "debian-riscv64", "x86_64": "debian-amd64"}
+"""Architecture to the guest that is run when none is named."""
+
+
+def find_recipe(name: str) -> GuestRecipe:
+    """The recipe called *name*; `UnknownGuestError` with the nearest names where there is none."""
+    if name in RECIPES:
+        return RECIPES[name]
+    close = difflib.get_close_matches(name, RECIPES, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise UnknownGuestError(
+        f"there is no guest called {name!r}.{hint} The guests are: {', '.join(RECIPES)}"
+    )

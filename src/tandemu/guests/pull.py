@@ -1,0 +1,170 @@
+"""Putting a guest image together: packages fetched, verified, unpacked, kept in the cache.
+
+It is built beside its place under a lock and renamed into it, so it is whole or not
+there at all, whatever interrupts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from tandemu.guests.apt import Apt, Package, sha256_of
+from tandemu.guests.catalogue import Copied, GuestRecipe, find_recipe
+from tandemu.guests.deb import DebFile, Sink
+from tandemu.guests.errors import GuestError
+from tandemu.guests.images import (
+    FORMAT,
+    MANIFEST,
+    GuestImage,
+    find_image,
+    image_folder,
+    manifest_table,
+    read_manifest,
+)
+from tandemu.guests.progress import Progress, Silent
+from tandemu.guests.store import (
+    building,
+    cache_folder,
+    clear_disk_errors,
+    lock,
+    make_folder,
+    scratch,
+    writing,
+)
+
+_MAXIMUM_FILE = 1 << 30
+
+
+class _Copy:
+    """A sink that writes to a file, hashes, and stops at a bound."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    def __call__(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > _MAXIMUM_FILE:
+            raise GuestError(f"{self._name} is larger than 1 GiB; this is not the package expected")
+        self._hash.update(piece)
+        self._file.write(piece)
+
+    @property
+    def entry(self) -> dict[str, object]:
+        if not self._size:
+            raise GuestError(f"{self._name} is empty in its package; pull the guest again")
+        return {"size": self._size, "sha256": self._hash.hexdigest()}
+
+
+def _assemble(
+    recipe: GuestRecipe, packages: Mapping[str, Package], folder: Path
+) -> dict[str, dict[str, object]]:
+    """Write the image's files into *folder*; return their sizes and checksums."""
+    described: dict[str, dict[str, object]] = {}
+    for package in recipe.packages:
+        deb = DebFile(packages[package].path)
+        chosen = {
+            name: source for name, source in recipe.files.items() if source.package == package
+        }
+        with contextlib.ExitStack() as stack:
+            copies: dict[str, _Copy] = {}
+            sinks: dict[str, Sink] = {}
+            for name, source in chosen.items():
+                file = stack.enter_context(writing(folder / name))
+                copy = copies[name] = _Copy(file, name)
+                if isinstance(source, Copied):
+                    sinks[_only_match(deb, source.path)] = copy
+                else:
+                    copy(source.build(deb.read(source.path)))
+            if sinks:
+                deb.extract(sinks)
+            described.update({name: copy.entry for name, copy in copies.items()})
+    return described
+
+
+def _only_match(deb: DebFile, pattern: str) -> str:
+    """The name in *deb* that matches *pattern*; `GuestError` if it is not one."""
+    if not set(pattern) & set("*?["):
+        return pattern
+    found = fnmatch.filter(deb.names(), pattern)
+    if len(found) != 1:
+        raise GuestError(
+            f"{deb.path.name} has {len(found)} files {pattern!r} where one is expected"
+        )
+    return found[0]
+
+
+def _take_newest(
+    recipe: GuestRecipe, packages: dict[str, Package], apt: Apt, folder: Path
+) -> dict[str, Package]:
+    """*packages* with those that only name the newest one replaced by that one."""
+    for source in recipe.files.values():
+        if isinstance(source, Copied) and source.newest:
+            depends = DebFile(packages[source.package].path).control().get("Depends", "")
+            name = depends.split(",")[0].split("(")[0].split("|")[0].strip()
+            if not name:
+                raise GuestError(f"{source.package} depends on nothing: it names no newest package")
+            packages = {**packages, source.package: apt.download([name], folder)[name]}
+    return packages
+
+
+def pull_image(
+    name: str, *, mirror: str = "", progress: Progress | None = None, again: bool = False
+) -> GuestImage:
+    """Return the image called *name*, fetching and assembling it if it is not there.
+
+    *again*: build it anew from the packages' current versions.
+    """
+    recipe = find_recipe(name)
+    progress = progress or Silent()
+    folder = image_folder(name)
+    with clear_disk_errors(folder.parent):
+        make_folder(folder.parent)
+        with lock(folder.parent / f".{name}.lock"):
+            image = None if again else find_image(name)
+            if image is not None:  # another process was first
+                return image
+            apt = Apt(recipe.debian_architecture, recipe.suite, mirror=mirror, progress=progress)
+            # The packages stay only until the image is built from them.
+            with scratch(cache_folder() / "packages", name) as downloads:
+                packages = apt.download(recipe.packages, downloads)
+                packages = _take_newest(recipe, packages, apt, downloads)
+                progress.step(f"Assembling {name}")
+                with building(folder) as staging:
+                    files = _assemble(recipe, packages, staging)
+                    manifest = {
+                        "format": FORMAT,
+                        "name": name,
+                        "suite": recipe.suite,
+                        "packages": {
+                            package.name: {"version": package.version, "sha256": package.sha256}
+                            for package in packages.values()
+                        },
+                        "files": files,
+                    }
+                    with writing(staging / MANIFEST) as file:
+                        file.write(json.dumps(manifest, indent=2).encode() + b"\n")
+    image = find_image(name)
+    if image is None:
+        raise GuestError(f"the image {name} vanished from {folder}; pull it again")
+    return image
+
+
+def is_intact(image: GuestImage) -> bool:
+    """Whether every file of *image* has the checksum it had when it was put together."""
+    files = manifest_table(read_manifest(image.folder) or {}, "files")
+    try:
+        return all(
+            sha256_of(image.folder / name) == files.get(name, {}).get("sha256")
+            for name in image.recipe.files
+        )
+    except OSError:
+        return False

@@ -1,0 +1,51 @@
+"""Types of the embedded language: integers of 1 to 128 bits, two floats, host pointers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+
+class IrError(TypeError):
+    """A program of the embedded language is put together wrongly."""
+
+
+@dataclass(frozen=True)
+class Type:
+    """A value's type; two types are the same when kind and width are."""
+
+    kind: str
+    bits: int
+
+    def __str__(self) -> str:
+        return "ptr" if self.kind == "ptr" else f"{self.kind}{self.bits}"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind == "i"
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def size(self) -> int:
+        """Size in memory, bytes."""
+        return (self.bits + 7) // 8
+
+
+@cache
+def I(bits: int) -> Type:  # noqa: E743 - the field's own name for an integer type
+    """Return the integer type of *bits* bits.
+
+    >>> str(I(64))
+    'i64'
+    """
+    if not 1 <= bits <= 128:
+        raise IrError(f"an integer of {bits} bits: must be 1 to 128")
+    return Type("i", bits)
+
+
+I1, I8, I16, I32, I64, I128 = (I(bits) for bits in (1, 8, 16, 32, 64, 128))
+F32, F64 = Type("f", 32), Type("f", 64)
+PTR = Type("ptr", 64)

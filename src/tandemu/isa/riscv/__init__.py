@@ -1,0 +1,1 @@
+"""RISC-V: instruction records by extension, and what is made from them."""

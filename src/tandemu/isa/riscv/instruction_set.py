@@ -1,0 +1,167 @@
+"""A RISC-V instruction set: the records of some extensions at one XLEN.
+
+The one place where records and the semantics that live apart from them are
+joined: those of floating point here, those of the privileged architecture, which
+are made for one kind of hart, through `InstructionSet.joined`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tandemu.isa.decoder import Decoded, Decoder
+from tandemu.isa.errors import IsaError
+from tandemu.isa.instruction import Instruction, Semantics
+from tandemu.isa.riscv import (
+    atomic,
+    base,
+    bitmanip,
+    cache,
+    compressed,
+    conditional,
+    double,
+    floating,
+    multiply,
+    single,
+    system,
+    zicsr,
+)
+from tandemu.isa.riscv.compression import Compressed, CompressedTable
+from tandemu.isa.riscv.formats import KEY_LAYOUT
+
+RECORDS: tuple[Instruction, ...] = (
+    *base.INSTRUCTIONS,
+    *system.INSTRUCTIONS,
+    *zicsr.INSTRUCTIONS,
+    *multiply.INSTRUCTIONS,
+    *atomic.INSTRUCTIONS,
+    *bitmanip.INSTRUCTIONS,
+    *conditional.INSTRUCTIONS,
+    *cache.INSTRUCTIONS,
+    *single.INSTRUCTIONS,
+    *double.INSTRUCTIONS,
+)
+"""Every record there is, for every XLEN."""
+
+EXTENSIONS = frozenset(record.extension for record in RECORDS) | {"C"}
+"""Every extension there is; ``priv`` is the privileged architecture's instructions."""
+
+ATTACHED: Mapping[str, Semantics] = floating.SEMANTICS
+"""Semantics that live apart from their records and are the same for every hart, by mnemonic."""
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """The records of *extensions* at *xlen*, and what is made from them.
+
+    *semantics* are joined to the records of those names. Raises `IsaError` if an
+    extension or a name does not exist, or, when a table is first asked for, if
+    two records overlap.
+    """
+
+    xlen: int
+    extensions: frozenset[str]
+    semantics: Mapping[str, Semantics]
+
+    def __post_init__(self) -> None:
+        unknown = self.extensions - EXTENSIONS
+        if unknown or self.xlen not in (32, 64):
+            raise IsaError(
+                f"no RV{self.xlen} with {', '.join(sorted(unknown)) or 'these extensions'}: "
+                f"XLEN must be 32 or 64, extensions of {', '.join(sorted(EXTENSIONS))}"
+            )
+        nameless = set(self.semantics) - {record.name for record in RECORDS}
+        if nameless:
+            raise IsaError(
+                f"semantics for {', '.join(sorted(nameless))}: no instruction has that name; "
+                "correct it, or add the instruction's record"
+            )
+
+    def joined(self, semantics: Mapping[str, Semantics]) -> InstructionSet:
+        """Return this set with *semantics* joined too; they replace what is there."""
+        return replace(self, semantics={**self.semantics, **semantics})
+
+    @cached_property
+    def records(self) -> tuple[Instruction, ...]:
+        """The 32-bit instructions. Form *n* of the decoder is ``records[n - 1]``."""
+        chosen = [
+            record
+            for record in RECORDS
+            if self.xlen in record.xlens and record.extension in self.extensions
+        ]
+        return tuple(
+            record.meaning(self.semantics[record.name]) if record.name in self.semantics else record
+            for record in chosen
+        )
+
+    @cached_property
+    def compressed_records(self) -> tuple[Compressed, ...]:
+        """The 16-bit instructions; none without the C extension."""
+        if "C" not in self.extensions:
+            return ()
+        return tuple(record for record in compressed.INSTRUCTIONS if self.xlen in record.xlens)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Instruction]:
+        """The 32-bit instructions by mnemonic."""
+        return {record.name: record for record in self.records}
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The tables for 32-bit instructions."""
+        return Decoder(self.records, KEY_LAYOUT)
+
+    @cached_property
+    def compressed(self) -> CompressedTable:
+        """The tables for 16-bit instructions."""
+        return CompressedTable(self.compressed_records, self.by_name)
+
+    def decode(self, word: int) -> Decoded | None:
+        """Return what *word* says; None if it is illegal.
+
+        *word* holds the 32 bits at the program counter; only the low 16 are
+        looked at if they are a compressed instruction.
+        """
+        if word & 3 == 3:
+            return self.decoder.decode(word & 0xFFFFFFFF)
+        expansion = self.compressed.expansion[word & 0xFFFF]
+        if not expansion:
+            return None
+        form = self.decoder.form(expansion)
+        return Decoded(self.records[form - 1], expansion, form, length=2)
+
+    def encode(self, name: str, operands: Mapping[str, int]) -> int:
+        """Return the word of instruction *name*, compressed if its name says so.
+
+        Operands left out are zero. Raises `IsaError` for a name or operand that
+        does not exist, or a value that does not fit.
+        """
+        record = self.by_name.get(name)
+        if record is not None:
+            return record.encode(operands)
+        for short in self.compressed.records:
+            if short.name == name:
+                return short.encode(operands)
+        raise IsaError(
+            f"no instruction {name!r} in this RV{self.xlen} set: "
+            "check the spelling and the extensions it was made with"
+        )
+
+
+def instruction_set(
+    xlen: int, extensions: Iterable[str], semantics: Mapping[str, Semantics] = ATTACHED
+) -> InstructionSet:
+    """Return the set of *extensions* at *xlen* with the project's semantics."""
+    return InstructionSet(xlen, frozenset(extensions), semantics)
+
+
+_COMMON = (
+    *("I", "M", "A", "C", "Zicsr", "Zifencei", "Zihintpause"),
+    *("Zba", "Zbb", "Zbs", "Zicbom", "Zicbop", "Zicboz", "Zicond", "Svinval", "priv"),
+)
+
+RV64GC = instruction_set(64, (*_COMMON, "F", "D"))
+RV32GC = instruction_set(32, (*_COMMON, "F", "D"))
+RV32IMAC = instruction_set(32, _COMMON)

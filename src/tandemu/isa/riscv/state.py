@@ -1,0 +1,149 @@
+"""The state of a RISC-V hart: its fields, their bits, and what reset leaves in them.
+
+RISC-V Privileged ISA (version 1.13), chapters "Machine-Level ISA" and
+"Supervisor-Level ISA". Every CSR is kept in 64 bits at either XLEN; at XLEN 32
+the upper half of a CSR that has one stands in the same field.
+
+Plain numbers: nothing here needs the embedded language, for a start from a warm
+cache does not either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tandemu.bits import U8, U32, U64, Array, Layout, Scalar, mask
+
+USER, SUPERVISOR, MACHINE = 0, 1, 3
+
+PMP_ENTRIES = 16
+NO_RESERVATION = mask(64)
+
+# What an instruction leaves for the engine to do, in `effects`.
+MODE = 1 << 0
+"""Privilege, SUM, MPRV, MPP or the translation mode changed: select another TLB."""
+FLUSH_ALL = 1 << 1
+"""satp, PMP or MXR changed: forget every translation of this hart."""
+FENCE = 1 << 2
+"""A fence of translations is pending; its operands are in `fence_*`."""
+INSTRUCTIONS = 1 << 3
+"""Instruction memory changed: fence.i."""
+INTERRUPTS = 1 << 4
+"""An interrupt may have become deliverable."""
+TIMER = 1 << 5
+"""stimecmp or its enable changed: arm the timer anew."""
+COUNTERS = 1 << 6
+"""A counter was written or stopped."""
+WAIT = 1 << 7
+"""Wait for an interrupt."""
+FLOAT = 1 << 8
+"""frm changed; the host's rounding mode is already set."""
+
+FENCE_ADDRESS = 1 << 0
+"""In `fence_kind`: only the page of `fence_address`."""
+FENCE_ASID = 1 << 1
+"""In `fence_kind`: only translations of `fence_asid` that are not global."""
+
+# Fields of mstatus ("Machine Status Registers").
+SIE, MIE, SPIE, MPIE, SPP = (1 << number for number in (1, 3, 5, 7, 8))
+MPP, FS = 3 << 11, 3 << 13
+MPP_LOW, FS_LOW, SPP_LOW = 11, 13, 8
+MPRV, SUM, MXR, TVM, TW, TSR = (1 << number for number in range(17, 23))
+UXL, SXL = 3 << 32, 3 << 34
+
+# Bits of mip and mie.
+SSIP, MSIP, STIP, MTIP, SEIP, MEIP = (1 << number for number in (1, 3, 5, 7, 9, 11))
+SUPERVISOR_INTERRUPTS = SSIP | STIP | SEIP
+ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | MSIP | MTIP | MEIP
+
+# Fields of menvcfg and senvcfg.
+FIOM, CBIE, CBCFE, CBZE = 1 << 0, 3 << 4, 1 << 6, 1 << 7
+ADUE, STCE = 1 << 61, 1 << 63
+
+# Exceptions ("Machine Cause Register").
+(
+    INSTRUCTION_MISALIGNED,
+    INSTRUCTION_ACCESS_FAULT,
+    ILLEGAL_INSTRUCTION,
+    BREAKPOINT,
+    LOAD_MISALIGNED,
+    LOAD_ACCESS_FAULT,
+    STORE_MISALIGNED,
+    STORE_ACCESS_FAULT,
+    USER_CALL,
+    SUPERVISOR_CALL,
+) = range(10)
+MACHINE_CALL, INSTRUCTION_PAGE_FAULT, LOAD_PAGE_FAULT, STORE_PAGE_FAULT = 11, 12, 13, 15
+
+DELEGABLE_EXCEPTIONS = 0xB3FF
+"""All of the above but a call from machine mode."""
+
+_WORDS = (
+    "pc",
+    "privilege",
+    # Machine mode. SEIP of mip is the wire; what software wrote is in mip_seip.
+    *("mstatus", "mtvec", "mepc", "mcause", "mtval", "mscratch", "mie", "mip", "mip_seip"),
+    *("medeleg", "mideleg", "mcounteren", "mcountinhibit", "menvcfg", "mhartid", "mtimecmp"),
+    # Supervisor mode.
+    *("stvec", "sepc", "scause", "stval", "sscratch", "satp", "scounteren", "senvcfg", "stimecmp"),
+    # Counter = base + what the engine counted; the base alone while it is inhibited.
+    *("mcycle_base", "minstret_base"),
+    # Floating point. float_slow: not zero unless FS is Dirty and frm a mode of the host.
+    *("fflags", "frm", "float_slow"),
+    # pmp_open: everything is allowed; pmp_active: some entry is not off.
+    *("pmp_open", "pmp_active"),
+    *("reservation_address", "reservation_value"),
+    # An instruction's answer to the engine.
+    *("effects", "fence_address", "fence_asid", "fence_kind", "csr_value"),
+    *("walk_physical", "walk_size", "walk_leaf", "walk_permissions", "walk_global"),
+    # ecall from supervisor mode is answered by the engine, not by machine mode.
+    "firmware_calls",
+)
+
+
+def hart_fields(xlen: int) -> dict[str, Scalar | Array | Layout]:
+    """Return the fields of a hart's state, by name, for a `Layout`.
+
+    ``x[32]`` takes what is written to x0.
+    """
+    return {
+        "x": (U64 if xlen == 64 else U32)[33],
+        "f": U64[32],
+        **{name: U64 for name in _WORDS},
+        "pmpaddr": U64[PMP_ENTRIES],
+        "pmpcfg": U8[PMP_ENTRIES],
+    }
+
+
+def reset(view: Any, xlen: int, hart_id: int, *, pc: int = 0, firmware_calls: bool = False) -> None:
+    """Put the live structure *view* into the state after reset.
+
+    With *firmware_calls* the hart starts in supervisor mode, in the state that
+    machine-mode firmware hands over (RISC-V SBI, "Hart State Management").
+    """
+    for name in _WORDS:
+        setattr(view, name, 0)
+    for array, count in (("x", 33), ("f", 32), ("pmpaddr", PMP_ENTRIES), ("pmpcfg", PMP_ENTRIES)):
+        elements = getattr(view, array)
+        for index in range(count):
+            elements[index] = 0
+    view.pc = pc
+    view.privilege = MACHINE
+    view.mhartid = hart_id
+    if xlen == 64:
+        view.mstatus = 2 << 32 | 2 << 34
+    view.stimecmp = view.mtimecmp = mask(64)
+    view.menvcfg = ADUE
+    view.float_slow = 1
+    view.reservation_address = NO_RESERVATION
+    if firmware_calls:
+        view.firmware_calls = 1
+        view.privilege = SUPERVISOR
+        view.pmp_open = 1
+        view.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << SUPERVISOR_CALL)
+        view.mideleg = SUPERVISOR_INTERRUPTS
+        view.mcounteren = mask(32)
+        # Programs may read cycle, time and instret.
+        view.scounteren = 7
+        view.menvcfg = STCE | ADUE | CBIE | CBCFE | CBZE
+        view.x[10] = hart_id

@@ -1,0 +1,238 @@
+"""The table of translated blocks of a vCPU: finding, forgetting and keeping them true.
+
+A block is known by (virtual address and mode, physical address). Its page is
+marked as one that holds code, so that the first write to it is seen; FENCE.I
+then forgets the blocks of the pages written. When the code cache is full, all
+of it is forgotten at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
+from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
+from tandemu.jit.layout import (
+    BLOCK,
+    BLOCK_INSTRUCTIONS,
+    BLOCK_LIMIT,
+    CODE_LOG,
+    FETCH_ENTRY,
+    HASH_BUCKETS,
+    INVALID,
+    JUMP_ENTRIES,
+    JUMP_ENTRY,
+    PAGE_CODE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PAGE_WRITTEN,
+    SITE,
+    TLB_ENTRIES,
+    TLB_ENTRY,
+    TLB_MODES,
+)
+from tandemu.jit.memory import code_log_stamp, find_slot, machine_of
+
+JUMP_OPCODE = 0xE9
+
+LARGEST_STENCIL = 512
+"""More than any has; `generate` checks it."""
+_HOT_RESERVE = (BLOCK_INSTRUCTIONS + 4) * LARGEST_STENCIL
+_COLD_RESERVE = 16 << 10
+_SITE_RESERVE = 4 * BLOCK_INSTRUCTIONS * SITE.size
+
+
+def block_hash(physical: Value) -> Value:
+    """The bucket of a block that starts at *physical*."""
+    return ((physical >> 1) ^ (physical >> 17)) & (HASH_BUCKETS - 1)
+
+
+def page_bucket(physical: Value) -> Value:
+    """The bucket of the list of blocks on the page of *physical*."""
+    return (physical >> PAGE_SHIFT) & (HASH_BUCKETS - 1)
+
+
+def block_tag(b: Builder, cpu: Any, pc: Value) -> Value:
+    """What tells the blocks at *pc* of different modes apart.
+
+    Machine mode's jump freely between pages, which no other mode's may: bit 62,
+    unlike bit 63 in every canonical address, marks them.
+    """
+    machine = cpu.privilege == MACHINE_PRIVILEGE
+    kind = b.select(machine, Constant(I64, 1 << 62), Constant(I64, 0))
+    tag: Value = kind | pc | cpu.mode
+    return tag
+
+
+def build_flush_code(layout: Layout) -> Function:
+    """flush_code(cpu): forget every translation of this vCPU."""
+    b = Builder("flush_code", [("cpu", PTR)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.flushes = cpu.flushes + 1
+    cpu.hot_next = cpu.hot_start
+    cpu.cold_next = cpu.cold_start
+    cpu.site_next = cpu.site_start
+    # Block 0 means "none".
+    cpu.block_count = 1
+    b.fill(cpu.buckets.to_pointer(), 0, HASH_BUCKETS * 4)
+    b.fill(cpu.pages.to_pointer(), 0, HASH_BUCKETS * 4)
+    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    b.Return()
+    return b.finish()
+
+
+def block_record(b: Builder, cpu: Any, index: Value) -> Any:
+    pointer = (cpu.blocks + index.zext(I64) * BLOCK.size).to_pointer()
+    return b.struct(BLOCK, pointer)
+
+
+def build_lookup(layout: Layout) -> Function:
+    """lookup(cpu, tag, physical, second) -> host address of the block's code, or 0.
+
+    *second* is the second half of an instruction that crosses a page, INVALID for
+    a block that has none.
+    """
+    parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("second", I64)]
+    b = Builder("lookup", parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    bucket = (cpu.buckets + (block_hash(b.physical) << 2)).to_pointer()
+    index = b.variable(I32, b.load(bucket, I32))
+    with b.While(lambda: index.value != 0):
+        block = block_record(b, cpu, index.value)
+        same = (block.tag == b.tag) & (block.physical == b.physical) & (block.second == b.second)
+        with b.If(same):
+            b.Return(block.code.zext(I64))
+        index.value = block.next
+    b.Return(0)
+    return b.finish()
+
+
+def build_mark_code(layout: Layout) -> Function:
+    """mark_code(cpu, physical): make the first write to a page that holds code be seen.
+
+    Sets the page's mark, then takes write entries for the page out of every
+    vCPU's TLBs (`memory.build_fill` has the other half of the protocol).
+    """
+    b = Builder("mark_code", [("cpu", PTR), ("physical", I64)], exported=False)
+    cpu = b.struct(layout, b.cpu)
+    machine = machine_of(b, cpu)
+
+    def use(slot: Any) -> None:
+        offset = b.physical - slot.base
+        flags = (slot.pages + (offset >> PAGE_SHIFT)).to_pointer()
+        with b.If((b.load(flags, I8) & PAGE_CODE) != 0):
+            b.Return()
+        old = b.atomic("or", flags, Constant(I8, PAGE_CODE))
+        with b.If((old & PAGE_WRITTEN) != 0):
+            b.atomic("and", flags, Constant(I8, 0xFF ^ PAGE_WRITTEN))
+            host = (slot.host + offset) & -PAGE_SIZE
+            vcpu = b.variable(I64, 0)
+            with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
+                other = b.struct(layout, machine.vcpus[vcpu.value].to_pointer())
+                tlbs = other.pointer("tlbs")
+                entry = b.variable(I64, 0)
+                with b.While(lambda: entry.value.ult(TLB_ENTRIES * TLB_MODES)):
+                    one = b.struct(TLB_ENTRY, tlbs.offset(entry.value * TLB_ENTRY.size))
+                    with b.If(one.write + one.addend == host):
+                        b.store(one.pointer("write"), Constant(I64, INVALID), atomic=True)
+                    entry.value = entry.value + 1
+                vcpu.value = vcpu.value + 1
+        b.Return()
+
+    find_slot(b, machine, b.physical, use)
+    b.Return()
+    return b.finish()
+
+
+def build_find_block(
+    layout: Layout, fetch: Function, lookup: Function, translate: Function, flush_code: Function
+) -> Function:
+    """find_block(cpu, pc) -> host address of its code; 0: fetching it traps."""
+    b = Builder("find_block", [("cpu", PTR), ("pc", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    page = b.call(fetch, b.cpu, b.pc)
+    with b.If(page.from_pointer() == 0, likely=False):
+        b.Return(0)
+    entry = b.struct(FETCH_ENTRY, page)
+    within = b.pc & (PAGE_SIZE - 1)
+    physical = entry.physical + within
+    host = entry.host + within
+    second = b.variable(I64, INVALID)
+    with b.If(within == PAGE_SIZE - 2, likely=False):
+        with b.If((b.load(host.to_pointer(), I16) & 3) == 3):
+            following = b.call(fetch, b.cpu, b.pc + 2)
+            with b.If(following.from_pointer() == 0):
+                b.Return(0)
+            # Such a block is known by what the other page holds, which is looked at
+            # each time: nothing tells when that page is written or mapped elsewhere.
+            other = b.struct(FETCH_ENTRY, following)
+            second.value = b.load(other.host.to_pointer(), I16).zext(I64)
+    tag = block_tag(b, cpu, b.pc)
+    code = b.call(lookup, b.cpu, tag, physical, second.value)
+    with b.If(code != 0):
+        b.Return(code)
+    full = (
+        (cpu.hot_end - cpu.hot_next).ult(_HOT_RESERVE)
+        | (cpu.cold_end - cpu.cold_next).ult(_COLD_RESERVE)
+        | (cpu.site_end - cpu.site_next).ult(_SITE_RESERVE)
+        | (cpu.block_count == BLOCK_LIMIT)
+    )
+    with b.If(full, likely=False):
+        b.call(flush_code, b.cpu)
+    b.Return(b.call(translate, b.cpu, b.pc, physical, host, second.value))
+    return b.finish()
+
+
+def build_fence_instructions(layout: Layout, flush_code: Function) -> Function:
+    """fence_instructions(cpu): forget the blocks whose pages have been written (FENCE.I).
+
+    A block stays where it is, for others jump to it; its head becomes a jump to
+    its stub, which finds what is there now and patches the head to go there.
+    """
+    b = Builder("fence_instructions", [("cpu", PTR)])
+    cpu = b.struct(layout, b.cpu)
+    machine = machine_of(b, cpu)
+    generation = b.load(machine.pointer("code_generation"), I64, atomic=True)
+    seen = cpu.seen_generation
+    with b.If(generation == seen):
+        b.Return()
+    cpu.seen_generation = generation
+    stale, index = b.variable(I64, 0), b.variable(I64, seen)
+    with b.While(lambda: index.value != generation):
+        place = machine.code_log.pointer(index.value & (CODE_LOG - 1))
+        entry = b.load(place, I64, atomic=True)
+        with b.If((entry & (PAGE_SIZE - 1)) == code_log_stamp(index.value), likely=True):
+            _forget_page(b, cpu, entry & -PAGE_SIZE, stale)
+            index.value = index.value + 1
+        with b.Else():
+            # Overwritten already, or counted but not written yet by another vCPU.
+            latest = b.load(machine.pointer("code_generation"), I64, atomic=True)
+            with b.If((latest - index.value).ugt(CODE_LOG)):
+                cpu.seen_generation = latest
+                b.call(flush_code, b.cpu)
+                b.Return()
+    with b.If(stale.value != 0):
+        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+        cpu.stale = cpu.stale + stale.value
+    b.Return()
+    return b.finish()
+
+
+def _forget_page(b: Builder, cpu: Any, physical: Value, stale: Local) -> None:
+    """Forget the blocks on one physical page."""
+    bucket = (cpu.pages + (page_bucket(physical) << 2)).to_pointer()
+    index = b.variable(I32, b.load(bucket, I32))
+    with b.While(lambda: index.value != 0):
+        block = block_record(b, cpu, index.value)
+        here = (block.physical & -PAGE_SIZE) == physical
+        with b.If(here & (block.tag != INVALID)):
+            block.tag = INVALID
+            block.physical = INVALID
+            code = block.code.zext(I64)
+            site = b.struct(SITE, block.site.zext(I64).to_pointer())
+            stub = site.next.zext(I64)
+            b.store(code.to_pointer(), Constant(I8, JUMP_OPCODE))
+            b.store((code + 1).to_pointer(), (stub - code - 5).trunc(I32))
+            stale.value = stale.value + 1
+        index.value = block.page_next

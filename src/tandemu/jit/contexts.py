@@ -1,0 +1,460 @@
+"""How an instruction's operands are bound when its semantics are traced.
+
+A semantic function is written once (`isa.riscv.context.Context`). Traced with a
+`StencilContext` its operands are holes and host registers and it becomes a
+stencil; with an `InterpreterContext` they are fields of an instruction word that
+is known when the code runs, and it becomes one case of the native interpreter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tandemu.bits import Layout, mask
+from tandemu.ir import I1, I64, PTR, Builder, Constant, Function, I, Type, Undefined, Value
+from tandemu.isa.instruction import Instruction
+from tandemu.jit.layout import CACHED_RESULTS, JUMP_ENTRIES, JUMP_ENTRY, PAGE_SIZE, TLB_ENTRY
+from tandemu.jit.tlb import tlb_entry
+
+SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
+"""Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is x0."""
+
+
+def tail_parameters(xlen: int) -> list[tuple[str, Type]]:
+    """The parameters of everything that runs between guest instructions."""
+    results = [(f"k{index}", I(xlen)) for index in range(CACHED_RESULTS)]
+    return [("cpu", PTR), ("tlb", PTR), ("budget", I64), *results]
+
+
+def tail_operands(builder: Builder) -> list[Value]:
+    """The values of `tail_parameters` in a function that has them."""
+    return [getattr(builder, name) for name in builder.parameter_names]
+
+
+def leaving_operands(builder: Builder) -> list[Value]:
+    """`tail_operands` where a block ends: no cached result is needed any more.
+
+    Passing them on would be wrong, too: LLVM may make them anew from what it knows
+    (after a comparison with zero, say) instead of leaving the registers alone.
+    """
+    operands = tail_operands(builder)
+    return [*operands[:3], *(Undefined(operand.type) for operand in operands[3:])]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One stencil of an instruction: where its operands are."""
+
+    rs1: int = SOURCE_MEMORY
+    rs2: int = SOURCE_MEMORY
+    rd: int = 0
+    rounding: int = 7
+
+
+class StencilContext:
+    """Traces an instruction into a stencil."""
+
+    native = True
+    firmware = False
+
+    def __init__(
+        self,
+        builder: Builder,
+        layout: Layout,
+        instruction: Instruction,
+        xlen: int,
+        variant: Variant,
+    ) -> None:
+        self.ir, self.xlen, self._type = builder, xlen, I(xlen)
+        self._instruction, self._variant = instruction, variant
+        self.hart: Any = builder.struct(layout, builder.cpu)
+        self._layout = layout
+        self._result: Value | None = None
+        self._ended = False
+        if self._may_be_slow(instruction):
+            # FS is not Dirty, or the rounding mode has no counterpart: the interpreter.
+            with builder.If(self.hart.float_slow != 0, likely=False):
+                self._cold()
+
+    def _may_be_slow(self, instruction: Instruction) -> bool:
+        return instruction.floating
+
+    def _cold(self) -> None:
+        self.ir.TailCall("COLD", *tail_operands(self.ir))
+
+    def _slot(self, symbol: str) -> Value:
+        """Address of a register whose offset in the CPU structure is a hole."""
+        return self.ir.cpu.offset(self.ir.symbol(symbol, 0, 1 << 16))
+
+    def _source(self, symbol: str, where: int) -> Value:
+        if where == SOURCE_ZERO:
+            return Constant(self._type, 0)
+        if where == SOURCE_MEMORY:
+            return self.ir.load(self._slot(symbol), self._type)
+        value: Value = getattr(self.ir, f"k{where}")
+        return value
+
+    @property
+    def rs1(self) -> Value:
+        return self._source("RS1", self._variant.rs1)
+
+    @property
+    def rs2(self) -> Value:
+        return self._source("RS2", self._variant.rs2)
+
+    @property
+    def fs1(self) -> Value:
+        return self.ir.load(self._slot("RS1"), I64)
+
+    @property
+    def fs2(self) -> Value:
+        return self.ir.load(self._slot("RS2"), I64)
+
+    @property
+    def fs3(self) -> Value:
+        return self.ir.load(self._slot("RS3"), I64)
+
+    def _set_rd(self, value: Value | int) -> None:
+        lifted = self.ir.lift(value, self._type)
+        self.ir.store(self._slot("RD"), lifted)
+        self._result = lifted
+
+    rd = property(None, _set_rd)
+
+    def _set_fd(self, value: Value | int) -> None:
+        self.ir.store(self._slot("RD"), self.ir.lift(value, I64))
+
+    fd = property(None, _set_fd)
+
+    @property
+    def rm(self) -> Value:
+        return Constant(I64, self._variant.rounding)
+
+    @property
+    def imm(self) -> Value:
+        immediate = self._instruction.immediate
+        assert immediate is not None
+        if not immediate.signed and immediate.width <= 6:
+            symbol: Value = self.ir.symbol("SHAMT", 0, self.xlen, type=self._type)
+        else:
+            symbol = self.ir.symbol("IMM", -(1 << 31), 1 << 31, type=self._type)
+        return symbol
+
+    @property
+    def next_pc(self) -> Value:
+        return self.ir.symbol("WIDE").trunc(self._type)
+
+    @property
+    def pc(self) -> Value:
+        # Only for targets, which the translator computes: dead here.
+        return Constant(self._type, 0)
+
+    def _host(self, address: Value, bits: int, write: bool, aligned: bool = False) -> Value:
+        """The host address of a guest-virtual one; the cold stub if the TLB has none."""
+        ir = self.ir
+        address = address.zext(I64)
+        size = bits // 8
+        entry = tlb_entry(ir, ir.tlb, address)
+        if aligned:
+            page = address & (mask(64) ^ (PAGE_SIZE - 1) | (size - 1))
+        else:
+            # The page of the last byte: an access that crosses pages misses.
+            page = (address + (size - 1) if size > 1 else address) & -PAGE_SIZE
+        offset = TLB_ENTRY.offset("write" if write else "read")
+        with ir.If(ir.load(entry.offset(offset), I64) != page, likely=False):
+            self._cold()
+        addend = ir.load(entry.offset(TLB_ENTRY.offset("addend")), I64)
+        return (address + addend).to_pointer()
+
+    def load(self, address: Value, bits: int) -> Value:
+        return self.ir.load(self._host(address, bits, False), I(bits))
+
+    def store(self, address: Value, value: Value) -> None:
+        self.ir.store(self._host(address, value.type.bits, True), value)
+
+    def store_zeros(self, address: Value, size: int) -> None:
+        self.ir.fill(self._host(address, 8 * size, True, aligned=True), 0, size)
+
+    def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
+        return self.ir.atomic(kind, self._host(address, bits, True, aligned=True), value)
+
+    def load_reserved(self, address: Value, bits: int) -> Value:
+        host = self._host(address, bits, False, aligned=True)
+        return reserve(self, self.ir.load(host, I(bits), atomic=True), address)
+
+    def store_conditional(self, address: Value, value: Value, bits: int) -> Value:
+        host = self._host(address, bits, True, aligned=True)
+        return conditional(self, host, address, value)
+
+    def fence(self) -> None:
+        self.ir.fence()
+
+    def branch(self, condition: Value, target: Value) -> None:
+        with self.ir.If(condition, likely=False):
+            self.ir.TailCall("TAKEN", *leaving_operands(self.ir))
+        self.ir.TailCall("NEXT", *leaving_operands(self.ir))
+        self._ended = True
+
+    def jump(self, target: Value) -> None:
+        """Go to a target known only now: through the jump cache, its key made inline."""
+        ir = self.ir
+        key = (target & ~1).zext(I64)
+        tag = key + ir.symbol("MODE", 0, 2)
+        entry = jump_entry(ir, self._layout, key)
+        with ir.If(ir.load(entry, I64) != tag, likely=False):
+            self.hart.pc = key
+            ir.TailCall("jump_miss", *leaving_operands(ir))
+        code = ir.load(entry.offset(JUMP_ENTRY.offset("code")), I64)
+        ir.TailCall(code.to_pointer(), *leaving_operands(ir))
+        self._ended = True
+
+    @property
+    def word(self) -> Value:
+        # Only for trap values, which are the interpreter's affair.
+        return Constant(I64, 0)
+
+    def raise_exception(self, cause: Value | int, value: Value | int) -> None:
+        # The interpreter comes to the same conclusion; no translation would help.
+        self.hart.refused = 1
+        self._cold()
+
+    def software(self) -> None:
+        self._cold()
+
+    def finish(self) -> Function:
+        """End the stencil: go on with the next, the result in its register."""
+        if not self._ended:
+            operands = tail_operands(self.ir)
+            if self._result is not None:
+                operands[3 + self._variant.rd] = self._result
+            self.ir.TailCall("NEXT", *operands)
+        return self.ir.finish()
+
+
+class FlatStencilContext(StencilContext):
+    """Traces an instruction of a program: its memory is a window of the host's.
+
+    The TLB parameter is the host address of guest address 0. An access that the
+    host refuses becomes a signal, whose handler finds the instruction.
+    """
+
+    def _may_be_slow(self, instruction: Instruction) -> bool:
+        # FS is always Dirty: only what rounds has to look at the rounding mode.
+        return instruction.floating and not instruction.access
+
+    def _host(self, address: Value, bits: int, write: bool, aligned: bool = False) -> Value:
+        ir = self.ir
+        address = address.zext(I64)
+        if aligned:
+            with ir.If((address & (bits // 8 - 1)) != 0, likely=False):
+                self._cold()
+        return ir.tlb.offset(address)
+
+
+def jump_entry(ir: Builder, layout: Layout, pc: Value) -> Value:
+    """Address of the jump cache's entry for *pc*."""
+    index = (pc << 3) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
+    return ir.cpu.offset(index).offset(layout.offset("jumps"))
+
+
+def reserve(context: Any, value: Value, address: Value) -> Value:
+    """Note the reservation of LR: address and value (ABA is accepted, as in other emulators)."""
+    context.hart.reservation_address = address.zext(I64)
+    context.hart.reservation_value = value.zext(I64)
+    return value
+
+
+def conditional(context: Any, host: Value, address: Value, value: Value) -> Value:
+    """SC: store if the reservation is for *address* and memory still holds its value."""
+    ir: Builder = context.ir
+    hart = context.hart
+    done = ir.variable(I1, 0)
+    with ir.If(hart.reservation_address == address.zext(I64)):
+        expected = hart.reservation_value.resize(value.type)
+        done.value = ir.compare_exchange(host, expected, value) == expected
+    hart.reservation_address = mask(64)
+    return done.value
+
+
+class InterpreterContext:
+    """Traces an instruction into a case of the interpreter.
+
+    Its operands are read at run time from *word*. A memory access that cannot be
+    done at once, an exception and an exit return a `STATUS_*` from the function.
+    """
+
+    native = True
+
+    def __init__(
+        self,
+        builder: Builder,
+        layout: Layout,
+        instruction: Instruction,
+        xlen: int,
+        services: Any,
+        *,
+        native: bool = True,
+    ) -> None:
+        self.ir, self.xlen, self._type = builder, xlen, I(xlen)
+        self._instruction, self._services = instruction, services
+        self.hart: Any = builder.struct(layout, builder.cpu)
+        self.firmware = self.hart.firmware_calls != 0
+        self.native = native
+        self._fields = {field.name: field for field in instruction.fields}
+
+    def _field(self, name: str) -> Value:
+        field = self._fields.get(name)
+        if field is None:
+            # A semantic function shared by several instructions asks for it and drops it.
+            return Constant(I64, 0)
+        return (self.ir.word >> field.low) & mask(field.width)
+
+    @property
+    def word(self) -> Value:
+        """The instruction as it stands in memory, for the trap value."""
+        return self.ir.raw
+
+    @property
+    def rd_index(self) -> Value:
+        return self._field("rd")
+
+    @property
+    def rs1_index(self) -> Value:
+        return self._field("rs1")
+
+    @property
+    def rs2_index(self) -> Value:
+        return self._field("rs2")
+
+    @property
+    def csr(self) -> Value:
+        return self._field("csr")
+
+    @property
+    def zimm(self) -> Value:
+        return self._field("zimm").resize(self._type)
+
+    @property
+    def rm(self) -> Value:
+        return self._field("rm")
+
+    @property
+    def rs1(self) -> Value:
+        value: Value = self.hart.x[self._field("rs1")]
+        return value
+
+    @property
+    def rs2(self) -> Value:
+        value: Value = self.hart.x[self._field("rs2")]
+        return value
+
+    def _float(self, name: str) -> Value:
+        value: Value = self.hart.f[self._field(name)]
+        return value
+
+    @property
+    def fs1(self) -> Value:
+        return self._float("rs1")
+
+    @property
+    def fs2(self) -> Value:
+        return self._float("rs2")
+
+    @property
+    def fs3(self) -> Value:
+        return self._float("rs3")
+
+    def _set_rd(self, value: Value | int) -> None:
+        index = self._field("rd")
+        # x0 goes to the sink behind the last register.
+        self.hart.x[self.ir.select(index == 0, 32, index)] = value
+
+    rd = property(None, _set_rd)
+
+    def _set_fd(self, value: Value | int) -> None:
+        self.hart.f[self._field("rd")] = value
+
+    fd = property(None, _set_fd)
+
+    @property
+    def imm(self) -> Value:
+        immediate = self._instruction.immediate
+        assert immediate is not None
+        return extract_immediate(self.ir.word, immediate).resize(self._type)
+
+    @property
+    def pc(self) -> Value:
+        return self.ir.pc.resize(self._type)
+
+    @property
+    def next_pc(self) -> Value:
+        return self.ir.next.resize(self._type)
+
+    def load(self, address: Value, bits: int) -> Value:
+        return self._services.load(self, address.zext(I64), bits)  # type: ignore[no-any-return]
+
+    def store(self, address: Value, value: Value) -> None:
+        if self._instruction.access > value.type.bits // 8:
+            # One of several stores (cbo.zero): no device is written in pieces.
+            bits = value.type.bits
+            host = self._services.atomic_pointer(self, address.zext(I64), bits, True)
+            self.ir.store(host, value)
+            return
+        self._services.store(self, address.zext(I64), value)
+
+    def store_zeros(self, address: Value, size: int) -> None:
+        self.ir.fill(
+            self._services.atomic_pointer(self, address.zext(I64), 8 * size, True), 0, size
+        )
+
+    def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
+        host = self._services.atomic_pointer(self, address.zext(I64), bits, True)
+        return self.ir.atomic(kind, host, value)
+
+    def load_reserved(self, address: Value, bits: int) -> Value:
+        host = self._services.atomic_pointer(self, address.zext(I64), bits, False)
+        return reserve(self, self.ir.load(host, I(bits), atomic=True), address)
+
+    def store_conditional(self, address: Value, value: Value, bits: int) -> Value:
+        host = self._services.atomic_pointer(self, address.zext(I64), bits, True)
+        return conditional(self, host, address, value)
+
+    def fence(self) -> None:
+        self.ir.fence()
+
+    def branch(self, condition: Value, target: Value) -> None:
+        with self.ir.If(condition):
+            self.jump(target)
+
+    def jump(self, target: Value) -> None:
+        self.hart.next_pc = (target & ~1).zext(I64)
+
+    def raise_exception(self, cause: Value | int, value: Value | int) -> None:
+        self._services.raise_exception(self, cause, value)
+
+    def software(self) -> None:
+        self._services.software(self)
+
+    def firmware_call(self) -> None:
+        self._services.firmware_call(self)
+
+    def time(self) -> Value:
+        return self._services.time(self)  # type: ignore[no-any-return]
+
+    def instructions(self) -> Value:
+        return self._services.instructions(self)  # type: ignore[no-any-return]
+
+    def cycles(self) -> Value:
+        return self.instructions()
+
+
+def extract_immediate(word: Value, immediate: Any) -> Value:
+    """The immediate of the 64-bit *word* as a 64-bit value, sign-extended if it is signed."""
+    value: Value = Constant(I64, 0)
+    for low, width, to in immediate.pieces:
+        value = value | (((word >> low) & mask(width)) << to)
+    if immediate.signed:
+        spare = 64 - immediate.width
+        value = (value << spare).sar(spare)
+    return value

@@ -1,0 +1,100 @@
+"""What every processor of the translator is made of: state, code cache, block tables."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+from tandemu.bits import align_up
+from tandemu.jit.engine import Engine
+from tandemu.jit.layout import (
+    BLOCK,
+    BLOCK_LIMIT,
+    COUNTERS,
+    HASH_BUCKETS,
+    SYMBOLS,
+)
+from tandemu.native import ExecutableMemory
+
+MEBIBYTE = 1 << 20
+
+_TABLES = {
+    "blocks": BLOCK.size * BLOCK_LIMIT,
+    "buckets": HASH_BUCKETS * 4,
+    "pages": HASH_BUCKETS * 4,
+}
+"""The tables of blocks, by the field that holds their address; sizes in bytes."""
+
+
+class CacheSizes:
+    """Sizes of a code cache's regions in bytes: address space; memory is used as it fills."""
+
+    def __init__(self, hot: int, cold: int, site: int) -> None:
+        self.hot, self.cold, self.site = hot, cold, site
+
+
+class TranslatedCpu:
+    """The memory of one processor, prepared for generated code.
+
+    *machine* is the host address of the structure it shares with others.
+    """
+
+    def __init__(self, engine: Engine, machine: int, sizes: CacheSizes) -> None:
+        self._engine, self._machine, self._sizes = engine, machine, sizes
+        self._state_size = align_up(engine.layout.size, mmap.PAGESIZE)
+        # Pages of an anonymous mapping cost memory only once touched.
+        # Private: a child of fork has a state of its own.
+        self._memory = mmap.mmap(
+            -1,
+            self._state_size + sum(_TABLES.values()),
+            flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+        )
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        """Host address of the CPU structure."""
+        self.cpu: Any = engine.layout.at(self.address)
+        """The CPU structure, live."""
+        self._code = ExecutableMemory(sizes.hot + sizes.cold + sizes.site)
+        self._enter = engine.routine("enter", 1)
+        self._change_request = engine.routine("change_request", 3)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Fill the CPU structure with all that generated code relies on."""
+        cpu, engine = self.cpu, self._engine
+        ctypes.memset(self.address, 0, engine.layout.size)
+        place = self.address + self._state_size
+        for name, size in _TABLES.items():
+            setattr(cpu, name, place)
+            place += size
+        place = self._code.address
+        for name in ("hot", "cold", "site"):
+            setattr(cpu, f"{name}_start", place)
+            place += getattr(self._sizes, name)
+            setattr(cpu, f"{name}_end", place)
+        for name, address in engine.addresses.items():
+            setattr(cpu, name, address)
+        for number, symbol in enumerate(SYMBOLS):
+            if engine.exports(symbol):
+                cpu.values[number] = engine.image.address(symbol)
+        cpu.machine = self._machine
+        self.flush_code()
+
+    def flush_code(self) -> None:
+        """Forget every translation. The processor must be at rest."""
+        self._engine.routine("flush_code", 1)(self.address)
+
+    def counters(self) -> dict[str, int]:
+        """What this processor has done, by name of the counter."""
+        cpu = self.cpu
+        counts = {name: getattr(cpu, name) for name in COUNTERS}
+        counts["instructions"] = cpu.instructions + cpu.slice - cpu.budget
+        counts["blocks"] = cpu.block_count - 1
+        for region in ("hot", "cold", "site"):
+            used = getattr(cpu, f"{region}_next") - getattr(cpu, f"{region}_start")
+            counts[f"{region}_bytes"] = used
+        return counts
+
+    def free(self) -> None:
+        """Give the code cache back."""
+        self._code.close()

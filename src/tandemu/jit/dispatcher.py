@@ -1,0 +1,567 @@
+"""The native dispatcher: what runs between blocks.
+
+All routines here take the stencils' parameters and end in a tail call or return
+to `enter`, which is what Python calls. The cold stubs of blocks come in through
+the routines of `layout.ROUTINE_SYMBOLS`.
+
+The budget is the number of instructions left in this slice. A block takes its
+instructions when it starts; whoever leaves a block early gives the rest back,
+so that ``instructions + slice - budget`` is exact whenever control is here.
+Requests of other threads, timers and interrupts are looked at between slices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I16, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir.values import emit_effect
+from tandemu.isa.riscv import state as riscv
+from tandemu.isa.riscv.hart import data_privilege
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.riscv.privileged import PrivilegedFunctions
+from tandemu.jit.contexts import extract_immediate, jump_entry, tail_operands, tail_parameters
+from tandemu.jit.interpreter import retired
+from tandemu.jit.layout import (
+    EXIT_INTERRUPTED,
+    EXIT_LIMIT,
+    EXIT_WAIT,
+    FETCH_ENTRIES,
+    FETCH_ENTRY,
+    FORM,
+    JUMP_ENTRIES,
+    JUMP_ENTRY,
+    LARGE_PAGE_BITS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    RESPONSE_NONE,
+    SITE,
+    TLB_ENTRIES,
+    TLB_ENTRY,
+    TLB_MODES,
+)
+from tandemu.jit.memory import FILLED, READ, STATUS_DONE, STATUS_TRAP, WRITE, MemoryRoutines
+from tandemu.jit.stencils import FLOATING, STORES, StencilProgram
+from tandemu.jit.tlb import large_page_bit, tlb_entry
+from tandemu.jit.translator import TranslatorRoutines
+
+SLICE = 16384
+"""Instructions between two looks at timers and requests: some 10 µs."""
+
+_TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
+_PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)
+_TRAP_COST = 1
+
+
+def build_select_tlb(layout: Layout) -> Function:
+    """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `mode`."""
+    b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
+    cpu = b.struct(layout, b.cpu)
+    privilege = data_privilege(b, cpu)
+    summed = (cpu.mstatus & riscv.SUM) != 0
+    supervisor = b.select(summed, Constant(I64, _SUPERVISOR_SUM), Constant(I64, _SUPERVISOR))
+    index = b.select(
+        privilege == riscv.MACHINE,
+        Constant(I64, _PHYSICAL),
+        b.select(privilege == riscv.USER, Constant(I64, _USER), supervisor),
+    )
+    tlb = cpu.pointer("tlbs").offset(index * _TLB_SIZE)
+    cpu.tlb = tlb.from_pointer()
+    cpu.data_privilege = privilege
+    cpu.mode = b.select(cpu.privilege == riscv.USER, Constant(I64, 1), Constant(I64, 0))
+    b.Return(tlb)
+    return b.finish()
+
+
+def build_flush_translations(layout: Layout) -> Function:
+    """flush_translations(cpu, all): forget translations; those of M mode only if *all*."""
+    b = Builder("flush_translations", [("cpu", PTR), ("all", I64)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.tlb_flushes = cpu.tlb_flushes + 1
+    kept = b.select(b.all != 0, Constant(I64, 0), Constant(I64, _TLB_SIZE))
+    b.fill(cpu.pointer("tlbs").offset(kept), 0xFF, Constant(I64, _TLB_SIZE * TLB_MODES) - kept)
+    b.fill(cpu.pointer("fetches"), 0xFF, FETCH_ENTRIES * FETCH_ENTRY.size)
+    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
+    b.fill(cpu.pointer("large_pages"), 0, LARGE_PAGE_BITS // 8)
+    b.Return()
+    return b.finish()
+
+
+def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Function) -> Function:
+    """flush_page(cpu, address): forget the translations made from one leaf entry.
+
+    *large_pages* are the log2 of the sizes a leaf can have; *flush* forgets all.
+    """
+    b = Builder("flush_page", [("cpu", PTR), ("address", I64)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.page_flushes = cpu.page_flushes + 1
+    page = b.address & -PAGE_SIZE
+    for size in large_pages:
+        word, bit = large_page_bit(b.address, Constant(I64, size))
+        with b.If(((cpu.large_pages[word] >> bit) & 1) != 0, likely=False):
+            b.call(flush, b.cpu, 0)
+            b.Return()
+    for mode in (_SUPERVISOR, _SUPERVISOR_SUM, _USER):
+        tlb = cpu.pointer("tlbs").offset(mode * _TLB_SIZE)
+        entry = b.struct(TLB_ENTRY, tlb_entry(b, tlb, page))
+        entry.read = (1 << 64) - 1
+        entry.write = (1 << 64) - 1
+    cpu.fetches[(page >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)].tag = (1 << 64) - 1
+    word, bit = _jump_page(page)
+    with b.If(((cpu.jump_pages[word] >> bit) & 1) != 0):
+        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+        b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
+    b.Return()
+    return b.finish()
+
+
+def _jump_page(page: Value) -> tuple[Value, Value]:
+    """Where the bit stands that says the jump cache may hold targets on *page*."""
+    number = page >> PAGE_SHIFT
+    number = number ^ (number >> 10)
+    return (number >> 6) & 15, number & 63
+
+
+def build_update_timers(layout: Layout, clock: Function) -> Function:
+    """update_timers(cpu): bring the timer bits of mip in line with the clock."""
+    b = Builder("update_timers", [("cpu", PTR)])
+    cpu = b.struct(layout, b.cpu)
+    now = b.call(clock, b.cpu)
+    sstc = (cpu.menvcfg & riscv.STCE) != 0
+    for compare, bit, enabled in (
+        (cpu.stimecmp, riscv.STIP, sstc),
+        (cpu.mtimecmp, riscv.MTIP, None),
+    ):
+        due = compare.ule(now)
+        held = (cpu.mip & bit) != 0
+        change = due ^ held
+        if enabled is not None:
+            change = change & enabled
+        with b.If(change, likely=False):
+            with b.If(due):
+                b.atomic("or", cpu.pointer("mip"), Constant(I64, bit))
+            with b.Else():
+                b.atomic("and", cpu.pointer("mip"), Constant(I64, ~bit))
+    b.Return()
+    return b.finish()
+
+
+class Dispatcher:
+    """Builds the routines; they refer to each other by name."""
+
+    def __init__(
+        self,
+        isa: InstructionSet,
+        layout: Layout,
+        program: StencilProgram,
+        memory: MemoryRoutines,
+        translator: TranslatorRoutines,
+        privileged: PrivilegedFunctions,
+        interpret: Function,
+        clock: Function,
+    ) -> None:
+        self.isa, self.layout, self.program = isa, layout, program
+        self.memory, self.translator, self.privileged = memory, translator, privileged
+        self.interpret = interpret
+        self.select_tlb = self.build_select_tlb()
+        self.flush_translations = build_flush_translations(layout)
+        large_pages = (21, 30, 39) if isa.xlen == 64 else (22,)
+        self.flush_page = build_flush_page(layout, large_pages, self.flush_translations)
+        self.update_timers = build_update_timers(layout, clock)
+        self.handle_effects = self.build_handle_effects()
+
+    def build_select_tlb(self) -> Function:
+        return build_select_tlb(self.layout)
+
+    def begin(self, name: str) -> tuple[Builder, Any]:
+        b = Builder(name, tail_parameters(self.isa.xlen), convention="tail")
+        return b, b.struct(self.layout, b.cpu)
+
+    def go(
+        self,
+        b: Builder,
+        target: str | Value,
+        *,
+        tlb: Value | None = None,
+        budget: Value | None = None,
+    ) -> None:
+        """Tail-call *target* with another TLB or budget."""
+        operands = tail_operands(b)
+        operands[1] = operands[1] if tlb is None else tlb
+        operands[2] = operands[2] if budget is None else budget
+        b.TailCall(target, *operands)
+
+    def leave(self, b: Builder, cpu: Any, kind: int | None, budget: Value) -> None:
+        """Return to Python."""
+        if kind is not None:
+            cpu.exit_kind = kind
+        cpu.budget = budget
+        b.Return()
+
+    def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
+        """Take the trap in `trap_cause`; a trap costs budget, so that none loops for ever."""
+        cpu.traps = cpu.traps + 1
+        b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+        # It is not an instruction: the count of those stays as it is.
+        cpu.slice = cpu.slice - _TRAP_COST
+        self.resume(b, cpu, budget - _TRAP_COST)
+
+    def resume(self, b: Builder, cpu: Any, budget: Value) -> None:
+        """Act on `effects`, then go on at pc."""
+        with b.If(cpu.effects != 0):
+            b.call(self.handle_effects, b.cpu)
+        tlb = cpu.tlb.to_pointer()
+        self.go(b, "dispatch", tlb=tlb, budget=budget)
+
+    # Routines ----------------------------------------------------------------------------
+
+    def build_handle_effects(self) -> Function:
+        """handle_effects(cpu): do what an instruction or trap asked of the engine."""
+        b = Builder("handle_effects", [("cpu", PTR)])
+        cpu = b.struct(self.layout, b.cpu)
+        effects = cpu.effects
+        # What has to wait until the instruction is over stays.
+        cpu.effects = effects & (riscv.WAIT | riscv.INTERRUPTS)
+
+        def asked(bits: int) -> Value:
+            some: Value = (effects & bits) != 0
+            return some
+
+        with b.If(asked(riscv.FLUSH_ALL)):
+            b.call(self.flush_translations, b.cpu, 1)
+        with b.If(asked(riscv.FENCE)):
+            with b.If((cpu.fence_kind & riscv.FENCE_ADDRESS) != 0):
+                b.call(self.flush_page, b.cpu, cpu.fence_address)
+            with b.Else():
+                b.call(self.flush_translations, b.cpu, 0)
+        with b.If(asked(riscv.INSTRUCTIONS)):
+            b.call(self.translator.fence_instructions, b.cpu)
+        with b.If(asked(riscv.TIMER)):
+            b.call(self.update_timers, b.cpu)
+            cpu.effects = cpu.effects | riscv.INTERRUPTS
+        with b.If(asked(riscv.MODE | riscv.FLUSH_ALL)):
+            was_machine = cpu.in_machine
+            machine = b.select(cpu.privilege == riscv.MACHINE, Constant(I64, 1), Constant(I64, 0))
+            with b.If(was_machine != machine):
+                # Machine mode's targets look like those of other modes.
+                cpu.in_machine = machine
+                b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+                b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
+            b.call(self.select_tlb, b.cpu)
+        b.Return()
+        return b.finish()
+
+    def build_dispatch(self) -> Function:
+        """Go on at pc."""
+        b, cpu = self.begin("dispatch")
+        with b.If(b.budget.slt(1), likely=False):
+            self.go(b, "slice_end")
+        with b.If(cpu.effects != 0, likely=False):
+            # A wait or an interrupt that may be due now.
+            self.go(b, "slice_end")
+        pc = cpu.pc
+        entry = jump_entry(b, self.layout, pc)
+        tag = pc | cpu.mode
+        with b.If(b.load(entry, I64) == tag, likely=True):
+            self.go(b, b.load(entry.offset(JUMP_ENTRY.offset("code")), I64).to_pointer())
+        code = b.call(self.translator.find_block, b.cpu, pc)
+        with b.If(code == 0, likely=False):
+            self.trap(b, cpu, b.budget)
+        # Blocks that hold half an instruction of the next page are found anew each time.
+        with b.If((pc & (PAGE_SIZE - 1)) != PAGE_SIZE - 2, likely=True):
+            b.store(entry, tag)
+            b.store(entry.offset(JUMP_ENTRY.offset("code")), code)
+            word, bit = _jump_page(pc)
+            cpu.jump_pages[word] = cpu.jump_pages[word] | (Constant(I64, 1) << bit)
+        self.go(b, code.to_pointer())
+        return b.finish()
+
+    def build_jump_miss(self) -> Function:
+        b, _ = self.begin("jump_miss")
+        self.go(b, "dispatch")
+        return b.finish()
+
+    def build_slice_end(self) -> Function:
+        """Look at what other threads and the clock want; begin a new slice."""
+        b, cpu = self.begin("slice_end")
+        cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
+        cpu.slice = 0
+        cpu.budget = 0
+        zero = Constant(I64, 0)
+        with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
+            self.leave(b, cpu, EXIT_INTERRUPTED, zero)
+        b.call(self.update_timers, b.cpu)
+        waiting = (cpu.effects & riscv.WAIT) != 0
+        cpu.effects = cpu.effects & ~(riscv.WAIT | riscv.INTERRUPTS)
+        with b.If(waiting):
+            # WFI ends when an interrupt is pending and enabled, wherever it is delivered.
+            with b.If(b.call(self.privileged.wakes, b.cpu) == 0):
+                self.leave(b, cpu, EXIT_WAIT, zero)
+        # Traps count too, so that a guest whose handler traps comes to its limit.
+        with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
+            self.leave(b, cpu, EXIT_LIMIT, zero)
+        cpu.slice = SLICE
+        budget = Constant(I64, SLICE)
+        interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
+        with b.If(interrupt.sge(0), likely=False):
+            cpu.trap_cause = interrupt | (1 << (self.isa.xlen - 1))
+            cpu.trap_value = 0
+            self.trap(b, cpu, budget)
+        self.resume(b, cpu, budget)
+        return b.finish()
+
+    def site(self, b: Builder, cpu: Any) -> Any:
+        return b.struct(SITE, cpu.site.to_pointer())
+
+    def build_link_site(self) -> Function:
+        """A jump whose target was not translated when the block was."""
+        b, cpu = self.begin("link_site")
+        site = self.site(b, cpu)
+        cpu.links = cpu.links + 1
+        cpu.pc = site.pc
+        field = site.code.zext(I64)
+        flushes = cpu.flushes
+        code = b.call(self.translator.find_block, b.cpu, cpu.pc)
+        with b.If(code == 0, likely=False):
+            self.trap(b, cpu, b.budget)
+        # Blocks that hold half an instruction of the next page are found anew each time.
+        last = (cpu.pc & (PAGE_SIZE - 1)) == PAGE_SIZE - 2
+        with b.If((flushes == cpu.flushes) & ~last, likely=True):
+            b.store(field.to_pointer(), (code - field - 4).trunc(I32), atomic=False)
+        self.go(b, code.to_pointer())
+        return b.finish()
+
+    def build_head_site(self) -> Function:
+        """The head of a block: the budget is used up, or the block is stale."""
+        b, cpu = self.begin("head_site")
+        site = self.site(b, cpu)
+        cpu.pc = site.pc
+        with b.If(b.budget.slt(0), likely=True):
+            # The block has not run: what it took is given back.
+            cpu.instructions = cpu.instructions + (
+                cpu.slice - (b.budget + site.remaining.zext(I64))
+            )
+            cpu.slice = 0
+            self.go(b, "slice_end", budget=Constant(I64, 0))
+        flushes = cpu.flushes
+        code = b.call(self.translator.find_block, b.cpu, cpu.pc)
+        with b.If(code == 0, likely=False):
+            self.trap(b, cpu, b.budget)
+        last = (cpu.pc & (PAGE_SIZE - 1)) == PAGE_SIZE - 2
+        with b.If((flushes == cpu.flushes) & ~last, likely=True):
+            field = site.code.zext(I64) + 1
+            b.store(field.to_pointer(), (code - field - 4).trunc(I32))
+        self.go(b, code.to_pointer())
+        return b.finish()
+
+    def build_memory_miss(self) -> Function:
+        """A stencil's access missed the TLB: fill it and try again, or interpret."""
+        b, cpu = self.begin("memory_miss")
+        site = self.site(b, cpu)
+        word = site.word.zext(I64)
+        form = b.struct(FORM, (cpu.forms + site.form.zext(I64) * FORM.size).to_pointer())
+        floating = ((form.flags & FLOATING) != 0) & (cpu.float_slow != 0)
+        with b.If(floating | (cpu.refused != 0), likely=False):
+            cpu.refused = 0
+            self.go(b, "interpret_site")
+        base = cpu.x[(word >> 15) & 31].zext(I64)
+        offset = b.variable(I64, 0)
+        with b.Switch(form.immediate) as cases:
+            for number, immediate in enumerate(self.program.immediates, 1):
+                with cases.Case(number):
+                    offset.value = extract_immediate(word, immediate)
+        address = base + offset.value
+        if self.isa.xlen == 32:
+            address = address & 0xFFFFFFFF
+        size = form.access.zext(I64)
+        crosses = ((address & (PAGE_SIZE - 1)) + size).ugt(PAGE_SIZE)
+        # Atomic stencils also miss when misaligned.
+        atomic = (form.immediate == 0) & ((address & (size - 1)) != 0)
+        with b.If(crosses | atomic, likely=False):
+            self.go(b, "interpret_site")
+        stores = (form.flags & STORES) != 0
+        access = b.select(stores, Constant(I64, WRITE), Constant(I64, READ))
+        with b.If(b.call(self.memory.fill, b.cpu, address, access) == FILLED, likely=True):
+            self.go(b, site.code.zext(I64).to_pointer())
+        self.go(b, "interpret_site")
+        return b.finish()
+
+    def build_interpret_site(self) -> Function:
+        """Have the interpreter carry out the instruction of a site."""
+        b, cpu = self.begin("interpret_site")
+        site = self.site(b, cpu)
+        cpu.interpreted = cpu.interpreted + 1
+        compressed = (site.word & 1) == 0
+        raw = site.word.zext(I64)
+        number = site.form.zext(I64)
+        # An illegal instruction is kept as it stands in memory; no other has bit 0 clear.
+        length = b.select(compressed & (number != 0), Constant(I64, 2), Constant(I64, 4))
+        pc, left = site.pc, site.remaining.zext(I64)
+        next_site = site.next.zext(I64)
+        cpu.pc = pc
+        # The counters read by the instruction itself: what comes after it has not run.
+        cpu.budget = b.budget + left
+        following = pc + length
+        status = b.call(self.interpret, b.cpu, number, raw | 1, raw, pc, following)
+        with b.If(status == STATUS_DONE, likely=True):
+            cpu.pc = cpu.next_pc
+            with b.If(cpu.effects == 0, likely=True):
+                straight = (cpu.next_pc == following) & (next_site != 0)
+                with b.If(straight, likely=True):
+                    self.go(b, next_site.to_pointer())
+            self.resume(b, cpu, b.budget + left - 1)
+        with b.If(status == STATUS_TRAP, likely=True):
+            # The trap value is what stands in memory, not what it expands to.
+            with b.If((length == 2) & (cpu.trap_cause == riscv.ILLEGAL_INSTRUCTION)):
+                page = b.call(self.memory.fetch, b.cpu, pc)
+                with b.If(page.from_pointer() != 0):
+                    place = b.struct(FETCH_ENTRY, page).host + (pc & (PAGE_SIZE - 1))
+                    cpu.trap_value = b.load(place.to_pointer(), I16).zext(I64)
+                cpu.trap_cause = riscv.ILLEGAL_INSTRUCTION
+            self.trap(b, cpu, b.budget + left)
+        # An exit: the instruction is carried out again when Python has answered,
+        # save a firmware call, which has moved pc on.
+        self.leave(b, cpu, None, b.budget + left)
+        return b.finish()
+
+    def build_enter(self) -> Function:
+        """enter(cpu) -> EXIT_*: run until Python is needed."""
+        b = Builder("enter", [("cpu", PTR)], result=I64, attributes="strictfp")
+        cpu = b.struct(self.layout, b.cpu)
+        saved = self.begin_floats(b, cpu)
+        b.call(self.handle_effects, b.cpu)
+        b.call(self.select_tlb, b.cpu)
+        with b.If(cpu.response_state != RESPONSE_NONE):
+            # The access that Python has answered comes before any interrupt.
+            cpu.exit_kind = 0
+            self.one_instruction(b, cpu)
+            # Answers are for the access that asked; if it is gone, so are they.
+            cpu.response_state = RESPONSE_NONE
+            b.call(self.handle_effects, b.cpu)
+            with b.If(cpu.exit_kind != 0):
+                self.end_floats(b, cpu, saved)
+                b.Return(cpu.exit_kind)
+        tlb = b.call(self.select_tlb, b.cpu)
+        results = [Constant(p[1], 0) for p in tail_parameters(self.isa.xlen)[3:]]
+        # What an exit left of its slice is accounted for by the end of that slice.
+        b.call("slice_end", b.cpu, tlb, cpu.budget, *results, convention="tail")
+        self.end_floats(b, cpu, saved)
+        b.Return(cpu.exit_kind)
+        return b.finish()
+
+    def begin_floats(self, b: Builder, cpu: Any) -> Value:
+        """Give the guest its floating-point environment; the host's own."""
+        saved = emit_effect("float_save", builder=b)
+        assert saved is not None
+        emit_effect("float_clear_flags", builder=b)
+        rounding = b.select(cpu.frm.ult(4), cpu.frm, Constant(I64, 0))
+        emit_effect("float_set_rounding", rounding, builder=b)
+        return saved
+
+    def end_floats(self, b: Builder, cpu: Any, saved: Value) -> None:
+        flags = emit_effect("float_flags", builder=b)
+        assert flags is not None
+        cpu.fflags = cpu.fflags | flags
+        emit_effect("float_restore", saved, builder=b)
+
+    def build_step(self) -> Function:
+        """step(cpu) -> EXIT_*: carry out one instruction, or deliver one interrupt."""
+        b = Builder("step", [("cpu", PTR)], result=I64, attributes="strictfp")
+        cpu = b.struct(self.layout, b.cpu)
+        saved = self.begin_floats(b, cpu)
+        b.call(self.handle_effects, b.cpu)
+        cpu.effects = 0
+        b.call(self.select_tlb, b.cpu)
+        cpu.instructions = retired(cpu)
+        cpu.slice, cpu.budget = 0, 0
+        b.call(self.update_timers, b.cpu)
+        interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
+        cpu.exit_kind = EXIT_LIMIT
+        with b.If(interrupt.sge(0)):
+            cause = interrupt | (1 << (self.isa.xlen - 1))
+            b.call(self.privileged.take_trap, b.cpu, cause, 0)
+        with b.Else():
+            self.one_instruction(b, cpu)
+        self.end_floats(b, cpu, saved)
+        b.Return(cpu.exit_kind)
+        return b.finish()
+
+    def one_instruction(self, b: Builder, cpu: Any) -> None:
+        """Fetch, decode and interpret the instruction at pc."""
+        pc = cpu.pc
+        page = b.call(self.memory.fetch, b.cpu, pc)
+        fetched = b.variable(PTR, page)
+        word, length = b.variable(I64, 0), b.variable(I64, 2)
+        within = pc & (PAGE_SIZE - 1)
+        with b.If(page.from_pointer() != 0):
+            entry = b.struct(FETCH_ENTRY, page)
+            place = entry.host + within
+            word.value = b.load(place.to_pointer(), I16).zext(I64)
+            with b.If((word.value & 3) == 3):
+                length.value = 4
+                with b.If(within == PAGE_SIZE - 2):
+                    following = b.call(self.memory.fetch, b.cpu, pc + 2)
+                    fetched.value = following
+                    with b.If(following.from_pointer() != 0):
+                        other = b.struct(FETCH_ENTRY, following)
+                        high = b.load(other.host.to_pointer(), I16).zext(I64)
+                        word.value = word.value | (high << 16)
+                with b.Else():
+                    word.value = b.load(place.to_pointer(), I32).zext(I64)
+        with b.If(fetched.value.from_pointer() == 0):
+            b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+        with b.Else():
+            raw = word.value
+            with b.If(length.value == 2):
+                expansion = (cpu.expansion + (word.value << 2)).to_pointer()
+                word.value = b.load(expansion, I32).zext(I64)
+            number = b.call(self.translator.decode, b.cpu, word.value)
+            status = b.call(self.interpret, b.cpu, number, word.value, raw, pc, pc + length.value)
+            with b.If(status == STATUS_DONE):
+                cpu.pc = cpu.next_pc
+                cpu.instructions = cpu.instructions + 1
+            with b.If(status == STATUS_TRAP):
+                b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+
+    def build(self) -> tuple[Function, ...]:
+        """Build all routines; what stubs and Python call."""
+        return (
+            self.build_enter(),
+            self.build_memory_miss(),
+            self.build_interpret_site(),
+            self.build_link_site(),
+            self.build_head_site(),
+            self.build_jump_miss(),
+            self.build_dispatch(),
+            self.build_slice_end(),
+            *self.build_extra(),
+        )
+
+    def build_extra(self) -> tuple[Function, ...]:
+        """Build what only engines of machines have."""
+        return (self.build_step(), build_set_interrupt(self.layout))
+
+
+def build_set_interrupt(layout: Layout) -> Function:
+    """set_interrupt(cpu, bits, level): change bits of mip; safe from any thread."""
+    b = Builder("set_interrupt", [("cpu", PTR), ("bits", I64), ("level", I64)])
+    cpu = b.struct(layout, b.cpu)
+    with b.If(b.level != 0):
+        b.atomic("or", cpu.pointer("mip"), b.bits)
+    with b.Else():
+        b.atomic("and", cpu.pointer("mip"), ~b.bits)
+    b.Return()
+    return b.finish()
+
+
+def build_request(layout: Layout) -> Function:
+    """change_request(cpu, gain, loss) -> old: change the request flags; any thread."""
+    b = Builder("change_request", [("cpu", PTR), ("gain", I64), ("loss", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    pointer = cpu.pointer("request")
+    old = b.atomic("or", pointer, b.gain)
+    b.atomic("and", pointer, ~b.loss)
+    b.Return(old)
+    return b.finish()

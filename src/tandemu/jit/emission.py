@@ -1,0 +1,80 @@
+"""Two routines of the translator: copying a stencil, and telling an instruction's form."""
+
+from __future__ import annotations
+
+from tandemu.bits import Layout
+from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.isa.decoder import SUB_TABLE
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.jit.layout import FORM, SYMBOLS
+from tandemu.native.stencils import HOLE, STENCIL, HoleKind
+
+_COPY = 16
+
+VALUE_NUMBER = {name: number for number, name in enumerate(SYMBOLS)}
+"""The place of each symbol in the `values` that fill holes."""
+
+
+def build_emit(layout: Layout) -> Function:
+    """emit(cpu, out, number) -> end: copy a stencil to *out* and fill its holes."""
+    b = Builder(
+        "emit_stencil", [("cpu", PTR), ("out", I64), ("number", I64)], result=I64, exported=False
+    )
+    cpu = b.struct(layout, b.cpu)
+    record = b.struct(STENCIL, (cpu.stencils + b.number * STENCIL.size).to_pointer())
+    source = cpu.stencil_code + record.code.zext(I64)
+    size = record.size.zext(I64)
+    # A stencil whose rare end stands behind its jump to the next one.
+    cpu.values[VALUE_NUMBER["NEXT"]] = b.out + size
+    copied = b.variable(I64, 0)
+    with b.Loop():
+        b.copy((b.out + copied.value).to_pointer(), (source + copied.value).to_pointer(), _COPY)
+        copied.value = copied.value + _COPY
+        with b.If(copied.value.uge(size)):
+            b.Break()
+    index = b.variable(I64, 0)
+    count = record.hole_count.zext(I64)
+    first = record.pointer("holes")
+    with b.While(lambda: index.value.ult(count)):
+        hole = b.struct(HOLE, first.offset(index.value * HOLE.size))
+        place = b.out + hole.offset.zext(I64)
+        value = cpu.values[hole.symbol.zext(I64)] + hole.addend.sext(I64)
+        with b.Switch(hole.kind) as cases:
+            with cases.Case(HoleKind.ABSOLUTE_64):
+                b.store(place.to_pointer(), value)
+            with cases.Case(HoleKind.RELATIVE_32):
+                b.store(place.to_pointer(), (value - place).trunc(I32))
+            with cases.Case(HoleKind.ABSOLUTE_8):
+                b.store(place.to_pointer(), value.trunc(I8))
+            with cases.Default():
+                b.store(place.to_pointer(), value.trunc(I32))
+        index.value = index.value + 1
+    b.Return(b.out + size)
+    return b.finish()
+
+
+def build_decode(isa: InstructionSet, layout: Layout) -> Function:
+    """decode(cpu, word) -> number of the form of a 32-bit word, 0 if it is illegal.
+
+    `isa.decoder` describes the tables.
+    """
+    b = Builder("decode", [("cpu", PTR), ("word", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    key: Value = Constant(I64, 0)
+    keys = isa.decoder.layout
+    for low, width, to in keys.primary:
+        key = key | (b.word.bits(low, width) << to)
+    first = b.load((cpu.primary + (key << 1)).to_pointer(), I16).zext(I64)
+    form = b.variable(I64, first)
+    with b.If((first & SUB_TABLE) != 0):
+        low, width = keys.secondary
+        index = ((first ^ SUB_TABLE) << width) | b.word.bits(low, width)
+        form.value = b.load((cpu.secondary + (index << 1)).to_pointer(), I16).zext(I64)
+    with b.Loop():
+        number = form.value
+        record = b.struct(FORM, (cpu.forms + number * FORM.size).to_pointer())
+        with b.If((number == 0) | ((b.word.trunc(I32) & record.mask) == record.match)):
+            b.Break()
+        form.value = record.general.zext(I64)
+    b.Return(form.value)
+    return b.finish()

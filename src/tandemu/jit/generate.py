@@ -1,0 +1,152 @@
+"""Generating the native code of an engine.
+
+The programs in the embedded language are put together here and compiled. That
+happens once for each instruction set, host processor and version of the
+generator; `engine` keeps what comes out.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import Function, Value, lower
+from tandemu.isa.riscv.hart import Environment
+from tandemu.isa.riscv.instruction_set import RV32GC, RV64GC, InstructionSet
+from tandemu.isa.riscv.privileged import (
+    PrivilegedFunctions,
+    build_privileged,
+    privileged_semantics,
+)
+from tandemu.jit import stencils
+from tandemu.jit.blocks import LARGEST_STENCIL
+from tandemu.jit.dispatcher import (
+    Dispatcher,
+    build_request,
+)
+from tandemu.jit.engine import ENGINE_KIND
+from tandemu.jit.interpreter import Services, build_interpreter, build_time, retired
+from tandemu.jit.layout import SYMBOLS, cpu_layout
+from tandemu.jit.memory import MemoryRoutines, build_memory, build_ram_pointer, build_take_dirty
+from tandemu.jit.stencils import StencilProgram
+from tandemu.jit.translator import TranslatorRoutines, build_translator
+from tandemu.native import container
+from tandemu.native.compiler import CodeModel, compile_object
+from tandemu.native.extractor import extract
+from tandemu.native.linker import link
+from tandemu.native.stencils import STENCIL, StencilTable
+
+_SETS = {64: RV64GC, 32: RV32GC}
+
+
+class Program:
+    """The programs of an engine in the embedded language, before they are native."""
+
+    dispatcher_class: type[Dispatcher] = Dispatcher
+
+    def __init__(self, xlen: int) -> None:
+        self.xlen = xlen
+        self.layout: Layout = cpu_layout(xlen)
+        self.clock = build_time(self.layout)
+        self.ram_pointer = build_ram_pointer(self.layout)
+        self.environment = Environment(
+            self.layout, xlen, time=self._time, cycles=self._retired, instructions=self._retired
+        )
+
+    def _time(self, b: Any, hart: Any) -> Value:
+        value: Value = b.call(self.clock, hart.pointer())
+        return value
+
+    def _retired(self, b: Any, hart: Any) -> Value:
+        return retired(hart)
+
+    @cached_property
+    def privileged(self) -> PrivilegedFunctions:
+        return build_privileged(self.environment, self.ram_pointer)
+
+    @cached_property
+    def isa(self) -> InstructionSet:
+        """The instruction set with every meaning attached."""
+        return _SETS[self.xlen].joined(privileged_semantics(self.privileged))
+
+    @cached_property
+    def memory(self) -> MemoryRoutines:
+        return build_memory(self.layout, self.ram_pointer, self.privileged.translate)
+
+    @cached_property
+    def services(self) -> Services:
+        return Services(self.memory, self.clock)
+
+    @cached_property
+    def interpreter(self) -> Function:
+        return build_interpreter(self.isa, self.layout, self.services)
+
+    @cached_property
+    def software_interpreter(self) -> Function:
+        """The interpreter for the evaluator: it leaves nothing to others."""
+        return build_interpreter(self.isa, self.layout, self.services, native=False)
+
+    @cached_property
+    def stencils(self) -> StencilProgram:
+        return stencils.build(self.isa, self.layout)
+
+    @cached_property
+    def translator(self) -> TranslatorRoutines:
+        return build_translator(self.isa, self.layout, self.stencils, self.memory)
+
+    @cached_property
+    def routines(self) -> tuple[Function, ...]:
+        """The dispatcher's routines."""
+        return self.dispatcher_class(
+            self.isa,
+            self.layout,
+            self.stencils,
+            self.memory,
+            self.translator,
+            self.privileged,
+            self.interpreter,
+            self.clock,
+        ).build()
+
+    def runtime_functions(self) -> list[Function]:
+        """All routines, those that stubs and Python call first."""
+        return [
+            *self.routines,
+            self.translator.flush_code,
+            build_request(self.layout),
+            self.clock,
+            build_take_dirty(),
+        ]
+
+
+def generate(program: Program) -> bytes:
+    """Compile an engine."""
+    stencil_program = program.stencils
+    stencil_object = compile_object(lower(stencil_program.functions), model=CodeModel.STENCIL)
+    names = [function.name for function in stencil_program.functions]
+    table = extract(stencil_object, names, SYMBOLS)
+    _check_sizes(table)
+    runtime = compile_object(lower(program.runtime_functions()), model=CodeModel.RUNTIME)
+    decoder = program.isa.decoder
+    return container.pack(
+        ENGINE_KIND,
+        {"xlen": program.xlen},
+        {
+            "stencils": table.to_bytes(),
+            "image": link(runtime).to_bytes(),
+            "forms": stencil_program.forms,
+            "primary": decoder.primary.tobytes(),
+            "secondary": decoder.secondary.tobytes(),
+            "expansion": program.isa.compressed.expansion.tobytes(),
+        },
+    )
+
+
+def _check_sizes(table: StencilTable) -> None:
+    """The translator asks for room for a whole block at once."""
+    records = bytearray(table.descriptors)
+    for place in range(0, len(records), STENCIL.size):
+        size = STENCIL.over(records, place).size
+        if size > LARGEST_STENCIL:
+            raise AssertionError(f"a stencil of {size} bytes: raise LARGEST_STENCIL to hold it")

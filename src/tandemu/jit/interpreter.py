@@ -1,0 +1,153 @@
+"""The native interpreter: every instruction of an architecture, one at a time.
+
+It carries out what has no stencil (system instructions), what a stencil could
+not do (an access that crosses pages or meets a device, a trap), and single
+steps. Its cases are the same semantic functions that become stencils, traced
+with operands that are read at run time; evaluated in Python it is the oracle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, I, Value
+from tandemu.isa.instruction import Instruction
+from tandemu.isa.riscv.hart import dirty_float
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.riscv.state import (
+    FS,
+    FS_LOW,
+    ILLEGAL_INSTRUCTION,
+)
+from tandemu.jit.contexts import InterpreterContext
+from tandemu.jit.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE
+from tandemu.jit.memory import (
+    STATUS_DONE,
+    STATUS_EXIT,
+    STATUS_SOFTWARE,
+    STATUS_TRAP,
+    MemoryRoutines,
+)
+
+NANOSECONDS_PER_TICK = 100
+"""The time base is 10 MHz, as on QEMU's virt board."""
+
+_CLOCK_MONOTONIC = 1
+
+
+def build_time(layout: Layout) -> Function:
+    """guest_time(cpu) -> ticks of the guest's clock."""
+    b = Builder("guest_time", [("cpu", PTR)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    scratch = cpu.host_scratch
+    b.call("clock_gettime", Constant(I32, _CLOCK_MONOTONIC), scratch.pointer(0), result=I32)
+    machine = b.struct(MACHINE, cpu.machine.to_pointer())
+    now = scratch[0] * 1_000_000_000 + scratch[1] - machine.time_offset
+    b.Return(now.udiv(NANOSECONDS_PER_TICK))
+    return b.finish()
+
+
+@dataclass
+class Services:
+    """What `InterpreterContext` asks for: memory, traps, exits, clocks."""
+
+    memory: MemoryRoutines
+    clock: Function
+
+    def _check(self, b: Builder, status: Value) -> None:
+        with b.If(status != STATUS_DONE, likely=False):
+            b.Return(status)
+
+    def load(self, context: Any, address: Value, bits: int) -> Value:
+        b = context.ir
+        self._check(b, b.call(self.memory.load, b.cpu, address, bits // 8))
+        value: Value = context.hart.load_value.resize(I(bits))
+        return value
+
+    def store(self, context: Any, address: Value, value: Value) -> None:
+        b = context.ir
+        size = value.type.bits // 8
+        self._check(b, b.call(self.memory.store, b.cpu, address, size, value.zext(I64)))
+
+    def atomic_pointer(self, context: Any, address: Value, bits: int, write: bool) -> Value:
+        b = context.ir
+        self._check(b, b.call(self.memory.atomic, b.cpu, address, bits // 8, int(write)))
+        pointer: Value = context.hart.host_pointer.to_pointer()
+        return pointer
+
+    def raise_exception(self, context: Any, cause: Value | int, value: Value | int) -> None:
+        b = context.ir
+        hart = context.hart
+        hart.trap_cause = cause if isinstance(cause, int) else cause.resize(I64)
+        hart.trap_value = value if isinstance(value, int) else value.resize(I64)
+        b.Return(STATUS_TRAP)
+
+    def software(self, context: Any) -> None:
+        b, hart = context.ir, context.hart
+        hart.exit_kind = EXIT_SOFTWARE
+        hart.software_form, hart.software_word = b.form, b.word
+        hart.software_raw, hart.software_next = b.raw, b.next
+        context.ir.Return(STATUS_SOFTWARE)
+
+    def firmware_call(self, context: Any) -> None:
+        context.hart.exit_kind = EXIT_FIRMWARE
+        # The call is over for the guest: it goes on behind it.
+        context.hart.pc = context.ir.next
+        context.ir.Return(STATUS_EXIT)
+
+    def time(self, context: Any) -> Value:
+        value: Value = context.ir.call(self.clock, context.ir.cpu)
+        return value
+
+    def instructions(self, context: Any) -> Value:
+        return retired(context.hart)
+
+
+def retired(hart: Any) -> Value:
+    """Instructions retired, as far as it is known between blocks."""
+    value: Value = hart.instructions + (hart.slice - hart.budget)
+    return value
+
+
+def _float_prologue(context: InterpreterContext, instruction: Instruction) -> None:
+    """FS Off makes the instruction illegal; otherwise it makes the state Dirty."""
+    b, hart = context.ir, context.hart
+    with b.If((hart.mstatus >> FS_LOW).bits(0, 2) == 0, likely=False):
+        context.raise_exception(ILLEGAL_INSTRUCTION, context.word)
+    with b.If((hart.mstatus & FS) != FS):
+        dirty_float(b, hart)
+
+
+def build_interpreter(
+    isa: InstructionSet, layout: Layout, services: Services, *, native: bool = True
+) -> Function:
+    """interpret(cpu, form, word, raw, pc, next) -> STATUS_*.
+
+    On STATUS_DONE `next_pc` is where the hart goes on; on a trap its cause and
+    value are set; on an exit, its kind. With *native* false, nothing is left to
+    the evaluator: it is the evaluator's own.
+    """
+    parameters = [(name, I64) for name in ("form", "word", "raw", "pc", "next")]
+    name = "interpret" if native else "interpret_in_software"
+    b = Builder(name, [("cpu", PTR), *parameters], result=I64, attributes="strictfp")
+    cpu = b.struct(layout, b.cpu)
+    cpu.next_pc = b.next
+    with b.Switch(b.form) as cases:
+        for number, instruction in enumerate(isa.records, 1):
+            if instruction.semantics is None:
+                continue
+            with cases.Case(number):
+                context = InterpreterContext(
+                    b, layout, instruction, isa.xlen, services, native=native
+                )
+                if instruction.floating:
+                    _float_prologue(context, instruction)
+                instruction.semantics(context)
+        with cases.Default():
+            cpu.trap_cause = ILLEGAL_INSTRUCTION
+            cpu.trap_value = b.raw
+            b.Return(STATUS_TRAP)
+    b.Return(STATUS_DONE)
+    return b.finish()

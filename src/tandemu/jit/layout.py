@@ -1,0 +1,236 @@
+"""The structures that generated code and Python share.
+
+`cpu_layout` is one vCPU: architectural state first (registers get the shortest
+displacements), then what the engine keeps. `MACHINE` is what the vCPUs of one
+VM share. `SITE` is what a cold stub leaves behind to say who calls.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tandemu.bits import U8, U16, U32, U64, Layout
+from tandemu.isa.riscv.state import (
+    hart_fields,
+)
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+CACHED_RESULTS = 3
+"""Results that stay in host registers (DESIGN section 3); the register arguments k0, k1, k2."""
+
+TLB_MODES = 4
+"""One TLB each for M (physical), S, S with SUM, U: switching mode flushes nothing."""
+TLB_ENTRIES = 1024
+JUMP_ENTRIES = 4096
+FETCH_ENTRIES = 256
+HASH_BUCKETS = 1 << 16
+BLOCK_LIMIT = 1 << 18
+BLOCK_INSTRUCTIONS = 64
+SLOT_LIMIT = 64
+CODE_LOG = 4096
+LARGE_PAGE_BITS = 4096
+"""A filter: the large pages that some translation that is kept was made from."""
+VCPU_LIMIT = 4096
+
+INVALID = (1 << 64) - 1
+"""A tag that no aligned address equals."""
+
+TLB_ENTRY = Layout("TlbEntry", read=U64, write=U64, addend=U64, spare=U64)
+"""Page address if reads and writes hit; host address = guest-virtual address + addend."""
+
+FETCH_ENTRY = Layout("FetchEntry", tag=U64, physical=U64, host=U64, spare=U64)
+"""Translation of a page for fetching; tag = page address + privilege + 1."""
+
+JUMP_ENTRY = Layout("JumpEntry", tag=U64, code=U64)
+
+SITE = Layout("Site", pc=U64, word=U32, code=U32, next=U32, form=U16, remaining=U16)
+"""Who calls the run-time from a cold stub.
+
+*pc*: of the instruction, or the target of a link. *word*: the instruction, its
+low bit cleared if it was compressed. *code*: host address of its stencil, or of
+the field to patch. *next*: host address behind it, 0 if the block ends there.
+*remaining*: instructions of the block from this one on, itself included.
+"""
+
+BLOCK = Layout(
+    "Block",
+    tag=U64,
+    physical=U64,
+    second=U64,
+    code=U32,
+    site=U32,
+    next=U32,
+    page_next=U32,
+)
+"""A translated block: (tag, physical, second) tell it apart.
+
+*second* is the other half of its instruction if that crosses a page, else INVALID.
+
+*site* is the one of its head, *next* continues the hash chain, *page_next* the
+list of the blocks on its physical page.
+"""
+
+FORM = Layout(
+    "Form",
+    mask=U32,
+    match=U32,
+    stencil=U32,
+    flags=U32,
+    rd_base=U32,
+    rs1_base=U32,
+    rs2_base=U32,
+    rs3_base=U32,
+    general=U16,
+    rs1_stride=U8,
+    rs2_stride=U8,
+    rd_stride=U8,
+    immediate=U8,
+    special=U8,
+    access=U8,
+)
+"""What the translator knows of an instruction; see `forms`."""
+
+SLOT = Layout("Slot", base=U64, size=U64, host=U64, pages=U64, flags=U64)
+"""A memory slot. *pages*: host address of one byte of `PAGE_*` flags for each page."""
+
+SLOT_TABLE = Layout("SlotTable", count=U64, slots=SLOT[SLOT_LIMIT])
+
+SLOT_READONLY = 1
+
+PAGE_CODE = 1
+"""Some vCPU has translated code from the page: the first write to it must be seen."""
+PAGE_WRITTEN = 2
+"""Some TLB may hold a write entry for it."""
+PAGE_WATCHED = 4
+"""The dirty log waits for the first write to it."""
+PAGE_DIRTY = 8
+"""Written since the dirty log was last read."""
+
+MACHINE = Layout(
+    "Machine",
+    slots=U64,
+    vcpu_count=U64,
+    vcpus=U64[VCPU_LIMIT],
+    code_generation=U64,
+    code_log=U64[CODE_LOG],
+    time_offset=U64,
+    window=U64,
+    window_size=U64,
+    executable=U64,
+)
+"""*slots* is the host address of the `SLOT_TABLE` in force: changed at once, never in place.
+
+*code_generation* counts pages with code that were written, *code_log* holds the latest
+of their physical addresses; guest time 0 is *time_offset* ns of the host's clock.
+For a program: *window* is the host address of its address 0, *executable* that of a byte
+for each of its pages, not zero if code may be fetched there."""
+
+REQUEST_KICK = 1
+REQUEST_FENCE = 2
+
+EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE, EXIT_LIMIT = (
+    range(1, 8)
+)
+
+EXIT_TRAP = 8
+"""A program trapped; `trap_cause` says how."""
+
+FETCH_CHECK = 64
+"""A program's trap cause: may code be fetched from this page?"""
+
+MACHINE_SYMBOL = "tandemu_user_machine"
+"""The fault handler's way to `MACHINE`; its address is filled in when it is loaded."""
+
+RESPONSE_NONE, RESPONSE_VALUE, RESPONSE_FAULT = range(3)
+"""Why `enter` returned; whether Python has answered an access."""
+
+COUNTERS = (
+    "tlb_flushes",
+    "page_flushes",
+    "translations",
+    "flushes",
+    "tlb_misses",
+    "links",
+    "interpreted",
+    "traps",
+    "stale",
+)
+"""Event counts that generated code keeps, for `--stats`."""
+
+# Symbols of stencils, in the order of the `values` array that fills their holes.
+VALUE_SYMBOLS = (
+    *("RD", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "MODE", "JUMP", "COUNT"),
+    *("COLD", "TAKEN"),
+)
+ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
+SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")
+
+
+@cache
+def cpu_layout(xlen: int) -> Layout:
+    """The structure of one vCPU."""
+    fields = dict(hart_fields(xlen))
+    fields.update(
+        machine=U64,
+        tlb=U64,
+        data_privilege=U64,
+        mode=U64,
+        in_machine=U64,
+        budget=U64,
+        slice=U64,
+        slice_limit=U64,
+        instructions=U64,
+        request=U64,
+        # Traps and exits on their way.
+        refused=U64,
+        fault_routine=U64,
+        trap_cause=U64,
+        trap_value=U64,
+        next_pc=U64,
+        exit_kind=U64,
+        exit_address=U64,
+        exit_size=U64,
+        exit_value=U64,
+        response_state=U64,
+        response_value=U64,
+        csr_old=U64,
+        load_value=U64,
+        host_pointer=U64,
+        host_scratch=U64[2],
+        software_form=U64,
+        software_word=U64,
+        software_raw=U64,
+        software_next=U64,
+        # Translation.
+        site=U64,
+        seen_generation=U64,
+        hot_next=U64,
+        hot_end=U64,
+        cold_next=U64,
+        cold_end=U64,
+        site_next=U64,
+        site_end=U64,
+        block_count=U64,
+        hot_start=U64,
+        cold_start=U64,
+        site_start=U64,
+        blocks=U64,
+        buckets=U64,
+        pages=U64,
+        forms=U64,
+        primary=U64,
+        secondary=U64,
+        expansion=U64,
+        stencils=U64,
+        stencil_code=U64,
+        values=U64[len(SYMBOLS)],
+        jump_pages=U64[16],
+        large_pages=U64[LARGE_PAGE_BITS // 64],
+        **{name: U64 for name in COUNTERS},
+        tlbs=TLB_ENTRY[TLB_ENTRIES * TLB_MODES],
+        jumps=JUMP_ENTRY[JUMP_ENTRIES],
+        fetches=FETCH_ENTRY[FETCH_ENTRIES],
+    )
+    return Layout(f"Cpu{xlen}", **fields)

@@ -1,0 +1,366 @@
+"""Guest memory below generated code: slots, the TLB and what happens when it misses.
+
+Everything here is written in the embedded language and runs natively. A miss
+ends in one of three ways: the entry is filled and the access is tried again; the
+access is carried out piecemeal by the interpreter (it crosses a page, or lies
+where nothing may be cached); or it leaves as an exit or a trap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, Value
+from tandemu.isa.riscv.state import (
+    LOAD_ACCESS_FAULT,
+    LOAD_MISALIGNED,
+    STORE_ACCESS_FAULT,
+    STORE_MISALIGNED,
+)
+from tandemu.jit.layout import (
+    CODE_LOG,
+    EXIT_READ,
+    EXIT_WRITE,
+    FETCH_ENTRIES,
+    INVALID,
+    MACHINE,
+    PAGE_CODE,
+    PAGE_DIRTY,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PAGE_WATCHED,
+    PAGE_WRITTEN,
+    RESPONSE_FAULT,
+    RESPONSE_NONE,
+    SLOT_READONLY,
+    SLOT_TABLE,
+    TLB_ENTRY,
+)
+from tandemu.jit.tlb import note_large_page, tlb_entry
+
+READ, WRITE, EXECUTE = 0, 1, 2
+
+STATUS_DONE, STATUS_TRAP, STATUS_EXIT, STATUS_SOFTWARE = range(4)
+"""What a case of the interpreter and the slow paths return."""
+
+FILLED, FILL_TRAP, FILL_DEVICE, FILL_UNCACHED = range(4)
+"""What `fill` returns. FILL_DEVICE: no RAM there, physical address in `exit_address`."""
+
+
+@dataclass(frozen=True)
+class MemoryRoutines:
+    """The routines other parts call."""
+
+    ram_pointer: Function
+    fill: Function
+    load: Function
+    store: Function
+    atomic: Function
+    fetch: Function
+
+
+def machine_of(b: Builder, cpu: Any) -> Any:
+    """The VM's shared structure."""
+    return b.struct(MACHINE, cpu.machine.to_pointer())
+
+
+def find_slot(b: Builder, machine: Any, physical: Value, use: Callable[[Any], None]) -> None:
+    """Run *use* with the slot that holds *physical*, if one does; *use* returns."""
+    table = b.struct(SLOT_TABLE, machine.slots.to_pointer())
+    count = table.count
+    index = b.variable(I64, 0)
+    with b.While(lambda: index.value.ult(count)):
+        slot = table.slots[index.value]
+        with b.If((physical - slot.base).ult(slot.size)):
+            use(slot)
+        index.value = index.value + 1
+
+
+def build_ram_pointer(layout: Layout) -> Function:
+    """ram_pointer(cpu, physical, size) -> host pointer, null if not RAM."""
+    b = Builder("ram_pointer", [("cpu", PTR), ("physical", I64), ("size", I64)], result=PTR)
+    cpu = b.struct(layout, b.cpu)
+
+    def use(slot: Any) -> None:
+        with b.If((b.physical - slot.base + b.size).ule(slot.size)):
+            b.Return((b.physical - slot.base + slot.host).to_pointer())
+
+    find_slot(b, machine_of(b, cpu), b.physical, use)
+    b.Return(Constant(PTR, 0))
+    return b.finish()
+
+
+def code_log_stamp(generation: Value) -> Value:
+    """What marks an entry of the code log as that of *generation*, and written."""
+    return ((generation >> (CODE_LOG.bit_length() - 1)) + 1) & (PAGE_SIZE - 1)
+
+
+def note_write(b: Builder, machine: Any, slot: Any, page: Value) -> Value:
+    """Record a first write to page number *page* of *slot*; the flags it had."""
+    flags = (slot.pages + page).to_pointer()
+    old = b.atomic("or", flags, Constant(I8, PAGE_WRITTEN | PAGE_DIRTY))
+    with b.If((old & (PAGE_CODE | PAGE_WATCHED)) != 0, likely=False):
+        with b.If((old & PAGE_CODE) != 0):
+            generation = b.atomic("add", machine.pointer("code_generation"), Constant(I64, 1))
+            entry = slot.base + (page << PAGE_SHIFT) + code_log_stamp(generation)
+            b.store(machine.code_log.pointer(generation & (CODE_LOG - 1)), entry, atomic=True)
+        b.atomic("and", flags, Constant(I8, 0xFF ^ (PAGE_CODE | PAGE_WATCHED)))
+    return old
+
+
+def build_fill(layout: Layout, translate: Function) -> Function:
+    """fill(cpu, address, access) -> FILL_*: make the TLB entry of a page.
+
+    On FILLED and FILL_UNCACHED `host_pointer` is the host address of *address*.
+    """
+    b = Builder("fill", [("cpu", PTR), ("address", I64), ("access", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    machine = machine_of(b, cpu)
+    cpu.tlb_misses = cpu.tlb_misses + 1
+    cause = b.call(translate, b.cpu, b.address, b.access, cpu.data_privilege)
+    with b.If(cause != 0, likely=False):
+        cpu.trap_cause = cause
+        cpu.trap_value = b.address
+        b.Return(FILL_TRAP)
+    physical = cpu.walk_physical
+
+    def use(slot: Any) -> None:
+        offset = physical - slot.base
+        host = slot.host + offset
+        writing = b.access == WRITE
+        readonly = (slot.flags & SLOT_READONLY) != 0
+        with b.If(writing & readonly, likely=False):
+            cpu.exit_address = physical
+            b.Return(FILL_DEVICE)
+        page = offset >> PAGE_SHIFT
+        flags = (slot.pages + page).to_pointer()
+        cpu.host_pointer = host
+        entry = b.struct(TLB_ENTRY, tlb_entry(b, cpu.tlb.to_pointer(), b.address))
+        virtual_page = b.address & -PAGE_SIZE
+        with b.If(writing):
+            note_write(b, machine, slot, page)
+        with b.If(cpu.walk_size == 0, likely=False):
+            b.Return(FILL_UNCACHED)
+        # A page that is written already, and not watched, may be written through this entry.
+        permissions = cpu.walk_permissions
+        state = b.load(flags, I8)
+        plain = (state & (PAGE_WRITTEN | PAGE_DIRTY | PAGE_CODE | PAGE_WATCHED)) == (
+            PAGE_WRITTEN | PAGE_DIRTY
+        )
+        writable = plain & ((permissions & 2) != 0) & ~readonly
+        note_large_page(b, cpu, b.address)
+        entry.addend = host - b.address
+        entry.read = b.select((permissions & 1) != 0, virtual_page, INVALID)
+        entry.write = b.select(writable, virtual_page, INVALID)
+        # Another vCPU may be translating from this page: either it sees the entry
+        # (and removes it), or this sees its mark.
+        b.fence()
+        marked = b.load(flags, I8, atomic=True) & (PAGE_CODE | PAGE_WATCHED)
+        with b.If(marked != 0, likely=False):
+            entry.write = INVALID
+            with b.If(writing):
+                b.Return(FILL_UNCACHED)
+        b.Return(FILLED)
+
+    find_slot(b, machine, physical, use)
+    cpu.exit_address = physical
+    b.Return(FILL_DEVICE)
+    return b.finish()
+
+
+def _crosses(address: Value, size: Value) -> Value:
+    return ((address & (PAGE_SIZE - 1)) + size).ugt(PAGE_SIZE)
+
+
+def _device_answer(b: Builder, cpu: Any, address: Value, kind: int, fault: int) -> None:
+    """After FILL_DEVICE: take the machine's answer if it is there (falls through), or exit."""
+    with b.If(cpu.response_state == RESPONSE_NONE):
+        cpu.exit_kind = kind
+        b.Return(STATUS_EXIT)
+    answered = cpu.response_state
+    cpu.response_state = RESPONSE_NONE
+    with b.If(answered == RESPONSE_FAULT):
+        cpu.trap_cause = fault
+        cpu.trap_value = address
+        b.Return(STATUS_TRAP)
+
+
+def _read_sized(b: Builder, pointer: Value, size: Value) -> Value:
+    result = b.variable(I64, 0)
+    with b.Switch(size) as cases:
+        for bytes_ in (1, 2, 4, 8):
+            with cases.Case(bytes_):
+                result.value = b.load(pointer, I(8 * bytes_)).zext(I64)
+    return result.value
+
+
+def _write_sized(b: Builder, pointer: Value, size: Value, value: Value) -> None:
+    with b.Switch(size) as cases:
+        for bytes_, type in ((1, I8), (2, I16), (4, I32), (8, I64)):
+            with cases.Case(bytes_):
+                b.store(pointer, value.trunc(type))
+
+
+def _trap_out(b: Builder, status: Value) -> None:
+    with b.If(status == FILL_TRAP):
+        b.Return(STATUS_TRAP)
+
+
+def build_load(layout: Layout, fill: Function) -> Function:
+    """slow_load(cpu, address, size) -> STATUS_*, the value in `load_value`."""
+    parameters = [("cpu", PTR), ("address", I64), ("size", I64)]
+    b = Builder("slow_load", parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    with b.If(_crosses(b.address, b.size), likely=False):
+        # Byte by byte; a device is not read in pieces.
+        total, index = b.variable(I64, 0), b.variable(I64, 0)
+        with b.While(lambda: index.value.ult(b.size)):
+            status = b.call(fill, b.cpu, b.address + index.value, Constant(I64, READ))
+            _trap_out(b, status)
+            with b.If(status == FILL_DEVICE):
+                cpu.trap_cause = LOAD_ACCESS_FAULT
+                cpu.trap_value = b.address + index.value
+                b.Return(STATUS_TRAP)
+            byte = b.load(cpu.host_pointer.to_pointer(), I8).zext(I64)
+            total.value = total.value | (byte << (index.value << 3))
+            index.value = index.value + 1
+        cpu.load_value = total.value
+        b.Return(STATUS_DONE)
+    status = b.call(fill, b.cpu, b.address, Constant(I64, READ))
+    _trap_out(b, status)
+    with b.If(status == FILL_DEVICE):
+        cpu.exit_size = b.size
+        _device_answer(b, cpu, b.address, EXIT_READ, LOAD_ACCESS_FAULT)
+        cpu.load_value = cpu.response_value
+        b.Return(STATUS_DONE)
+    cpu.load_value = _read_sized(b, cpu.host_pointer.to_pointer(), b.size)
+    b.Return(STATUS_DONE)
+    return b.finish()
+
+
+def build_store(layout: Layout, fill: Function) -> Function:
+    """slow_store(cpu, address, size, value) -> STATUS_*."""
+    parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("value", I64)]
+    b = Builder("slow_store", parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    with b.If(_crosses(b.address, b.size), likely=False):
+        # Both pages are asked first: a store that traps has stored nothing.
+        last = b.address + b.size - 1
+        for address in (b.address, last & -PAGE_SIZE):
+            status = b.call(fill, b.cpu, address, Constant(I64, WRITE))
+            _trap_out(b, status)
+            with b.If(status == FILL_DEVICE):
+                cpu.trap_cause = STORE_ACCESS_FAULT
+                cpu.trap_value = address
+                b.Return(STATUS_TRAP)
+        index = b.variable(I64, 0)
+        with b.While(lambda: index.value.ult(b.size)):
+            b.call(fill, b.cpu, b.address + index.value, Constant(I64, WRITE))
+            byte = (b.value >> (index.value << 3)).trunc(I8)
+            b.store(cpu.host_pointer.to_pointer(), byte)
+            index.value = index.value + 1
+        b.Return(STATUS_DONE)
+    status = b.call(fill, b.cpu, b.address, Constant(I64, WRITE))
+    _trap_out(b, status)
+    with b.If(status == FILL_DEVICE):
+        cpu.exit_size = b.size
+        cpu.exit_value = b.value
+        _device_answer(b, cpu, b.address, EXIT_WRITE, STORE_ACCESS_FAULT)
+        b.Return(STATUS_DONE)
+    _write_sized(b, cpu.host_pointer.to_pointer(), b.size, b.value)
+    b.Return(STATUS_DONE)
+    return b.finish()
+
+
+def build_atomic(layout: Layout, fill: Function) -> Function:
+    """atomic_pointer(cpu, address, size, write) -> STATUS_*, the place in `host_pointer`.
+
+    Atomic operations exist on RAM only, and aligned.
+    """
+    parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("write", I64)]
+    b = Builder("atomic_pointer", parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    write = b.write != 0
+    cpu.trap_value = b.address
+    with b.If((b.address & (b.size - 1)) != 0, likely=False):
+        cpu.trap_cause = b.select(
+            write, Constant(I64, STORE_MISALIGNED), Constant(I64, LOAD_MISALIGNED)
+        )
+        b.Return(STATUS_TRAP)
+    status = b.call(
+        fill, b.cpu, b.address, b.select(write, Constant(I64, WRITE), Constant(I64, READ))
+    )
+    _trap_out(b, status)
+    with b.If(status == FILL_DEVICE):
+        cpu.trap_cause = b.select(
+            write, Constant(I64, STORE_ACCESS_FAULT), Constant(I64, LOAD_ACCESS_FAULT)
+        )
+        b.Return(STATUS_TRAP)
+    b.Return(STATUS_DONE)
+    return b.finish()
+
+
+def build_fetch(layout: Layout, translate: Function) -> Function:
+    """fetch(cpu, pc) -> pointer to a `FETCH_ENTRY` of the page of *pc*; null is a trap."""
+    b = Builder("fetch", [("cpu", PTR), ("pc", I64)], result=PTR)
+    cpu = b.struct(layout, b.cpu)
+    page = b.pc & -PAGE_SIZE
+    tag = page + cpu.privilege + 1
+    entry = cpu.fetches[(b.pc >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)]
+    with b.If(entry.tag == tag, likely=True):
+        b.Return(entry.pointer())
+    cause = b.call(translate, b.cpu, b.pc, Constant(I64, EXECUTE), cpu.privilege)
+    cpu.trap_value = b.pc
+    with b.If(cause != 0, likely=False):
+        cpu.trap_cause = cause
+        b.Return(Constant(PTR, 0))
+    physical = cpu.walk_physical
+
+    def use(slot: Any) -> None:
+        start = physical & -PAGE_SIZE
+        note_large_page(b, cpu, b.pc)
+        entry.physical = start
+        entry.host = slot.host + start - slot.base
+        entry.tag = b.select(cpu.walk_size == 0, INVALID, tag)
+        b.Return(entry.pointer())
+
+    find_slot(b, machine_of(b, cpu), physical, use)
+    cpu.trap_cause = 1  # instruction access fault: code is run from RAM and ROM only
+    b.Return(Constant(PTR, 0))
+    return b.finish()
+
+
+def build_take_dirty() -> Function:
+    """take_dirty(flags, pages, bits): set a bit for each page written since last time.
+
+    Watches them all again; the caller flushes the TLBs afterwards.
+    """
+    b = Builder("take_dirty", [("flags", I64), ("pages", I64), ("target", I64)])
+    page = b.variable(I64, 0)
+    with b.While(lambda: page.value.ult(b.pages)):
+        pointer = (b.flags + page.value).to_pointer()
+        b.atomic("or", pointer, Constant(I8, PAGE_WATCHED))
+        old = b.atomic("and", pointer, Constant(I8, 0xFF ^ (PAGE_DIRTY | PAGE_WRITTEN)))
+        with b.If((old & PAGE_DIRTY) != 0):
+            place = (b.target + (page.value >> 3)).to_pointer()
+            bit = (Constant(I64, 1) << (page.value & 7)).trunc(I8)
+            b.store(place, b.load(place, I8) | bit)
+        page.value = page.value + 1
+    b.Return()
+    return b.finish()
+
+
+def build_memory(layout: Layout, ram_pointer: Function, translate: Function) -> MemoryRoutines:
+    """Build all routines; *translate* is the page walk."""
+    fill = build_fill(layout, translate)
+    return MemoryRoutines(
+        ram_pointer,
+        fill,
+        build_load(layout, fill),
+        build_store(layout, fill),
+        build_atomic(layout, fill),
+        build_fetch(layout, translate),
+    )

@@ -1,0 +1,67 @@
+"""The slow way: instructions and registers by the evaluator.
+
+Hardware does not round to nearest with ties away from zero; an instruction that
+asks for it is carried out here. Tests use the same object as their oracle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from functools import cached_property
+from typing import Any
+
+from tandemu.ir import Evaluator
+from tandemu.ir.softfloat import environment
+from tandemu.isa.riscv.hart_access import HartRegisters
+from tandemu.jit.generate import Program
+from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP
+
+
+def _clock_gettime(_clock: int, result: int) -> int:
+    """The one external function of the programs, with the host's clock."""
+    seconds, nanoseconds = divmod(time.monotonic_ns(), 1_000_000_000)
+    timespec = (ctypes.c_int64 * 2).from_address(result)
+    timespec[0], timespec[1] = seconds, nanoseconds
+    return 0
+
+
+class SoftwareInterpreter:
+    """Runs single instructions of one instruction set in Python."""
+
+    def __init__(self, xlen: int) -> None:
+        self.program = Program(xlen)
+        self.evaluator = Evaluator(externals={"clock_gettime": _clock_gettime})
+
+    @cached_property
+    def registers(self) -> HartRegisters:
+        """Registers by name."""
+        return HartRegisters(self.program.environment, self.evaluator)
+
+    def interpret(self, cpu: Any, address: int, form: int, word: int, raw: int, next: int) -> int:
+        """Carry out one instruction at ``cpu.pc``; its `STATUS_*`."""
+        environment.rounding = cpu.frm if cpu.frm <= 4 else 0
+        environment.flags = 0
+        function = self.program.software_interpreter
+        status = self.evaluator.run(function, address, form, word, raw, cpu.pc, next)
+        cpu.fflags |= environment.flags
+        environment.flags = 0
+        assert status is not None
+        return status
+
+    def finish_instruction(self, cpu: Any, address: int) -> None:
+        """Carry out the instruction whose operands stand in the ``software_`` fields."""
+        status = self.interpret(
+            cpu,
+            address,
+            cpu.software_form,
+            cpu.software_word,
+            cpu.software_raw,
+            cpu.software_next,
+        )
+        if status == STATUS_DONE:
+            cpu.pc = cpu.next_pc
+            cpu.instructions += 1
+        elif status == STATUS_TRAP:
+            take_trap = self.program.privileged.take_trap
+            self.evaluator.run(take_trap, address, cpu.trap_cause, cpu.trap_value)

@@ -1,0 +1,511 @@
+"""The native translator: guest code to stencils, one block at a time.
+
+Written in the embedded language; it runs without Python on every miss. A block
+is a run of instructions on one page that ends with a jump, an instruction that
+changes how code is run, or its size. Hot code goes to one region, what is
+rarely run (cold stubs) to another, and what stubs have to say (`SITE`) to a
+third, so that hot code stays dense.
+
+Blocks are known by (virtual address and mode, physical address). Jumps within a
+page, or anywhere in machine mode, are patched to go straight to the next block:
+both hold for as long as the block itself. A jump to another page asks the jump
+cache, which every change of translations empties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
+from tandemu.jit import stencils
+from tandemu.jit.blocks import (
+    JUMP_OPCODE,
+    block_hash,
+    block_record,
+    block_tag,
+    build_fence_instructions,
+    build_find_block,
+    build_flush_code,
+    build_lookup,
+    build_mark_code,
+    page_bucket,
+)
+from tandemu.jit.contexts import extract_immediate
+from tandemu.jit.emission import VALUE_NUMBER, build_decode, build_emit
+from tandemu.jit.layout import (
+    BLOCK_INSTRUCTIONS,
+    CACHED_RESULTS,
+    FORM,
+    INVALID,
+    JUMP_ENTRIES,
+    JUMP_ENTRY,
+    PAGE_SIZE,
+    SITE,
+)
+from tandemu.jit.memory import MemoryRoutines
+from tandemu.jit.stencils import StencilProgram
+from tandemu.native.stencils import CODE_ALIGNMENT, STENCIL
+
+_NO_REGISTER = 255
+_SINK = 32
+
+
+@dataclass(frozen=True)
+class TranslatorRoutines:
+    """What the dispatcher calls."""
+
+    find_block: Function
+    flush_code: Function
+    fence_instructions: Function
+    decode: Function
+
+
+class _Translation:
+    """Builds `translate`; its attributes are the locals of that function."""
+
+    def __init__(
+        self,
+        isa: InstructionSet,
+        layout: Layout,
+        program: StencilProgram,
+        decode: Function,
+        lookup: Function,
+    ) -> None:
+        parameters = [("cpu", PTR), ("start", I64), ("physical", I64), ("host", I64)]
+        parameters += [("second", I64)]
+        b = self.b = Builder("translate", parameters, result=I64, exported=False)
+        self.isa, self.layout, self.program = isa, layout, program
+        self.decode_function, self.lookup = decode, lookup
+        self.emit_function = build_emit(layout)
+        cpu = self.cpu = b.struct(layout, b.cpu)
+        self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
+        self.cold = b.variable(I64, cpu.cold_next)
+        self.site = b.variable(I64, cpu.site_next)
+        self.offset = b.variable(I64, 0)
+        self.count = b.variable(I64, 0)
+        self.done = b.variable(I1, 0)
+        self.slots = [b.variable(I64, _NO_REGISTER) for _ in range(CACHED_RESULTS)]
+        self.victim = b.variable(I64, 0)
+        # Addresses of a program are what they are; machine mode's are physical.
+        flat = Constant(I1, 1)
+        self.free_jumps = flat if program.flat else cpu.privilege == MACHINE_PRIVILEGE
+        self.values = cpu.values
+
+    # Pieces ------------------------------------------------------------------------------
+
+    def value(self, symbol: str, value: Value | int) -> None:
+        """Set what the holes named *symbol* are filled with."""
+        self.values[VALUE_NUMBER[symbol]] = value
+
+    def emit(self, number: Value | int) -> None:
+        """Copy a stencil to the hot region."""
+        b = self.b
+        self.out.value = b.call(self.emit_function, b.cpu, self.out.value, number)
+
+    def emit_cold(self, name: str) -> None:
+        """Copy a service stencil to the cold region."""
+        b = self.b
+        number = self.program.numbers[name]
+        self.cold.value = b.call(self.emit_function, b.cpu, self.cold.value, number)
+
+    def add_site(
+        self,
+        stub: str,
+        pc: Value,
+        code: Value,
+        *,
+        word: Value | int = 0,
+        form: Value | int = 0,
+        next: Value | int = 0,
+    ) -> None:
+        """Write a site and the stub that points to it; the stub starts at `cold`."""
+        b = self.b
+        site = b.struct(SITE, self.site.value.to_pointer())
+        site.pc = pc
+        site.word = word if isinstance(word, int) else word.resize(I32)
+        site.code = code.trunc(I32)
+        site.next = next if isinstance(next, int) else next.resize(I32)
+        site.form = form if isinstance(form, int) else form.resize(I16)
+        # For now the instruction's place in the block; `finish` turns it round.
+        site.remaining = self.count.value.trunc(I16)
+        self.value("SITE", self.site.value)
+        self.emit_cold(stub)
+        self.site.value = self.site.value + SITE.size
+
+    def find(self, register: Value) -> Value:
+        """The place of *register* for a stride: 0 memory, n+1 cached result n."""
+        place: Value = Constant(I64, 0)
+        for number, slot in enumerate(self.slots):
+            place = self.b.select(slot.value == register, Constant(I64, number + 1), place)
+        return place
+
+    def forget(self, register: Value) -> None:
+        """No cached result holds *register* any more."""
+        for slot in self.slots:
+            slot.value = self.b.select(slot.value == register, _NO_REGISTER, slot.value)
+
+    def forget_all(self) -> None:
+        for slot in self.slots:
+            slot.value = _NO_REGISTER
+
+    def choose(self, register: Value) -> Value:
+        """Choose the cached result that *register* goes to, and note it."""
+        b = self.b
+        place = self.find(register)
+        held = place != 0
+        victim = self.victim.value
+        following = victim + 1
+        following = b.select(following == CACHED_RESULTS, 0, following)
+        self.victim.value = b.select(held, victim, following)
+        chosen = b.select(held, place - 1, victim)
+        for number, slot in enumerate(self.slots):
+            slot.value = b.select(chosen == number, register, slot.value)
+        return chosen
+
+    def jump_tag(self, pc: Value) -> Value:
+        """The jump cache's tag; a change to or from machine mode empties that."""
+        tag: Value = pc | self.cpu.mode
+        return tag
+
+    def known(self, target: Value) -> Value:
+        """Code of a block on this page (or anywhere, in machine mode), 0 if there is none."""
+        b = self.b
+        distance = target - b.start
+        tag = block_tag(b, self.cpu, target)
+        return b.call(self.lookup, b.cpu, tag, b.physical + distance, Constant(I64, INVALID))
+
+    def reachable(self, target: Value) -> Value:
+        """Whether a patched jump from this block to *target* always holds."""
+        return (((target ^ self.b.start) & -PAGE_SIZE) == 0) | self.free_jumps
+
+    def jump_through_cache(self, target: Value, emit: Any) -> None:
+        """Emit the jump that asks the jump cache, its miss in the cold region."""
+        index = (target << 3) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
+        self.value("JUMP", index + self.layout.offset("jumps"))
+        self.value("WIDE", target)
+        miss = self.cold.value
+        self.emit_cold("miss_stub")
+        self.value("COLD", miss)
+        self.value("WIDE", self.jump_tag(target))
+        emit("jump_cached")
+
+    def link(self, target: Value, field: Value) -> None:
+        """Point the 32-bit displacement at *field* to the block at *target*."""
+        b = self.b
+        destination = b.variable(I64, self.cold.value)
+        with b.If(self.reachable(target)):
+            code = self.known(target)
+            with b.If(code != 0):
+                destination.value = code
+            with b.Else():
+                self.add_site("link_stub", target, field)
+        with b.Else():
+            # The stub for its miss comes first; the jump is what is reached.
+            self.jump_through_cache(target, self._cold_jump(destination))
+        b.store(field.to_pointer(), (destination.value - field - 4).trunc(I32))
+
+    def _cold_jump(self, destination: Local) -> Any:
+        def emit(name: str) -> None:
+            destination.value = self.cold.value
+            self.emit_cold(name)
+
+        return emit
+
+    def jump(self, target: Value) -> None:
+        """End the block: go to *target*."""
+        b = self.b
+        with b.If(self.reachable(target)):
+            b.store(self.out.value.to_pointer(), Constant(I8, JUMP_OPCODE))
+            field = self.out.value + 1
+            self.out.value = self.out.value + 5
+            self.link(target, field)
+        with b.Else():
+            self.jump_through_cache(target, lambda name: self.emit(self.program.numbers[name]))
+        self.done.value = 1
+
+    # Decoding ----------------------------------------------------------------------------
+
+    def decode(self, word: Value) -> Value:
+        """The number of the form of *word*."""
+        return self.b.call(self.decode_function, self.b.cpu, word)
+
+    def form(self, number: Value) -> Any:
+        return self.b.struct(FORM, (self.cpu.forms + number * FORM.size).to_pointer())
+
+    def immediate(self, word: Value, form: Any) -> Value:
+        b = self.b
+        result = b.variable(I64, 0)
+        with b.Switch(form.immediate) as cases:
+            for number, immediate in enumerate(self.program.immediates, 1):
+                with cases.Case(number):
+                    result.value = extract_immediate(word, immediate)
+        return result.value
+
+    # One instruction ---------------------------------------------------------------------
+
+    def interpret(self, pc: Value, length: Value, word: Value, number: Value) -> None:
+        """Leave an instruction to the interpreter."""
+        b = self.b
+        # Where it comes back to is known once the hot stub is emitted.
+        site = b.struct(SITE, self.site.value.to_pointer())
+        site.pc = pc
+        # Bit 0 says the length, save in an illegal word, which is the trap value.
+        short = (length == 2) & (number != 0)
+        site.word = (word ^ b.select(short, Constant(I64, 1), Constant(I64, 0))).trunc(I32)
+        site.code = 0
+        site.form = number.trunc(I16)
+        site.remaining = self.count.value.trunc(I16)
+        self.value("SITE", self.site.value)
+        self.emit(self.program.numbers["interpret_stub"])
+        ends = self.form(number).special == stencils.INTERPRET_END
+        site.next = b.select(ends, Constant(I32, 0), self.out.value.trunc(I32))
+        self.site.value = self.site.value + SITE.size
+
+    def ordinary(self, pc: Value, length: Value, word: Value, number: Value, form: Any) -> None:
+        """An instruction that has a stencil."""
+        b = self.b
+        flags = form.flags
+        mark = b.select(length == 2, Constant(I64, 1), Constant(I64, 0))
+        rd, rs1, rs2 = ((word >> low).bits(0, 5) for low in (7, 15, 20))
+        immediate = self.immediate(word, form)
+        next_pc = pc + length
+        special = form.special
+        writes = (flags & stencils.WRITES_RD) != 0
+        register = b.select(rd == 0, _SINK, rd)
+        size = self.isa.xlen // 8
+
+        def register_offset(base: Value, index: Value) -> Value:
+            file_is_x = base == self.layout.offset("x")
+            scaled = b.select(file_is_x, index * size, index << 3)
+            return base.zext(I64) + scaled
+
+        self.value("RD", register_offset(form.rd_base, b.select(writes, register, rd)))
+        self.value("RS1", register_offset(form.rs1_base, rs1))
+        self.value("RS2", register_offset(form.rs2_base, rs2))
+        self.value("RS3", register_offset(form.rs3_base, word >> 27))
+        self.value("IMM", immediate)
+        self.value("SHAMT", immediate)
+
+        with b.If(writes & (rd == 0) & ((flags & stencils.PURE) != 0)):
+            pass  # nothing to do
+        with b.Else(), b.Switch(special) as cases:
+            with cases.Case(stencils.CONSTANT):
+                self.constant(register, immediate)
+            with cases.Case(stencils.PC_CONSTANT):
+                self.constant(register, self.wrap(pc + immediate))
+            with cases.Case(stencils.JUMP):
+                with b.If(rd != 0):
+                    self.constant(register, self.wrap(next_pc))
+                self.jump(self.wrap(pc + immediate))
+            with cases.Case(stencils.INDIRECT):
+                self.value("WIDE", next_pc)
+                self.value("MODE", self.cpu.mode)
+                self.emit(form.stencil.zext(I64) + self.find(rs1) * form.rs1_stride.zext(I64))
+                self.done.value = 1
+            with cases.Case(stencils.MOVABLE):
+                self.movable(register, rs1, rs2, immediate, form)
+            with cases.Default():
+                self.normal(pc, word ^ mark, number, form, rs1, rs2, register, next_pc)
+
+    def wrap(self, value: Value) -> Value:
+        return value if self.isa.xlen == 64 else value & 0xFFFFFFFF
+
+    def constant(self, register: Value, value: Value) -> None:
+        """rd = a constant known now."""
+        b = self.b
+        chosen = self.choose(register)
+        short = self.program.numbers["constant_short_0"]
+        fits = (value << 32).sar(32) == value
+        self.value("IMM", value)
+        self.value("WIDE", value)
+        kind = b.select(fits, Constant(I64, 0), Constant(I64, 1))
+        self.emit(chosen * 2 + kind + short)
+
+    def move(self, register: Value, source: Value) -> None:
+        """rd = another register."""
+        place = self.find(source)
+        chosen = self.choose(register)
+        self.value("RS1", source * (self.isa.xlen // 8) + self.layout.offset("x"))
+        self.emit(place * CACHED_RESULTS + chosen + self.program.numbers["move_0_0"])
+
+    def movable(self, register: Value, rs1: Value, rs2: Value, immediate: Value, form: Any) -> None:
+        """ADD and ADDI, which are also how registers are copied and loaded."""
+        b = self.b
+        has_immediate = form.immediate != 0
+        with b.If(has_immediate & (rs1 == 0)):
+            self.constant(register, immediate)
+        with b.Else():
+            copies = b.select(has_immediate, immediate == 0, (rs1 == 0) | (rs2 == 0))
+            with b.If(copies):
+                self.move(register, b.select(has_immediate | (rs2 == 0), rs1, rs2))
+            with b.Else():
+                self.emit(self.select_variant(form, rs1, rs2, register))
+
+    def select_variant(self, form: Any, rs1: Value, rs2: Value, register: Value) -> Value:
+        """The number of the stencil that fits where the operands are."""
+        b = self.b
+        first = self.find(rs1) * form.rs1_stride.zext(I64)
+        zero = (rs2 == 0) & ((form.flags & stencils.ZERO_VARIANT) != 0)
+        # A branch that compares a cached result with itself would fold to nothing, and
+        # what is patched as its target would be what stands before it.
+        itself = (rs1 == rs2) & ((form.flags & stencils.ZERO_VARIANT) != 0)
+        found = b.select(itself, Constant(I64, 0), self.find(rs2))
+        place = b.select(zero, Constant(I64, CACHED_RESULTS + 1), found)
+        second = place * form.rs2_stride.zext(I64)
+        number = b.variable(I64, form.stencil.zext(I64) + first + second)
+        with b.If((form.flags & stencils.WRITES_RD) != 0):
+            number.value = number.value + self.choose(register) * form.rd_stride.zext(I64)
+        return number.value
+
+    def normal(
+        self,
+        pc: Value,
+        word: Value,
+        number: Value,
+        form: Any,
+        rs1: Value,
+        rs2: Value,
+        register: Value,
+        next_pc: Value,
+    ) -> None:
+        b = self.b
+        flags = form.flags
+        start = self.out.value
+        stencil = b.variable(I64, self.select_variant(form, rs1, rs2, register))
+        with b.If((flags & stencils.ROUNDS_TO_ZERO) != 0):
+            to_zero = (word >> 12).bits(0, 3) == 1
+            stencil.value = stencil.value + b.select(to_zero, Constant(I64, 1), Constant(I64, 0))
+        self.value("COLD", self.cold.value)
+        if self.program.flat:
+            # The site of an access is what the host's fault handler looks for.
+            with b.If((flags & (stencils.COLD | stencils.MEMORY)) != 0):
+                self.add_site("interpret_stub", pc, start, word=word, form=number)
+        else:
+            with b.If((flags & stencils.MEMORY) != 0):
+                self.add_site("memory_stub", pc, start, word=word, form=number)
+            with b.If((flags & stencils.COLD) != 0):
+                self.add_site("interpret_stub", pc, Constant(I64, 0), word=word, form=number)
+        self.emit(stencil.value)
+        with b.If(form.special == stencils.BRANCH):
+            immediate = self.values[VALUE_NUMBER["IMM"]]
+            self.link(self.wrap(pc + immediate), self.out.value - 4)
+            self.jump(next_pc)
+
+    def instruction(self) -> None:
+        """Translate the instruction at `offset`."""
+        b = self.b
+        pc = b.start + self.offset.value
+        place = b.host + self.offset.value
+        half = b.load(place.to_pointer(), I16).zext(I64)
+        word, raw = b.variable(I64, half), b.variable(I64, half)
+        length = b.variable(I64, 2)
+        with b.If((half & 3) == 3):
+            length.value = 4
+            rest = PAGE_SIZE - (pc & (PAGE_SIZE - 1))
+            with b.If(rest.uge(4)):
+                word.value = b.load(place.to_pointer(), I32).zext(I64)
+            with b.Else():
+                # Only the first instruction of a block may cross: `find_block` has its rest.
+                word.value = half | (b.second << 16)
+            raw.value = word.value
+        with b.Else():
+            expansion = (self.cpu.expansion + (half << 2)).to_pointer()
+            word.value = b.load(expansion, I32).zext(I64)
+        self.count.value = self.count.value + 1
+        number = self.decode(word.value)
+        form = self.form(number)
+        special = form.special
+        direct = b.variable(I1, (form.stencil != stencils.NO_STENCIL))
+        for kind in (stencils.CONSTANT, stencils.PC_CONSTANT, stencils.JUMP):
+            direct.value = direct.value | (special == kind)
+        with b.If((form.flags & stencils.ROUNDS) != 0):
+            mode = (word.value >> 12).bits(0, 3)
+            truncating = (mode == 1) & ((form.flags & stencils.ROUNDS_TO_ZERO) != 0)
+            direct.value = direct.value & ((mode == 7) | truncating)
+        with b.If(direct.value):
+            self.ordinary(pc, length.value, word.value, number, form)
+        with b.Else():
+            # An illegal word is passed on as it stands in memory, for the trap value.
+            shown = b.select(number == 0, raw.value, word.value)
+            self.interpret(pc, length.value, shown, number)
+            self.forget_all()
+            self.done.value = special == stencils.INTERPRET_END
+        self.offset.value = self.offset.value + length.value
+
+    def build(self, mark_code: Function | None) -> Function:
+        """translate(cpu, start, physical, host, second) -> code."""
+        b, cpu = self.b, self.cpu
+        # Before the first look at the code: what is written from now on is noted.
+        if mark_code is not None:
+            b.call(mark_code, b.cpu, b.physical)
+        start = self.out.value
+        first_site = self.site.value
+        # The head takes the block's instructions from the budget; how many is patched in.
+        self.value("COUNT", 0)
+        self.value("COLD", self.cold.value)
+        self.add_site("head_stub", b.start, start, next=self.cold.value)
+        self.emit(self.program.numbers["head"])
+        page_left = PAGE_SIZE - (b.start & (PAGE_SIZE - 1))
+        with b.While(lambda: ~self.done.value):
+            self.instruction()
+            with b.If(~self.done.value):
+                left = page_left - self.offset.value
+                stop = b.variable(
+                    I1,
+                    self.count.value.uge(BLOCK_INSTRUCTIONS) | left.slt(2) | (b.second != INVALID),
+                )
+                with b.If((left == 2) & ~stop.value):
+                    half = b.load((b.host + self.offset.value).to_pointer(), I16)
+                    stop.value = (half & 3) == 3
+                with b.If(stop.value):
+                    self.jump(b.start + self.offset.value)
+        # The head's first hole is the count.
+        number = self.program.numbers["head"]
+        record = b.struct(STENCIL, (cpu.stencils + number * STENCIL.size).to_pointer())
+        place = start + record.holes[0].offset.zext(I64)
+        b.store(place.to_pointer(), self.count.value.trunc(I32))
+        site = b.variable(I64, first_site)
+        with b.While(lambda: site.value != self.site.value):
+            record = b.struct(SITE, site.value.to_pointer())
+            place = b.select(record.remaining == 0, Constant(I16, 1), record.remaining)
+            record.remaining = self.count.value.trunc(I16) + 1 - place
+            site.value = site.value + SITE.size
+        index = cpu.block_count
+        cpu.block_count = index + 1
+        block = block_record(b, cpu, index)
+        block.tag = block_tag(b, cpu, b.start)
+        block.physical = b.physical
+        block.second = b.second
+        block.code = start.trunc(I32)
+        block.site = first_site.trunc(I32)
+        bucket = (cpu.buckets + (block_hash(b.physical) << 2)).to_pointer()
+        block.next = b.load(bucket, I32)
+        b.store(bucket, index.trunc(I32))
+        page = (cpu.pages + (page_bucket(b.physical) << 2)).to_pointer()
+        block.page_next = b.load(page, I32)
+        b.store(page, index.trunc(I32))
+        cpu.hot_next = self.out.value
+        cpu.cold_next = self.cold.value
+        cpu.site_next = self.site.value
+        cpu.translations = cpu.translations + 1
+        b.Return(start)
+        return b.finish()
+
+
+def build_translator(
+    isa: InstructionSet, layout: Layout, program: StencilProgram, memory: MemoryRoutines
+) -> TranslatorRoutines:
+    """Build the translator's routines."""
+    lookup = build_lookup(layout)
+    flush_code = build_flush_code(layout)
+    decode = build_decode(isa, layout)
+    translation = _Translation(isa, layout, program, decode, lookup)
+    # A program's own requests say what code it changed; nothing need be marked.
+    translate = translation.build(None if program.flat else build_mark_code(layout))
+    find_block = build_find_block(layout, memory.fetch, lookup, translate, flush_code)
+    fence = flush_code if program.flat else build_fence_instructions(layout, flush_code)
+    return TranslatorRoutines(find_block, flush_code, fence, decode)

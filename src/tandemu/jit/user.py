@@ -1,0 +1,267 @@
+"""The translator for one foreign program: `accel.user.UserEngine`.
+
+The guest's memory is a reserved window of the host's address space; a guest
+access is one host access. The host's SIGSEGV handler is generated code that
+knows translated code; every other fault has the effect it always had.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tandemu.accel import AccelError
+from tandemu.accel.user import (
+    Breakpoint,
+    IllegalInstruction,
+    Kicked,
+    MemoryFault,
+    Misaligned,
+    SystemCall,
+    UserExit,
+)
+from tandemu.bits import mask
+from tandemu.isa.riscv import state as riscv
+from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
+from tandemu.jit.engine import Engine, engine_code
+from tandemu.jit.layout import (
+    EXIT_INTERRUPTED,
+    EXIT_SOFTWARE,
+    EXIT_TRAP,
+    FETCH_CHECK,
+    MACHINE,
+    MACHINE_SYMBOL,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    REQUEST_FENCE,
+    REQUEST_KICK,
+    VCPU_LIMIT,
+)
+
+WINDOW_SIZE = 1 << 38
+"""What Linux gives a RISC-V program under Sv39."""
+
+FIRST_CACHE = CacheSizes(24 * MEBIBYTE, 12 * MEBIBYTE, 12 * MEBIBYTE)
+THREAD_CACHE = CacheSizes(3 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE)
+"""The code caches of the first thread and of those that follow: low memory is scarce."""
+
+_SIGSEGV, _SIGBUS = 11, 7
+_SA_SIGINFO, _SA_NODEFER, _SA_RESTART = 4, 0x40000000, 0x10000000
+_PROT_NONE, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0, 2, 0x20, 0x4000
+
+_SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
+_ECALL_SIZE = 4
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+"""A program that forks must not share the engine's tables with its child."""
+
+
+def _reserve(size: int) -> int:
+    """Reserve *size* bytes of the host's addresses; nothing may be accessed there yet."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+    address = libc.mmap(None, size, _PROT_NONE, flags, -1, 0)
+    if address in (None, mask(64)):
+        raise AccelError(
+            f"the host does not reserve {size >> 30} GiB of addresses for the program: "
+            "raise the limit on address space (ulimit -v unlimited)"
+        )
+    return int(address)
+
+
+class _SigAction(ctypes.Structure):
+    """The C library's struct sigaction on x86-64 Linux."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_ulong * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+class JitUserEngine:
+    """The window, the shared structure and the processors of one program."""
+
+    size = WINDOW_SIZE
+
+    def __init__(self, xlen: int = 64, *, notice: Callable[[str], None] | None = None) -> None:
+        self._machine_memory = mmap.mmap(-1, MACHINE.size, flags=_PRIVATE)
+        self._machine: Any = MACHINE.over(self._machine_memory)
+        machine = ctypes.addressof(self._machine)
+        code = engine_code(xlen, flat=True, notice=notice)
+        self._engine = Engine(xlen, code, {MACHINE_SYMBOL: machine})
+        self.base = _reserve(WINDOW_SIZE + PAGE_SIZE)
+        self._executable = mmap.mmap(-1, WINDOW_SIZE >> PAGE_SHIFT, flags=_PRIVATE)
+        self._machine.window, self._machine.window_size = self.base, WINDOW_SIZE
+        self._machine.executable = ctypes.addressof(ctypes.c_char.from_buffer(self._executable))
+        self.executable: Callable[[int], bool] = self._readable
+        """Whether code may be fetched at an address; asked once a page until it changes."""
+        self._cpus: list[JitUserCpu] = []
+        self._lock = threading.Lock()
+        self._catch_faults()
+
+    def _catch_faults(self) -> None:
+        action = _SigAction()
+        action.handler = self._engine.image.address("handle_fault")
+        # The system calls of other libraries start anew; ours may nest.
+        action.flags = _SA_SIGINFO | _SA_NODEFER | _SA_RESTART
+        libc = ctypes.CDLL(None, use_errno=True)
+        for signal in (_SIGSEGV, _SIGBUS):
+            if libc.sigaction(signal, ctypes.byref(action), None):
+                raise AccelError(f"no handler for signal {signal}: errno {ctypes.get_errno()}")
+
+    def _readable(self, address: int) -> bool:
+        """Whether the host lets the byte at guest *address* be read."""
+        try:
+            with open("/proc/self/mem", "rb", buffering=0) as memory:
+                memory.seek(self.base + address)
+                return len(memory.read(1)) == 1
+        except OSError:
+            return False
+
+    def may_execute(self, address: int) -> bool:
+        """Ask `executable` about the page of *address*, and remember a yes."""
+        page = address & -PAGE_SIZE
+        if not 0 <= page < WINDOW_SIZE or not self.executable(address):
+            return False
+        self._executable[page >> PAGE_SHIFT] = 1
+        return True
+
+    def create_cpu(self) -> JitUserCpu:
+        """Create a processor with all registers zero."""
+        with self._lock:
+            cpu = JitUserCpu(self, self._engine, ctypes.addressof(self._machine), not self._cpus)
+            slots = self._machine.vcpus
+            free = next((n for n in range(VCPU_LIMIT) if not slots[n]), None)
+            if free is None:
+                cpu.free()
+                raise AccelError(f"more than {VCPU_LIMIT} threads")
+            slots[free] = cpu.address
+            cpu.slot = free
+            self._machine.vcpu_count = max(self._machine.vcpu_count, free + 1)
+            self._cpus.append(cpu)
+        return cpu
+
+    def forget_cpu(self, cpu: JitUserCpu) -> None:
+        """Let go of a processor that is closed."""
+        with self._lock:
+            self._machine.vcpus[cpu.slot] = 0
+            self._cpus.remove(cpu)
+
+    def code_changed(self, start: int, size: int) -> None:
+        """Forget what was translated from these guest addresses, on every processor."""
+        first = max(start, 0) >> PAGE_SHIFT
+        last = min(start + size + PAGE_SIZE - 1, WINDOW_SIZE) >> PAGE_SHIFT
+        if self._executable.find(b"\1", first, last) < 0:
+            return
+        for page in range(first, last):
+            if self._executable[page]:
+                self._executable[page] = 0
+        with self._lock:
+            for cpu in self._cpus:
+                cpu.drop_code()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters of all processors added up."""
+        total: dict[str, int] = {}
+        for cpu in list(self._cpus):
+            for name, count in cpu.counters().items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def close(self) -> None:
+        """Free the window. No processor may be running."""
+        for cpu in list(self._cpus):
+            cpu.close()
+        ctypes.CDLL(None).munmap(ctypes.c_void_p(self.base), ctypes.c_size_t(WINDOW_SIZE))
+
+
+class JitUserCpu(TranslatedCpu):
+    """The processor of one guest thread."""
+
+    def __init__(self, owner: JitUserEngine, engine: Engine, machine: int, first: bool) -> None:
+        super().__init__(engine, machine, FIRST_CACHE if first else THREAD_CACHE)
+        self._owner = owner
+        self.slot = -1
+        self._kicked = False
+        self._stale = False
+        cpu = self.cpu
+        riscv.reset(cpu, engine.xlen, 0)
+        cpu.privilege = riscv.USER
+        cpu.mstatus |= riscv.FS
+        cpu.float_slow = 0
+        cpu.mcounteren = cpu.scounteren = mask(32)
+        cpu.menvcfg = cpu.senvcfg = riscv.CBIE | riscv.CBCFE | riscv.CBZE
+        cpu.pmp_open = 1
+        cpu.fault_routine = engine.image.address("memory_fault")
+        self.state = cpu
+
+    def run(self) -> UserExit:
+        """Run the program on the calling thread until an exit."""
+        cpu, enter, address = self.cpu, self._enter, self.address
+        while True:
+            if self._stale:
+                self._stale = False
+                self.flush_code()
+            if self._kicked:
+                self._kicked = False
+                return _KICKED
+            kind = enter(address)
+            if kind == EXIT_TRAP:
+                cause = cpu.trap_cause
+                if cause == riscv.USER_CALL:
+                    cpu.pc += _ECALL_SIZE
+                    return _SYSTEM_CALL
+                leaving = self._trap(cause)
+                if leaving is not None:
+                    return leaving
+            elif kind == EXIT_INTERRUPTED:
+                # The flags go before what they stand for is looked at.
+                self._change_request(address, 0, REQUEST_KICK | REQUEST_FENCE)
+            elif kind == EXIT_SOFTWARE:
+                self._finish_in_software()
+            else:
+                raise AccelError(f"the translator left with unknown reason {kind}")
+
+    def _trap(self, cause: int) -> UserExit | None:
+        cpu = self.cpu
+        value: int = cpu.trap_value
+        if cause == FETCH_CHECK:
+            return None if self._owner.may_execute(value) else MemoryFault(value, "execute")
+        if cause == riscv.INSTRUCTION_PAGE_FAULT:
+            return MemoryFault(value, "execute")
+        if cause in (riscv.LOAD_PAGE_FAULT, riscv.LOAD_ACCESS_FAULT):
+            return MemoryFault(value, "read")
+        if cause == riscv.STORE_PAGE_FAULT:
+            return MemoryFault(value, "write")
+        if cause in (riscv.STORE_MISALIGNED, riscv.LOAD_MISALIGNED):
+            return Misaligned(value)
+        if cause == riscv.BREAKPOINT:
+            return _BREAKPOINT
+        return IllegalInstruction(value)
+
+    def _finish_in_software(self) -> None:
+        # Rounding that the host does not have; it traces every instruction anew.
+        from tandemu.jit.software import SoftwareInterpreter
+
+        SoftwareInterpreter(self._engine.xlen).finish_instruction(self.cpu, self.address)
+
+    def kick(self) -> None:
+        """Make `run` return `Kicked` soon. Any thread; not lost if not running."""
+        self._kicked = True
+        self._change_request(self.address, REQUEST_KICK, 0)
+
+    def drop_code(self) -> None:
+        """Forget all translations before the next instruction after an exit. Any thread."""
+        self._stale = True
+        self._change_request(self.address, REQUEST_FENCE, 0)
+
+    def close(self) -> None:
+        """Free what the engine keeps for this thread."""
+        self._owner.forget_cpu(self)
+        self.free()

@@ -1,0 +1,212 @@
+"""The programs of an engine that runs a foreign program instead of a machine.
+
+Everything a machine's engine has but privilege, translation of addresses and
+devices. Memory is flat: a stencil adds the window's base. What the host refuses
+arrives as SIGSEGV; the handler here, generated like all the rest, finds the
+guest instruction and leaves the translated code with a trap.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.isa.riscv import state as riscv
+from tandemu.jit import stencils
+from tandemu.jit.dispatcher import Dispatcher, build_request
+from tandemu.jit.generate import Program
+from tandemu.jit.layout import (
+    EXIT_INTERRUPTED,
+    EXIT_TRAP,
+    FETCH_CHECK,
+    FETCH_ENTRIES,
+    MACHINE,
+    MACHINE_SYMBOL,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SITE,
+)
+from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
+from tandemu.jit.stencils import StencilProgram
+
+SLICE = 1 << 18
+"""Instructions between two looks at requests: some 200 µs."""
+
+# struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_addr.
+_GENERAL_REGISTERS = 40
+_RDI, _ERROR, _RIP = 8, 19, 16
+_FAULT_ADDRESS = 16
+_WRITE_ERROR = 2
+
+
+def _build_fetch(layout: Layout) -> Function:
+    """fetch(cpu, pc) -> pointer to a `FETCH_ENTRY`, null with a trap noted."""
+    b = Builder("fetch", [("cpu", PTR), ("pc", I64)], result=PTR)
+    cpu = b.struct(layout, b.cpu)
+    machine = machine_of(b, cpu)
+    page = b.pc & -PAGE_SIZE
+    cpu.trap_value = b.pc
+    with b.If(b.pc.uge(machine.window_size), likely=False):
+        cpu.trap_cause = riscv.INSTRUCTION_PAGE_FAULT
+        b.Return(Constant(PTR, 0))
+    allowed = b.load((machine.executable + (b.pc >> PAGE_SHIFT)).to_pointer(), I8)
+    with b.If(allowed == 0, likely=False):
+        cpu.trap_cause = FETCH_CHECK
+        b.Return(Constant(PTR, 0))
+    entry = cpu.fetches[(b.pc >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)]
+    entry.physical = page
+    entry.host = page + machine.window
+    b.Return(entry.pointer())
+    return b.finish()
+
+
+def _build_access(layout: Layout, name: str, extra: tuple[str, ...]) -> Function:
+    """A routine that the interpreter asks for memory; stencils have all plain accesses."""
+    parameters = [("cpu", PTR), ("address", I64), ("size", I64), *((one, I64) for one in extra)]
+    b = Builder(name, parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    cpu.trap_cause = riscv.LOAD_ACCESS_FAULT
+    cpu.trap_value = b.address
+    b.Return(STATUS_TRAP)
+    return b.finish()
+
+
+def _build_atomic(layout: Layout) -> Function:
+    """atomic_pointer(cpu, address, size, write): only reached by misaligned accesses."""
+    parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("write", I64)]
+    b = Builder("atomic_pointer", parameters, result=I64)
+    cpu = b.struct(layout, b.cpu)
+    misaligned = (b.address & (b.size - 1)) != 0
+    cpu.trap_value = b.address
+    cpu.trap_cause = riscv.STORE_MISALIGNED
+    with b.If(misaligned):
+        b.Return(STATUS_TRAP)
+    cpu.host_pointer = machine_of(b, cpu).window + b.address
+    b.Return(STATUS_DONE)
+    return b.finish()
+
+
+class UserDispatcher(Dispatcher):
+    """The dispatcher without privilege: traps leave to Python."""
+
+    def build_select_tlb(self) -> Function:
+        b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
+        cpu = b.struct(self.layout, b.cpu)
+        base = machine_of(b, cpu).window
+        cpu.tlb = base
+        cpu.mode = 0
+        b.Return(base.to_pointer())
+        return b.finish()
+
+    def build_handle_effects(self) -> Function:
+        b = Builder("handle_effects", [("cpu", PTR)])
+        cpu = b.struct(self.layout, b.cpu)
+        with b.If((cpu.effects & riscv.INSTRUCTIONS) != 0):
+            b.call(self.translator.flush_code, b.cpu)
+        cpu.effects = 0
+        b.Return()
+        return b.finish()
+
+    def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
+        cpu.traps = cpu.traps + 1
+        self.leave(b, cpu, EXIT_TRAP, budget)
+
+    def build_slice_end(self) -> Function:
+        b, cpu = self.begin("slice_end")
+        cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
+        cpu.slice = 0
+        cpu.budget = 0
+        with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
+            self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
+        cpu.slice = SLICE
+        self.resume(b, cpu, Constant(I64, SLICE))
+        return b.finish()
+
+    def build_memory_miss(self) -> Function:
+        """Nothing misses: stubs of memory ask for the interpreter."""
+        b, _ = self.begin("memory_miss")
+        self.go(b, "interpret_site")
+        return b.finish()
+
+    def build_memory_fault(self) -> Function:
+        """Where the handler of SIGSEGV goes on: the access of `site` was refused."""
+        b, cpu = self.begin("memory_fault")
+        site = self.site(b, cpu)
+        cpu.pc = site.pc
+        self.trap(b, cpu, b.budget + site.remaining.zext(I64))
+        return b.finish()
+
+    def build_extra(self) -> tuple[Function, ...]:
+        return (self.build_memory_fault(), build_fault_handler(self.layout))
+
+
+def build_fault_handler(layout: Layout) -> Function:
+    """handle_fault(signal, info, context) -> 1 if a guest's access was refused, else 0.
+
+    If so, the context is changed to go on in `memory_fault`. A site is found by
+    the host address that was running: the last one at or below it.
+    """
+    parameters = [("signal", I32), ("info", PTR), ("context", PTR)]
+    b = Builder("handle_fault", parameters, result=I64)
+    machine = b.struct(MACHINE, b.symbol(MACHINE_SYMBOL).to_pointer())
+    registers = b.context.offset(_GENERAL_REGISTERS)
+    running = b.load(registers.offset(8 * _RIP), I64)
+    vcpu = b.variable(I64, 0)
+    with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
+        address = machine.vcpus[vcpu.value]
+        vcpu.value = vcpu.value + 1
+        cpu = b.struct(layout, address.to_pointer())
+        inside = (address != 0) & (b.load(registers.offset(8 * _RDI), I64) == address)
+        with b.If(inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)):
+            site = b.variable(I64, cpu.site_start)
+            best = b.variable(I64, 0)
+            with b.While(lambda: site.value.ult(cpu.site_next)):
+                record = b.struct(SITE, site.value.to_pointer())
+                code = record.code.zext(I64)
+                with b.If((record.form != 0) & code.ule(running)):
+                    best.value = b.select(code != 0, site.value, best.value)
+                site.value = site.value + SITE.size
+            with b.If(best.value != 0):
+                cpu.site = best.value
+                fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)
+                error = b.load(registers.offset(8 * _ERROR), I64)
+                cpu.trap_value = fault - machine.window
+                cpu.trap_cause = b.select(
+                    (error & _WRITE_ERROR) != 0,
+                    Constant(I64, riscv.STORE_PAGE_FAULT),
+                    Constant(I64, riscv.LOAD_PAGE_FAULT),
+                )
+                b.store(registers.offset(8 * _RIP), cpu.fault_routine)
+                b.Return(1)
+    # An error of ours: the signal comes again at once and has its default effect.
+    b.call("signal", b.signal, Constant(PTR, 0), result=PTR)
+    b.Return(0)
+    return b.finish()
+
+
+class UserProgram(Program):
+    """The programs of an engine for foreign programs."""
+
+    dispatcher_class = UserDispatcher
+
+    @cached_property
+    def memory(self) -> MemoryRoutines:
+        layout = self.layout
+        load = _build_access(layout, "slow_load", ())
+        store = _build_access(layout, "slow_store", ("value",))
+        fetch = _build_fetch(layout)
+        return MemoryRoutines(self.ram_pointer, load, load, store, _build_atomic(layout), fetch)
+
+    @cached_property
+    def stencils(self) -> StencilProgram:
+        return stencils.build(self.isa, self.layout, flat=True)
+
+    def runtime_functions(self) -> list[Function]:
+        return [
+            *self.routines,
+            self.translator.flush_code,
+            build_request(self.layout),
+            self.clock,
+        ]

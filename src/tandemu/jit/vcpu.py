@@ -1,0 +1,283 @@
+"""A vCPU of the translator: `accel.Vcpu` over the generated code."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tandemu.accel import (
+    AccelError,
+    Exit,
+    Fence,
+    FirmwareCall,
+    Interrupted,
+    MmioRead,
+    MmioWrite,
+    Stopped,
+    Unsupported,
+)
+from tandemu.bits import mask
+from tandemu.isa.riscv import state as riscv
+from tandemu.isa.riscv.registers import INTEGER_NAMES
+from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
+from tandemu.jit.layout import (
+    EXIT_FIRMWARE,
+    EXIT_INTERRUPTED,
+    EXIT_LIMIT,
+    EXIT_READ,
+    EXIT_SOFTWARE,
+    EXIT_WAIT,
+    EXIT_WRITE,
+    REQUEST_FENCE,
+    REQUEST_KICK,
+    RESPONSE_FAULT,
+    RESPONSE_VALUE,
+)
+
+if TYPE_CHECKING:
+    from tandemu.jit.vm import JitVm
+
+HOT_SIZE, COLD_SIZE, SITE_SIZE = 48 * MEBIBYTE, 24 * MEBIBYTE, 24 * MEBIBYTE
+"""The code cache of one vCPU: address space; memory is used as it fills."""
+
+MANY = 4
+SMALL_CACHE = CacheSizes(4 * MEBIBYTE, 2 * MEBIBYTE, 2 * MEBIBYTE)
+"""What the vCPUs after the first `MANY` get: addresses below 2 GiB are scarce."""
+
+_NANOSECONDS_PER_TICK = 100
+_LONGEST_WAIT_S = 1.0
+_TIMERS = frozenset({"mtimecmp", "stimecmp"})
+_PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
+_PLAIN_CSRS = frozenset({"mstatus", "satp", "mie", "scounteren"})
+"""Writing what they hold changes nothing: starting a hart need not load the slow way."""
+_INTEGER_REGISTERS = {
+    **{name: number for number, name in enumerate(INTEGER_NAMES)},
+    **{f"x{number}": number for number in range(32)},
+    "fp": 8,
+}
+
+
+class JitVcpu(TranslatedCpu):
+    """One hart. All but `kick`, `set_interrupt` and `fence` belongs to the thread that runs it."""
+
+    def __init__(self, vm: JitVm, index: int) -> None:
+        engine = vm.engine
+        full = CacheSizes(HOT_SIZE, COLD_SIZE, SITE_SIZE)
+        super().__init__(engine, vm.address, full if index < MANY else SMALL_CACHE)
+        self.index = index
+        self._vm = vm
+        self._step = engine.routine("step", 1)
+        self._set_interrupt = engine.routine("set_interrupt", 3)
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._waiting = False
+        self._inside = False
+        self._fences: deque[Fence | None] = deque()
+        """What other threads ask for; None: forget all translations and all code."""
+        self._kicked = False
+        self.waits = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Put the vCPU into the state after reset; every translation is forgotten."""
+        self._prepare()
+        cpu, vm = self.cpu, self._vm
+        riscv.reset(cpu, vm.engine.xlen, self.index, firmware_calls=vm.firmware_calls)
+        # One kind of machine code needs no change of mode at reset but a first one.
+        cpu.in_machine = int(cpu.privilege == riscv.MACHINE)
+        cpu.effects = riscv.MODE | riscv.FLUSH_ALL
+        cpu.slice_limit = mask(63)
+
+    # Running -----------------------------------------------------------------------------
+
+    def run(self) -> Exit:
+        """Run guest code until an exit."""
+        while True:
+            if self._fences:
+                self._carry_out_fences()
+            if self._kicked:
+                self._kicked = False
+                return Interrupted()
+            self._inside = True
+            kind = self._enter(self.address)
+            self._inside = False
+            leaving = self._exit(kind)
+            if leaving is not None:
+                return leaving
+
+    def _exit(self, kind: int) -> Exit | None:
+        """Turn an exit of generated code into ours; None: handled, go on."""
+        cpu = self.cpu
+        if kind == EXIT_READ:
+            return MmioRead(cpu.exit_address, cpu.exit_size)
+        if kind == EXIT_WRITE:
+            size = cpu.exit_size
+            return MmioWrite(cpu.exit_address, size, cpu.exit_value & ((1 << 8 * size) - 1))
+        if kind == EXIT_WAIT:
+            self._wait()
+            return None
+        if kind == EXIT_INTERRUPTED:
+            # The flag goes before what it stands for is looked at: whoever sets it
+            # does so after. One that comes late costs a turn, none is lost.
+            self._change_request(self.address, 0, REQUEST_KICK | REQUEST_FENCE)
+            return None
+        if kind == EXIT_FIRMWARE:
+            return FirmwareCall()
+        if kind == EXIT_SOFTWARE:
+            self._vm.run_in_software(self)
+            return None
+        if kind == EXIT_LIMIT:
+            return Stopped(cpu.pc)
+        return Unsupported(kind, f"the translator left with unknown reason {kind}")
+
+    def step(self) -> Exit:
+        """Run exactly one instruction; `Stopped` when nothing else happened."""
+        if self._fences:
+            self._carry_out_fences()
+        while True:
+            leaving = self._exit(self._step(self.address))
+            if leaving is not None:
+                return leaving
+            if self._kicked:
+                self._kicked = False
+                return Interrupted()
+            return Stopped(self.cpu.pc)
+
+    def complete(self, value: int | None) -> None:
+        """Answer the last `MmioRead` or `MmioWrite`; None raises the guest's bus error."""
+        cpu = self.cpu
+        if value is None:
+            cpu.response_state = RESPONSE_FAULT
+        else:
+            cpu.response_state = RESPONSE_VALUE
+            cpu.response_value = value
+
+    def limit_instructions(self, count: int | None) -> None:
+        """Stop (`Stopped`) at the first slice that ends after *count* more instructions and traps.
+
+        A guest in an endless loop of traps retires no instruction: its traps count here.
+        """
+        done = self.cpu.instructions + self.cpu.traps
+        self.cpu.slice_limit = mask(63) if count is None else done + count
+
+    # From any thread ---------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
+        self._kicked = True
+        self._change_request(self.address, REQUEST_KICK, 0)
+        self._wake()
+
+    def set_interrupt(self, line: int, level: bool) -> None:
+        """Set an interrupt input: *line* is its bit in ``mip``. Any thread."""
+        self._set_interrupt(self.address, 1 << line, level)
+        if level:
+            self._wake()
+
+    def fence(self, fence: Fence) -> None:
+        """Have this vCPU carry out *fence* before its next guest instruction. Any thread."""
+        self._request_fence(fence)
+
+    def forget_code(self) -> None:
+        """Have this vCPU forget all code and translations: memory slots changed. Any thread."""
+        self._request_fence(None)
+
+    def _request_fence(self, fence: Fence | None) -> None:
+        self._fences.append(fence)
+        self._change_request(self.address, REQUEST_FENCE, 0)
+        while self._inside and self._fences:
+            time.sleep(0)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            os.eventfd_write(self._event, 1)
+
+    # Inside ------------------------------------------------------------------------------
+
+    def _carry_out_fences(self) -> None:
+        cpu = self.cpu
+        engine = self._vm.engine
+        pages = 0
+        while self._fences:
+            fence = self._fences.popleft()
+            if fence is None:
+                self.flush_code()
+                engine.routine("flush_translations", 2)(self.address, 1)
+            elif fence.instructions:
+                cpu.effects |= riscv.INSTRUCTIONS
+            elif fence.size and pages + fence.size // 4096 < 64:
+                flush_page = engine.routine("flush_page", 2)
+                for address in range(fence.start & -4096, fence.start + fence.size, 4096):
+                    flush_page(self.address, address & mask(64))
+                    pages += 1
+            else:
+                engine.routine("flush_translations", 2)(self.address, 1)
+
+    def _deadline(self) -> int:
+        """The tick at which a timer interrupt is due."""
+        cpu = self.cpu
+        deadline: int = cpu.mtimecmp
+        if cpu.menvcfg & riscv.STCE:
+            deadline = min(deadline, cpu.stimecmp)
+        return deadline
+
+    def _wait(self) -> None:
+        """Sleep until an interrupt is pending, a timer is due or somebody kicks."""
+        self.waits += 1
+        self._waiting = True
+        try:
+            cpu = self.cpu
+            if cpu.request or (cpu.mip | cpu.mip_seip) & cpu.mie:
+                return
+            ticks = self._deadline() - self._vm.time()
+            seconds = min(ticks * _NANOSECONDS_PER_TICK / 1e9, _LONGEST_WAIT_S)
+            if seconds > 0 and select.select([self._event], [], [], seconds)[0]:
+                os.eventfd_read(self._event)
+        finally:
+            self._waiting = False
+            # An early wake-up goes back to sleep: the wait is not over by itself.
+            self.cpu.effects |= riscv.WAIT
+
+    # Registers ---------------------------------------------------------------------------
+
+    def get(self, register: str) -> int:
+        """Return a register by its architectural name."""
+        number = _INTEGER_REGISTERS.get(register)
+        if number is not None:
+            return int(self.cpu.x[number])
+        if register in _PLAIN_REGISTERS:
+            return int(getattr(self.cpu, register))
+        return int(self._vm.registers.read_register(self.cpu, register))
+
+    def set(self, register: str, value: int) -> None:
+        """Set a register by its architectural name."""
+        number = _INTEGER_REGISTERS.get(register)
+        if number:
+            self.cpu.x[number] = value & mask(self._vm.engine.xlen)
+        elif register in _TIMERS:
+            # Any thread may set a timer; the slice that runs notices at its end.
+            setattr(self.cpu, register, value & mask(64))
+            self._wake()
+        elif register == "pc":
+            self.cpu.pc = value & mask(self._vm.engine.xlen) & ~1
+        elif register == "privilege" and value in (riscv.USER, riscv.SUPERVISOR, riscv.MACHINE):
+            self.cpu.privilege = value
+            self.cpu.effects |= riscv.MODE
+        elif register in _PLAIN_CSRS and getattr(self.cpu, register) == value:
+            return
+        else:
+            self._vm.registers.write_register(self.cpu, register, value)
+
+    def statistics(self) -> dict[str, int]:
+        """What this vCPU has done, by name of the counter."""
+        return {**self.counters(), "waits": self.waits}
+
+    def close(self) -> None:
+        """Free the code cache."""
+        if self._event < 0:
+            raise AccelError("this vCPU is closed")
+        os.close(self._event)
+        self._event = -1
+        self.free()

@@ -1,0 +1,439 @@
+"""A vCPU of KVM: `accel.Vcpu`. Exits are read from the page shared with the kernel.
+
+`KVM_RUN` releases the interpreter lock. A kick sets ``immediate_exit`` there and, if the
+thread is inside the kernel, sends it a real-time signal. The signal is blocked in the
+thread and unblocked only inside `KVM_RUN` (`KVM_SET_SIGNAL_MASK`): it needs no handler,
+cannot be lost, and disturbs nothing else in the process.
+
+KVM finishes an access it reported only when it is entered again, so registers are read
+after entering once more with ``immediate_exit``. Left out: Hyper-V and Xen exits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import signal
+import struct
+from collections import deque
+from collections.abc import Mapping
+from fcntl import ioctl
+from threading import Lock, get_ident
+from typing import TYPE_CHECKING, Any
+
+from tandemu.accel import (
+    EntryFailed,
+    Exit,
+    Fence,
+    Interrupted,
+    MmioRead,
+    MmioWrite,
+    PortRead,
+    PortWrite,
+    Shutdown,
+    Stopped,
+    Unsupported,
+)
+from tandemu.bits import U64, mask
+from tandemu.kvm import abi, cpuid, registers
+from tandemu.kvm.abi import Capability, ExitReason
+from tandemu.kvm.calls import File, with_entries
+from tandemu.kvm.errors import KvmError
+from tandemu.kvm.structures import (
+    EXIT_DEBUG,
+    EXIT_FAIL_ENTRY,
+    EXIT_HARDWARE,
+    EXIT_INTERNAL,
+    EXIT_IO,
+    EXIT_MMIO,
+    GUEST_DEBUG,
+    RUN,
+    SIGNAL_MASK,
+    TRANSLATION,
+)
+from tandemu.kvm.system import cpuid_table, has_hardware
+
+if TYPE_CHECKING:
+    from tandemu.kvm.vm import KvmVm
+
+KICK_SIGNAL = signal.SIGRTMIN + 1
+NMI_LINE = 2
+_FIRST_VECTOR = 16
+
+_RUN = abi.RUN.code
+_REASON_WORD = RUN.offset("exit_reason") // 4
+_IMMEDIATE_EXIT = RUN.offset("immediate_exit")
+_EXIT = RUN.offset("exit")
+_EXIT_QUAD = _EXIT // 8
+_MOST_KNOWN_PORTS = 64
+_IO = struct.Struct("<BBHIQ")
+_MMIO = struct.Struct("<Q8sIB")
+_MMIO_DATA = _EXIT + EXIT_MMIO.offset("data")
+assert _IO.size == EXIT_IO.size and _MMIO.size == EXIT_MMIO.offset("is_write") + 1
+
+_KnownPort = tuple[int, PortRead | None, tuple[PortWrite, ...] | None]
+"""Size, and the exit of a read, or those of a write of one byte by its value."""
+
+_INTERRUPTED = Interrupted()
+_IO_REASON, _MMIO_REASON = int(ExitReason.IO), int(ExitReason.MMIO)
+_SUBERRORS = {
+    1: "an instruction it cannot emulate",
+    2: "an exit while an event was delivered",
+    3: "an exit it did not expect",
+    4: "a vCPU state it cannot deliver events in",
+}
+
+
+def _hint() -> str:
+    if has_hardware():
+        return ""
+    return (
+        ". This host's KVM is software, which stock kernels ask too much of: use a host with"
+        " VMX or SVM (in a virtual machine: with nested virtualization)"
+    )
+
+
+class KvmVcpu:
+    """One processor. All but `kick` and `set_interrupt` belongs to the thread that runs it."""
+
+    def __init__(self, vm: KvmVm, index: int) -> None:
+        self.index = index
+        self._vm = vm
+        self.file = File(vm.file.number(abi.CREATE_VCPU, index))
+        try:
+            self._page = mmap.mmap(self.file.fd, vm.system.shared_page_bytes)
+        except BaseException:
+            self.file.close()
+            raise
+        self._view = memoryview(self._page)
+        self._words = self._view.cast("I")
+        self._quads = self._view.cast("Q")
+        self._known_ports: dict[int, _KnownPort] = {}
+        """Exits by the first eight bytes of what KVM says about an access to a port."""
+        self.exits = 0
+        self._lock = Lock()
+        self._thread = 0
+        """The thread that has blocked the signal."""
+        self._inside = False
+        self._kicked = False
+        self._unfinished = False
+        """Whether KVM has an access to finish, which it does when it is entered again."""
+        self._answer_at = 0
+        self._answer_size = 0
+        self._more: deque[tuple[int, int]] = deque()
+        """Where the further elements of a string instruction stand: offset and size."""
+        self._more_port = 0
+        self._more_out = False
+        self._waiting: Exit | None = None
+        """An exit that came while an access was finished: the next one `run` returns."""
+        self._stepping = False
+        self.registers = registers.Registers(self.file, vm.file, vm.system)
+        self._prepared = False
+
+    def _prepare(self) -> None:
+        """Tell the processor what CPUID says, which depends on how many there are."""
+        self._prepared = True
+        deadline = bool(self._vm.system.capability(Capability.TSC_DEADLINE_TIMER))
+        entries = cpuid.for_vcpu(
+            self._vm.cpuid, self.index, len(self._vm.vcpus), tsc_deadline=deadline
+        )
+        self.file.structure(abi.SET_CPUID2, cpuid_table(entries))
+
+    # Running -----------------------------------------------------------------------------
+
+    def run(self) -> Exit:
+        """Run guest code until an exit."""
+        if self._stepping:
+            self._settle()
+            self._set_stepping(False)
+        return self._run()
+
+    def _run(self) -> Exit:
+        if self._waiting is not None or self._more:
+            return self._postponed()
+        if get_ident() != self._thread:
+            self._adopt_thread()
+        lock, words = self._lock, self._words
+        while True:
+            if self._kicked:
+                self._kicked = False
+                return _INTERRUPTED
+            self._unfinished = False
+            try:
+                with lock:
+                    self._inside = True
+                ioctl(self.file.fd, _RUN, 0)
+            except OSError as error:
+                if not isinstance(error, InterruptedError | BlockingIOError):
+                    return self._failed(error)
+                self._interrupted()
+                continue
+            finally:
+                with lock:
+                    self._inside = False
+            self.exits += 1
+            reason = words[_REASON_WORD]
+            if reason == _IO_REASON:
+                known = self._known_ports.get(self._quads[_EXIT_QUAD])
+                return self._port_exit() if known is None else self._known_port_exit(known)
+            if reason == _MMIO_REASON:
+                return self._memory_exit()
+            exit = self._rare_exit(reason)
+            if exit is not None:
+                return exit
+
+    def step(self) -> Exit:
+        """Run exactly one instruction; `Stopped` when nothing else happened.
+
+        An instruction that is answered from outside is over when it is completed:
+        the next step runs the instruction behind it.
+        """
+        self._settle()
+        self._set_stepping(True)
+        return self._run()
+
+    def _port_exit(self) -> Exit:
+        view = self._view
+        direction, size, port, count, offset = _IO.unpack_from(view, _EXIT)
+        self._unfinished = True
+        if count != 1:
+            self._more.extend((offset + size * number, size) for number in range(1, count))
+            self._more_port, self._more_out = port, direction == abi.IO_OUT
+        elif len(self._known_ports) < _MOST_KNOWN_PORTS:
+            self._note_port(direction == abi.IO_OUT, size, port)
+        if direction == abi.IO_OUT:
+            self._answer_size = 0
+            return PortWrite(port, size, self._number(offset, size))
+        self._answer_at, self._answer_size = offset, size
+        return PortRead(port, size)
+
+    def _note_port(self, out: bool, size: int, port: int) -> None:
+        """Keep the exits of an access that may come again: making one takes long."""
+        head = self._quads[_EXIT_QUAD]
+        if not out:
+            self._known_ports[head] = (size, PortRead(port, size), None)
+        elif size == 1:
+            writes = tuple(PortWrite(port, 1, value) for value in range(256))
+            self._known_ports[head] = (size, None, writes)
+
+    def _known_port_exit(self, known: _KnownPort) -> Exit:
+        size, read, writes = known
+        self._unfinished = True
+        offset = self._quads[_EXIT_QUAD + 1]
+        if writes is not None:
+            self._answer_size = 0
+            return writes[self._view[offset]]
+        assert read is not None
+        self._answer_at, self._answer_size = offset, size
+        return read
+
+    def _memory_exit(self) -> Exit:
+        address, data, size, is_write = _MMIO.unpack_from(self._view, _EXIT)
+        self._unfinished = True
+        size = min(size, 8)
+        if is_write:
+            self._answer_size = 0
+            return MmioWrite(address, size, int.from_bytes(data[:size], "little"))
+        self._answer_at, self._answer_size = _MMIO_DATA, size
+        return MmioRead(address, size)
+
+    def _postponed(self) -> Exit:
+        """What came earlier than it could be returned."""
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            return waiting
+        offset, size = self._more.popleft()
+        if self._more_out:
+            return PortWrite(self._more_port, size, self._number(offset, size))
+        self._answer_at, self._answer_size = offset, size
+        return PortRead(self._more_port, size)
+
+    def _number(self, offset: int, size: int) -> int:
+        return int.from_bytes(self._view[offset : offset + size], "little")
+
+    def _rare_exit(self, reason: int) -> Exit | None:
+        view = self._view
+        if reason == ExitReason.DEBUG:
+            return Stopped(EXIT_DEBUG.over(view, _EXIT).pc)
+        if reason == ExitReason.SHUTDOWN:
+            return Shutdown(f"a triple fault: {self._where()}")
+        if reason == ExitReason.FAIL_ENTRY:
+            code = EXIT_FAIL_ENTRY.over(view, _EXIT).hardware_entry_failure_reason
+            return EntryFailed(
+                code,
+                f"the processor refuses to enter the guest, hardware reason {code:#x}:"
+                f" {self._where()}; its state is not one this processor can be in",
+            )
+        if reason == ExitReason.INTERNAL_ERROR:
+            return self._internal_error()
+        if reason in (ExitReason.INTR, ExitReason.IRQ_WINDOW_OPEN, ExitReason.IOAPIC_EOI):
+            return None
+        if reason == ExitReason.UNKNOWN:
+            code = EXIT_HARDWARE.over(view, _EXIT).hardware_exit_reason
+            return Unsupported(reason, f"hardware exit {code:#x} unknown to KVM: {self._where()}")
+        name = ExitReason(reason).name if reason in set(ExitReason) else "unknown to Tandemu"
+        return Unsupported(reason, f"KVM exit {reason} ({name}): {self._where()}")
+
+    def _internal_error(self) -> Exit:
+        error = EXIT_INTERNAL.over(self._view, _EXIT)
+        data = list(error.data[: min(error.ndata, 16)])
+        what = _SUBERRORS.get(error.suberror, f"internal error {error.suberror}")
+        shown = " ".join(f"{word:#x}" for word in data)
+        return Unsupported(
+            ExitReason.INTERNAL_ERROR,
+            f"KVM met {what}: {self._where()}; its data: {shown}{_hint()}",
+        )
+
+    def _failed(self, error: OSError) -> Exit:
+        return Unsupported(-(error.errno or 0), f"KVM_RUN fails: {error.strerror}")
+
+    def _where(self) -> str:
+        try:
+            return registers.one_line(self.registers)
+        except KvmError as error:
+            return f"its registers cannot be read ({error})"
+
+    def _interrupted(self) -> None:
+        """`KVM_RUN` ended early: take the signal, then the request that came with it."""
+        signal.sigtimedwait((KICK_SIGNAL,), 0)
+        # The order matters: `kick` sets the flag before this byte.
+        self._view[_IMMEDIATE_EXIT] = 0
+
+    def _adopt_thread(self) -> None:
+        """Block the signal in this thread, and let it through inside `KVM_RUN` only."""
+        if not self._prepared:
+            self._prepare()
+        others = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK_SIGNAL})
+        allowed = 0
+        for number in others:
+            allowed |= 1 << (number - 1)
+        allowed &= ~(1 << (KICK_SIGNAL - 1))
+        request: Any = with_entries(SIGNAL_MASK, ctypes.c_uint8, U64.size)
+        request.header.len = U64.size
+        request.entries[:] = list(allowed.to_bytes(8, "little"))
+        self.file.structure(abi.SET_SIGNAL_MASK, request)
+        with self._lock:
+            self._thread = get_ident()
+
+    def complete(self, value: int | None) -> None:
+        """Answer the last read or write; None: nothing is there, which reads as all ones."""
+        size = self._answer_size
+        if size:
+            at = self._answer_at
+            bits = mask(size * 8)
+            answer = bits if value is None else value & bits
+            self._view[at : at + size] = answer.to_bytes(size, "little")
+
+    def _settle(self) -> None:
+        """Have KVM finish the access it reported, so that the registers are what they seem."""
+        if not self._prepared:
+            self._prepare()
+        if not self._unfinished or self._more or self._waiting is not None:
+            return
+        self._view[_IMMEDIATE_EXIT] = 1
+        self._unfinished = False
+        try:
+            ioctl(self.file.fd, _RUN, 0)
+        except (InterruptedError, BlockingIOError):
+            pass
+        else:
+            # The access has a second part (across a page, or of a string).
+            reason = self._words[_REASON_WORD]
+            if reason == _IO_REASON:
+                self._waiting = self._port_exit()
+            elif reason == _MMIO_REASON:
+                self._waiting = self._memory_exit()
+        finally:
+            self._view[_IMMEDIATE_EXIT] = 0
+            if self._kicked:  # after the line above: a kick between the two is seen
+                self._view[_IMMEDIATE_EXIT] = 1
+
+    def _set_stepping(self, stepping: bool) -> None:
+        if stepping != self._stepping:
+            control = abi.GUESTDBG_ENABLE | abi.GUESTDBG_SINGLESTEP if stepping else 0
+            self.file.structure(abi.SET_GUEST_DEBUG, GUEST_DEBUG.ctype(control=control))
+            self._stepping = stepping
+
+    # From any thread ---------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
+        self._kicked = True
+        with self._lock:
+            if self.file.fd >= 0:
+                self._view[_IMMEDIATE_EXIT] = 1
+            if self._inside:
+                signal.pthread_kill(self._thread, KICK_SIGNAL)
+
+    def set_interrupt(self, line: int, level: bool) -> None:
+        """Deliver vector *line* when *level* rises: 2 is the NMI, others from 16 on."""
+        if not level:
+            return
+        if line == NMI_LINE:
+            self.file.number(abi.NMI)
+        elif _FIRST_VECTOR <= line <= 255:
+            self._vm.send_vector(self.index, line)
+        else:
+            raise KvmError(f"interrupt vector {line}: must be 2 (NMI) or from 16 to 255")
+
+    def fence(self, fence: Fence) -> None:
+        """The processor keeps its own translations and code coherent: nothing to do."""
+
+    # State -------------------------------------------------------------------------------
+
+    def get(self, register: str) -> int:
+        """Return a register by its name: see `tandemu.kvm.registers`."""
+        self._settle()
+        return self.registers.get(register)
+
+    def set(self, register: str, value: int) -> None:
+        """Set a register by its name: see `tandemu.kvm.registers`."""
+        self._settle()
+        self.registers.set(register, value)
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        """Set registers at once, by name: some values are refused one by one."""
+        self._settle()
+        self.registers.set_many(values)
+
+    def save(self) -> dict[str, bytes]:
+        """The whole state of the processor, by the kernel's structures. It may not run."""
+        self._settle()
+        return self.registers.save()
+
+    def load(self, state: dict[str, bytes]) -> None:
+        """Take over what `save` returned; `KvmError` says what does not fit."""
+        if not self._prepared:
+            self._prepare()
+        self._unfinished = False
+        self._more.clear()
+        self._waiting = None
+        self.registers.load(state)
+
+    def dump(self) -> str:
+        """The registers as text, for people."""
+        self._settle()
+        return registers.dump(self.registers)
+
+    def translate(self, linear: int) -> int | None:
+        """The guest-physical address of a linear one, by the guest's tables; None: unmapped."""
+        self._settle()
+        request = TRANSLATION.ctype(linear_address=linear)
+        self.file.structure(abi.TRANSLATE, request)
+        address: int = request.physical_address
+        return address if request.valid else None
+
+    def statistics(self) -> dict[str, int | float]:
+        """Counters by name. Any thread."""
+        return {"exits": self.exits}
+
+    def close(self) -> None:
+        """Free it. It may not be running."""
+        with self._lock:
+            if self.file.fd < 0:
+                return
+            self.file.close()
+            self._words.release()
+            self._quads.release()
+            self._view.release()
+            self._page.close()

@@ -1,0 +1,241 @@
+"""A virtual machine of KVM: `accel.Vm`, with interrupt controllers and event descriptors.
+
+In-kernel local APICs and I/O APIC are made with the VM; PIC and PIT are in use only where
+a *timer* is asked for, since a machine without legacy hardware has none. Interrupt lines
+are numbers of the I/O APIC's inputs (GSIs). Memory slots are the VM's RAM in this process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+from tandemu.kvm import abi, cpuid
+from tandemu.kvm.abi import Capability
+from tandemu.kvm.calls import with_entries
+from tandemu.kvm.errors import KvmError
+from tandemu.kvm.structures import (
+    CLOCK_DATA,
+    DIRTY_LOG,
+    IOEVENTFD,
+    IRQ_LEVEL,
+    IRQ_ROUTING,
+    IRQ_ROUTING_ENTRY,
+    IRQFD,
+    MSI,
+    PIT_CONFIG,
+    USERSPACE_MEMORY_REGION,
+)
+from tandemu.kvm.system import System
+from tandemu.kvm.vcpu import KvmVcpu
+from tandemu.memory import RamRegion
+
+_PAGE = 4096
+_PAGE_SHIFT = 12
+# Four pages that VMX needs for itself, below the firmware's place and above any device.
+_IDENTITY_MAP = 0xFFFB_C000
+_TASK_STATE = 0xFFFB_D000
+_MSI_BASE = 0xFEE0_0000
+_IO_APIC_INPUTS = 24
+
+
+class KvmVm:
+    """Memory slots, vCPUs, interrupt lines, a clock.
+
+    *cpu_model* is one of `cpuid.MODELS`; *timer*: PC timer and PIC. An engine for xlen 64
+    without firmware calls. All vCPUs are made before one is used: each knows their number.
+    """
+
+    def __init__(
+        self,
+        xlen: int = 64,
+        *,
+        firmware_calls: bool = False,
+        notice: Callable[[str], None] | None = None,
+        cpu_model: str = cpuid.HOST,
+        timer: bool = False,
+        system: System | None = None,
+    ) -> None:
+        if xlen != 64 or firmware_calls:
+            raise KvmError(
+                "KVM runs x86-64 guests without built-in firmware: for another guest use"
+                " --accel jit"
+            )
+        self._own_system = system is None
+        self.system = system or System()
+        self.vcpus: list[KvmVcpu] = []
+        self._slots: dict[int, tuple[int, RamRegion, int]] = {}
+        """Base to slot number, region, flags."""
+        try:
+            self.cpuid = cpuid.apply_model(self.system.supported_cpuid, cpu_model)
+            self.file = self.system.create_vm()
+        except BaseException:
+            if self._own_system:
+                self.system.close()
+            raise
+        try:
+            self._make_controllers(timer)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_controllers(self, timer: bool) -> None:
+        if self.system.capability(Capability.SET_IDENTITY_MAP_ADDR):
+            self.file.structure(abi.SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(_IDENTITY_MAP))
+        if self.system.capability(Capability.SET_TSS_ADDR):
+            self.file.number(abi.SET_TSS_ADDR, _TASK_STATE)
+        self.file.number(abi.CREATE_IRQCHIP)
+        if timer:
+            configuration = PIT_CONFIG.ctype(flags=abi.PIT_SPEAKER_DUMMY)
+            self.file.structure(abi.CREATE_PIT2, configuration)
+        else:
+            self._leave_pic_out()
+
+    def _leave_pic_out(self) -> None:
+        """Wire every line to the I/O APIC only: nobody would silence the PIC's interrupts."""
+        table = with_entries(IRQ_ROUTING, IRQ_ROUTING_ENTRY.ctype, _IO_APIC_INPUTS)
+        table.header.nr = _IO_APIC_INPUTS
+        for number, entry in enumerate(table.entries):
+            entry.gsi, entry.type = number, abi.ROUTING_IRQCHIP
+            entry.u[0] = abi.CHIP_IOAPIC | number << 32
+        self.file.structure(abi.SET_GSI_ROUTING, table)
+
+    # Memory ------------------------------------------------------------------------------
+
+    def _set_slot(self, number: int, region: RamRegion, size: int, flags: int) -> None:
+        self.file.structure(
+            abi.SET_USER_MEMORY_REGION,
+            USERSPACE_MEMORY_REGION.ctype(
+                slot=number,
+                flags=flags,
+                guest_phys_addr=region.base,
+                memory_size=size,
+                userspace_addr=region.host_address,
+            ),
+        )
+
+    def set_memory_slot(self, region: RamRegion) -> None:
+        """Map *region*; a region at the same base is replaced."""
+        if region.base % _PAGE or region.size % _PAGE or region.host_address % _PAGE:
+            raise KvmError(f"memory slot at {region.base:#x}: must be made of whole pages")
+        if region.base in self._slots:
+            self.remove_memory_slot(region.base)
+        used = {number for number, _, _ in self._slots.values()}
+        number = next(number for number in range(len(used) + 1) if number not in used)
+        if number >= (limit := self.system.capability(Capability.NR_MEMSLOTS) or 32):
+            raise KvmError(f"more than {limit} memory slots: merge some regions")
+        flags = abi.MEM_READONLY if region.readonly else 0
+        self._set_slot(number, region, region.size, flags)
+        self._slots[region.base] = (number, region, flags)
+
+    def remove_memory_slot(self, base: int) -> None:
+        """Unmap the region at guest address *base*: accesses become exits."""
+        if base in self._slots:
+            number, region, flags = self._slots.pop(base)
+            self._set_slot(number, region, 0, flags)
+
+    def _slot(self, base: int) -> tuple[int, RamRegion, int]:
+        if base not in self._slots:
+            raise KvmError(f"there is no memory slot at {base:#x}")
+        return self._slots[base]
+
+    def start_dirty_log(self, base: int) -> None:
+        """Begin to note which pages of the slot at *base* are written."""
+        number, region, flags = self._slot(base)
+        flags |= abi.MEM_LOG_DIRTY_PAGES
+        self._set_slot(number, region, region.size, flags)
+        self._slots[base] = (number, region, flags)
+        self.dirty_log(base)
+
+    def stop_dirty_log(self, base: int) -> None:
+        """Note it no more, which lets the guest write faster."""
+        number, region, flags = self._slot(base)
+        flags &= ~abi.MEM_LOG_DIRTY_PAGES
+        self._set_slot(number, region, region.size, flags)
+        self._slots[base] = (number, region, flags)
+
+    def dirty_log(self, base: int) -> bytes:
+        """Return and clear the written pages of the slot at *base*: one bit a page, LSB first."""
+        number, region, flags = self._slot(base)
+        if not flags & abi.MEM_LOG_DIRTY_PAGES:
+            raise KvmError(f"the slot at {base:#x} has no dirty log: start it first")
+        pages = region.size >> _PAGE_SHIFT
+        bitmap = (ctypes.c_uint64 * ((pages + 63) // 64))()  # the kernel writes whole words
+        request = DIRTY_LOG.ctype(slot=number, dirty_bitmap=ctypes.addressof(bitmap))
+        self.file.structure(abi.GET_DIRTY_LOG, request)
+        return bytes(bitmap)[: (pages + 7) // 8]
+
+    # Processors, interrupts, events ------------------------------------------------------
+
+    def create_vcpu(self, index: int) -> KvmVcpu:
+        """Create vCPU number *index*, reset. The first one starts; others wait for it."""
+        limit = self.system.capability(Capability.MAX_VCPUS) or 4
+        if index >= limit:
+            raise KvmError(f"vCPU {index}: this host's KVM has at most {limit} in a VM")
+        vcpu = KvmVcpu(self, index)
+        self.vcpus.append(vcpu)
+        return vcpu
+
+    def set_interrupt_line(self, gsi: int, level: bool) -> None:
+        """Set an input of the interrupt controllers. Any thread; nothing happens once closed."""
+        if self.file.fd < 0:  # a device that hears its last input while the machine ends
+            return
+        self.file.structure(abi.IRQ_LINE, IRQ_LEVEL.ctype(irq=gsi, level=int(level)))
+
+    def signal_message(self, address: int, data: int) -> bool:
+        """Deliver a message-signalled interrupt; False: no processor took it. Any thread."""
+        message = MSI.ctype(address_lo=address & 0xFFFF_FFFF, address_hi=address >> 32, data=data)
+        return self.file.structure(abi.SIGNAL_MSI, message) > 0
+
+    def send_vector(self, processor: int, vector: int) -> None:
+        """Interrupt the processor with that APIC ID (below 255). Any thread."""
+        self.signal_message(_MSI_BASE | processor << 12, vector)
+
+    def connect_interrupt(self, eventfd: int, gsi: int, *, connect: bool = True) -> None:
+        """Let every write to *eventfd* pulse an input of the interrupt controllers (irqfd)."""
+        flags = 0 if connect else abi.IRQFD_DEASSIGN
+        self.file.structure(abi.IRQFD, IRQFD.ctype(fd=eventfd, gsi=gsi, flags=flags))
+
+    def connect_write(
+        self,
+        eventfd: int,
+        address: int,
+        size: int,
+        *,
+        value: int | None = None,
+        port: bool = False,
+        connect: bool = True,
+    ) -> None:
+        """Let a guest's write signal *eventfd* instead of making an exit (ioeventfd).
+
+        *size* 0: a write of any size; *value*: only a write of that value; *port*:
+        *address* is an I/O port.
+        """
+        flags = abi.IOEVENTFD_PIO if port else 0
+        flags |= 0 if connect else abi.IOEVENTFD_DEASSIGN
+        flags |= 0 if value is None else abi.IOEVENTFD_DATAMATCH
+        request = IOEVENTFD.ctype(
+            datamatch=value or 0, addr=address, len=size, fd=eventfd, flags=flags
+        )
+        self.file.structure(abi.IOEVENTFD, request)
+
+    # Clock -------------------------------------------------------------------------------
+
+    def time(self) -> int:
+        """The guest's clock (kvmclock) in nanoseconds."""
+        clock: int = self.file.get(abi.GET_CLOCK).clock
+        return clock
+
+    def set_time(self, nanoseconds: int) -> None:
+        """Set the guest's clock."""
+        self.file.structure(abi.SET_CLOCK, CLOCK_DATA.ctype(clock=nanoseconds))
+
+    def close(self) -> None:
+        """Free everything. No vCPU may be running."""
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.vcpus.clear()
+        self._slots.clear()
+        self.file.close()
+        if self._own_system:
+            self.system.close()

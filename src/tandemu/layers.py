@@ -1,0 +1,129 @@
+"""The packages of Tandemu in import order: the one place that holds it.
+
+A package imports only packages that stand below it. ``tests/test_layers.py`` walks the
+imports and fails on one that points upward; the picture in ARCHITECTURE.md is what
+``python -m tandemu.layers`` prints, and the same test compares the two.
+
+This module imports nothing of Tandemu's and is imported by nothing but its test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One package: its *name* under ``tandemu``, what it *holds*, and a stricter rule.
+
+    *apart_from* names packages below this one that it must not import all the same.
+    """
+
+    name: str
+    holds: str
+    apart_from: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Neighbouring packages that answer one question, in import order, lowest first."""
+
+    title: str
+    packages: tuple[Package, ...]
+
+
+FLOORS: tuple[Floor, ...] = (
+    Floor(
+        "ground floor",
+        (
+            Package("bits", "fields, sign extension, layouts of structures"),
+            Package("memory", "guest RAM, the physical map, dirty tracking"),
+        ),
+    ),
+    Floor(
+        "what code means",
+        (
+            Package("ir", "the embedded language: values, ops, verifier, evaluator, LLVM"),
+            Package("isa", "instruction records, decoders, semantics, privileged state"),
+        ),
+    ),
+    Floor(
+        "what runs it",
+        (
+            Package("native", "LLVM IR to machine code: compile, link, keep on disk"),
+            Package("accel", "the protocol in KVM's shape: Vm, Vcpu, Exit"),
+            Package("jit", "stencils, translator, dispatcher, TLB, code cache, vCPU"),
+            Package(
+                "kvm",
+                "KVM's calls and structures: system, VM, vCPU; CPU models",
+                apart_from=frozenset({"ir", "isa", "native", "jit"}),
+            ),
+        ),
+    ),
+    Floor(
+        "what a machine is made of",
+        (
+            Package(
+                "device",
+                "device models: offsets, interrupt lines, a memory view",
+                apart_from=frozenset({"accel", "jit", "kvm"}),
+            ),
+            Package("host", "what the host lends: terminal, clock, event loop"),
+            Package("board", "boards as values; the device tree computed from them"),
+            Package("firmware", "the built-in SBI"),
+            Package("guests", "kernels and images: fetching, verifying, building"),
+            Package("linux", "foreign programs: ELF, system calls, signals, threads"),
+        ),
+    ),
+    Floor(
+        "what a person touches",
+        (
+            Package("machine", "putting it together; lifecycle; the console in Python"),
+            Package("cli", "the command line"),
+        ),
+    ),
+)
+
+PACKAGES: tuple[Package, ...] = tuple(package for floor in FLOORS for package in floor.packages)
+"""Every package, lowest first."""
+
+ABOVE_ALL: frozenset[str] = frozenset({"__init__", "__main__"})
+"""Modules directly in ``tandemu`` that may import any package (lazily, in ``__init__``)."""
+
+IMPORTS_WHEN_USED: frozenset[str] = frozenset({"cli", "__init__"})
+"""Where any import may stand inside a function: ``--help`` loads no engine."""
+
+LOADED_WHEN_USED: frozenset[str] = frozenset({"hashlib", "llvmlite", "rich", "zstandard"})
+"""Libraries any module may import inside a function, because loading them takes long."""
+
+MODULES_WHEN_USED: frozenset[str] = frozenset(
+    {"tandemu.jit.generate", "tandemu.jit.software", "tandemu.jit.user_program"}
+)
+"""Modules of ours of which the same holds."""
+
+
+def picture(floors: tuple[Floor, ...] = FLOORS) -> str:
+    """Return the layers as text, the highest floor first; imports point downward.
+
+    >>> print(picture((Floor("low", (Package("a", "one"), Package("bc", "two"))),)))
+    low
+        bc  two
+        a   one
+    """
+    width = max(len(package.name) for floor in floors for package in floor.packages)
+    blocks = [
+        "\n".join(
+            [floor.title]
+            + [
+                f"    {package.name:<{width}}  {package.holds}"
+                for package in reversed(floor.packages)
+            ]
+        )
+        for floor in reversed(floors)
+    ]
+    rule = "\n" + "─" * max(len(line) for block in blocks for line in block.splitlines()) + "\n"
+    return rule.join(blocks)
+
+
+if __name__ == "__main__":
+    print(picture())

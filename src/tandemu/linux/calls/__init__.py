@@ -1,0 +1,22 @@
+"""The table of system calls: all rows of all modules."""
+
+from __future__ import annotations
+
+from tandemu.linux.calls import (
+    files,
+    memory,
+    polling,
+    processes,
+    signals,
+    sockets,
+    system,
+    times,
+)
+from tandemu.linux.table import Row
+
+MODULES = (files, memory, polling, sockets, processes, signals, times, system)
+
+
+def all_rows() -> list[Row]:
+    """Every system call that is known, refused ones included."""
+    return [row for module in MODULES for row in module.calls.rows]

@@ -1,0 +1,328 @@
+"""System calls on files and directories."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from tandemu.linux import host
+from tandemu.linux.calls.helpers import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_SYMLINK_NOFOLLOW,
+    host_path,
+    host_vectors,
+    on_path,
+    pointer,
+    signed,
+)
+from tandemu.linux.host import NUMBERS
+from tandemu.linux.table import Calls, Row
+
+if TYPE_CHECKING:
+    from tandemu.linux.kernel import Kernel
+    from tandemu.linux.table import Handler
+    from tandemu.linux.task import Task
+
+calls = Calls()
+
+_HOST_STAT_SIZE = 144
+_FIRST_POINTER_IOCTL = 0x5401
+
+
+# Reading and writing: the hottest calls -------------------------------------------------
+
+
+def _transfer(name: str) -> None:
+    number = NUMBERS[name]
+
+    def bind(kernel: Kernel) -> Handler:
+        base, limit = kernel.memory.base, kernel.memory.limit
+        call, failure = host.bound(3), host.failure
+
+        def transfer(task: Task, descriptor: int, address: int, size: int) -> int:
+            if address + size > limit:
+                return -errno.EFAULT
+            result = call(number, descriptor, base + address, size)
+            return result if result != -1 else failure()
+
+        return transfer
+
+    calls.rows.append(Row(name, f"fd {'out' if name == 'read' else 'in'} size", bind))
+
+
+_transfer("read")
+_transfer("write")
+calls.direct("pread64", "fd out size long")
+calls.direct("pwrite64", "fd in size long")
+
+
+def _vectored(name: str, rest: str) -> None:
+    number = NUMBERS[name]
+
+    @calls.row(name, f"fd ptr int {rest}")
+    def vectored(task: Task, descriptor: int, vectors: int, count: int, *rest: int) -> int:
+        memory = task.memory
+        buffer = host_vectors(memory, vectors, count)
+        return host.call(number, descriptor, ctypes.addressof(buffer), count, *rest)
+
+
+_vectored("readv", "")
+_vectored("writev", "")
+_vectored("preadv", "long long")
+_vectored("pwritev", "long long")
+_vectored("preadv2", "long long hex")
+_vectored("pwritev2", "long long hex")
+
+
+@calls.row("vmsplice", "fd ptr size hex")
+def _vmsplice(task: Task, descriptor: int, vectors: int, count: int, flags: int) -> int:
+    buffer = host_vectors(task.memory, vectors, count)
+    return host.call(NUMBERS["vmsplice"], descriptor, ctypes.addressof(buffer), count, flags & ~8)
+
+
+for _name, _arguments in (
+    ("lseek", "fd long int"),
+    ("ftruncate", "fd long"),
+    ("fsync", "fd"),
+    ("fdatasync", "fd"),
+    ("sync", ""),
+    ("syncfs", "fd"),
+    ("sync_file_range", "fd long long hex"),
+    ("fallocate", "fd hex long long"),
+    ("fadvise64", "fd long long int"),
+    ("readahead", "fd long size"),
+    ("flock", "fd int"),
+    ("fchmod", "fd mode"),
+    ("fchown", "fd int int"),
+    ("fchdir", "fd"),
+    ("umask", "mode"),
+    ("memfd_create", "str hex"),
+    ("getcwd", "out size"),
+    ("getdents64", "fd out size"),
+    ("sendfile", "fd fd ptr size"),
+    ("splice", "fd ptr fd ptr size hex"),
+    ("tee", "fd fd size hex"),
+    ("copy_file_range", "fd ptr fd ptr size hex"),
+    ("fstatfs", "fd ptr"),
+    ("pipe2", "ptr hex"),
+    ("fgetxattr", "fd str out size"),
+    ("fsetxattr", "fd str in size hex"),
+    ("flistxattr", "fd out size"),
+    ("fremovexattr", "fd str"),
+    ("name_to_handle_at", "dirfd path ptr ptr hex"),
+):
+    calls.direct(_name, _arguments)
+
+for _name, _arguments, _flags in (
+    ("mkdirat", "dirfd path mode", -1),
+    ("mknodat", "dirfd path mode hex", -1),
+    ("unlinkat", "dirfd path hex", -1),
+    ("symlinkat", "str dirfd path", -1),
+    ("linkat", "dirfd path dirfd path hex", -1),
+    ("renameat", "dirfd path dirfd path", -1),
+    ("renameat2", "dirfd path dirfd path hex", -1),
+    ("faccessat", "dirfd path mode", -1),
+    ("faccessat2", "dirfd path mode hex", 3),
+    ("fchmodat", "dirfd path mode", -1),
+    ("fchmodat2", "dirfd path mode hex", 3),
+    ("fchownat", "dirfd path int int hex", 4),
+    ("utimensat", "dirfd path ptr hex", 3),
+    ("truncate", "path long", -1),
+    ("chdir", "path", -1),
+    ("statfs", "path ptr", -1),
+    ("statx", "dirfd path hex hex ptr", 2),
+    ("inotify_add_watch", "fd path hex", -1),
+    ("getxattr", "path str out size", -1),
+    ("setxattr", "path str in size hex", -1),
+    ("listxattr", "path out size", -1),
+    ("removexattr", "path str", -1),
+):
+    on_path(calls, _name, _arguments, flags=_flags)
+for _name, _arguments in (
+    ("lgetxattr", "path str out size"),
+    ("lsetxattr", "path str in size hex"),
+    ("llistxattr", "path out size"),
+    ("lremovexattr", "path str"),
+):
+    on_path(calls, _name, _arguments, nofollow=True)
+
+
+# Opening and closing --------------------------------------------------------------------
+
+
+def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
+    kernel = task.kernel
+    memory = kernel.memory
+    text = memory.read_string(path)
+    if text[:6] == b"/proc/":
+        own = kernel.files.own_file(text)
+        if own:
+            return kernel.files.open_own_file(own, signed(flags))
+    if text[:1] == b"/" and kernel.files.sysroot:
+        follow = not flags & os.O_NOFOLLOW
+        found = os.fsencode(kernel.files.resolve(os.fsdecode(text), follow))
+        buffer = ctypes.create_string_buffer(found)
+        return host.call(NUMBERS["openat"], directory, ctypes.addressof(buffer), flags, mode)
+    return host.call(NUMBERS["openat"], directory, memory.base + path, flags, mode)
+
+
+@calls.row("openat", "dirfd path hex mode")
+def _openat(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
+    return _open(task, directory, path, flags, mode)
+
+
+@calls.row("openat2", "dirfd path ptr size", missing="paths are not looked up in the sysroot")
+def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
+    memory = task.memory
+    return host.call(
+        NUMBERS["openat2"], directory, memory.host_address(path), memory.host_address(how, size),
+        size,
+    )  # fmt: skip
+
+
+@calls.row("close", "fd")
+def _close(task: Task, descriptor: int) -> int:
+    descriptor = signed(descriptor)
+    if descriptor in task.kernel.private:
+        return -errno.EBADF
+    return host.call(3, descriptor)
+
+
+@calls.row("close_range", "int int hex")
+def _close_range(task: Task, first: int, last: int, flags: int) -> int:
+    first, last = first & 0xFFFFFFFF, last & 0xFFFFFFFF
+    if first > last:
+        return -errno.EINVAL
+    result = 0
+    for ours in [*sorted(task.kernel.private), last + 1]:
+        if first < ours and first <= min(ours - 1, last):
+            result = host.call(NUMBERS["close_range"], first, min(ours - 1, last), flags)
+            if result < 0:
+                return result
+        first = max(first, ours + 1)
+    return result
+
+
+@calls.row("dup", "fd")
+def _dup(task: Task, descriptor: int) -> int:
+    return host.call(NUMBERS["dup"], descriptor)
+
+
+@calls.row("dup3", "fd fd hex")
+def _dup3(task: Task, old: int, new: int, flags: int) -> int:
+    if signed(new) in task.kernel.private:
+        return -errno.EBUSY
+    return host.call(NUMBERS["dup3"], old, new, flags)
+
+
+_LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 1040))
+"""F_GETLK … F_OFD_SETLKW, F_SETOWN_EX, F_GETOWN_EX, the write life hints: pointers."""
+
+
+@calls.row("fcntl", "fd int hex")
+def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
+    if signed(descriptor) in task.kernel.private:
+        return -errno.EBADF
+    if signed(command) in _LOCKS:
+        argument = task.memory.host_address(argument, 32)
+    return host.call(NUMBERS["fcntl"], descriptor, command, argument)
+
+
+# Looking --------------------------------------------------------------------------------
+
+
+@calls.row("newfstatat", "dirfd path ptr hex")
+def _newfstatat(task: Task, directory: int, path: int, result: int, flags: int) -> int:
+    memory = task.memory
+    buffer = ctypes.create_string_buffer(_HOST_STAT_SIZE)
+    changed = None
+    if not (flags & AT_EMPTY_PATH and signed(directory) != AT_FDCWD):
+        changed = host_path(task, path, not flags & AT_SYMLINK_NOFOLLOW)
+    name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
+    done = host.call(NUMBERS["newfstatat"], directory, name, ctypes.addressof(buffer), flags)
+    if done == 0:
+        memory.write(result, task.kernel.architecture.stat(buffer.raw))
+    return done
+
+
+@calls.row("fstat", "fd ptr")
+def _fstat(task: Task, descriptor: int, result: int) -> int:
+    buffer = ctypes.create_string_buffer(_HOST_STAT_SIZE)
+    done = host.quick(NUMBERS["fstat"], descriptor, ctypes.addressof(buffer))
+    if done == 0:
+        task.memory.write(result, task.kernel.architecture.stat(buffer.raw))
+    return done
+
+
+@calls.row("readlinkat", "dirfd path out size")
+def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -> int:
+    memory = task.memory
+    files = task.kernel.files
+    text = memory.read_string(path)
+    if text[:6] == b"/proc/" and files.own_file(text) == "exe":
+        target = os.fsencode(os.path.realpath(task.kernel.image.path))[: signed(size)]
+        memory.write(result, target)
+        return len(target)
+    place = memory.host_address(result, size)
+    changed = host_path(task, path, False)
+    name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
+    return host.call(NUMBERS["readlinkat"], directory, name, place, size)
+
+
+# Terminals and other devices ------------------------------------------------------------
+
+_WITH_POINTER = frozenset((
+    # Terminals: TCGETS … TCSETAF, TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, windows, modems, pairs.
+    0x5401, 0x5402, 0x5403, 0x5404, 0x5405, 0x5406, 0x5407, 0x5408, 0x540F, 0x5410, 0x5411,
+    0x5412, 0x5413, 0x5414, 0x5415, 0x5416, 0x5417, 0x5418, 0x5419, 0x541A, 0x541B, 0x5421,
+    0x5423, 0x5424, 0x5429, 0x802C542A, 0x402C542B, 0x402C542C, 0x402C542D, 0x80045430,
+    0x40045431, 0x80045432, 0x80045438, 0x80045439, 0x80045440, 0x5452, 0x5460,
+    # Sockets: owner, at-mark, time stamp; names, flags, addresses of interfaces.
+    0x8901, 0x8902, 0x8903, 0x8904, 0x8905, 0x8906, 0x8907,
+    0x8910, 0x8913, 0x8914, 0x8915, 0x8916, 0x8917, 0x8918, 0x8919, 0x891A, 0x891B, 0x891C,
+    0x891D, 0x891E, 0x8921, 0x8922, 0x8927, 0x8933, 0x8942, 0x8943, 0x8970,
+    # File attributes, FS_IOC_FIEMAP is not here; block devices: size, read-only.
+    0x80086601, 0x40086602, 0x80087601, 0x801C581F, 0x401C5820, 0x80041272, 0x80081272,
+    0x125E, 0x1260, 0x1268, 0x127B, 0x80081270, 0x80045201, 0x80085202,
+))  # fmt: skip
+_WITH_NUMBER = frozenset((
+    # TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL, TIOCSCTTY, TIOCNOTTY, TCSBRKP, TIOCGPTPEER,
+    # TIOCVHANGUP, FIOCLEX, FIONCLEX; FICLONE takes a descriptor.
+    0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E, 0x5422, 0x5425, 0x5441, 0x5437, 0x5450,
+    0x5451, 0x40049409,
+))  # fmt: skip
+
+
+@calls.row(
+    "ioctl", "fd hex hex",
+    missing="terminals, sockets, file attributes and block device sizes; others fail with ENOTTY",
+)  # fmt: skip
+def _ioctl(task: Task, descriptor: int, command: int, argument: int) -> int:
+    command &= 0xFFFFFFFF
+    if command in _WITH_POINTER:
+        argument = pointer(task.memory, argument, 256)
+    elif command not in _WITH_NUMBER:
+        return -errno.ENOTTY
+    return host.call(NUMBERS["ioctl"], descriptor, command, argument)
+
+
+calls.refuse(
+    "mount umount2 pivot_root chroot swapon swapoff move_mount open_tree fsopen fsconfig fsmount "
+    "fspick mount_setattr open_tree_attr statmount listmount quotactl quotactl_fd nfsservctl "
+    "open_by_handle_at acct vhangup",
+    "changes the host for everybody; a program run like this has no need of it",
+    errno.EPERM,
+)
+calls.refuse(
+    "io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents io_uring_setup "
+    "io_uring_enter io_uring_register",
+    "programs fall back to read and write",
+)
+calls.refuse(
+    "fanotify_init fanotify_mark lookup_dcookie setxattrat getxattrat listxattrat "
+    "removexattrat file_getattr file_setattr cachestat",
+    "as by a kernel that was built without it",
+)

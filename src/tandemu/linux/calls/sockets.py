@@ -1,0 +1,174 @@
+"""System calls on sockets. Option numbers and address layouts are the host's own."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import struct
+from typing import TYPE_CHECKING
+
+from tandemu.linux import host
+from tandemu.linux.calls.helpers import MOST_VECTORS, Buffer, host_vectors, pointer
+from tandemu.linux.host import NUMBERS
+from tandemu.linux.table import Calls
+
+if TYPE_CHECKING:
+    from tandemu.linux.memory import Memory
+    from tandemu.linux.task import Task
+
+calls = Calls()
+
+_MESSAGE = struct.Struct("<QIIQQQQiI")  # name size pad vectors count control size flags pad
+_SO_ATTACH_FILTER, _SO_ATTACH_BPF, _SO_ATTACH_REUSEPORT = 26, 50, 51
+_SOL_SOCKET = 1
+
+for _name, _arguments in (
+    ("socket", "int hex int"),
+    ("socketpair", "int hex int ptr"),
+    ("bind", "fd in size"),
+    ("listen", "fd int"),
+    ("connect", "fd in size"),
+    ("shutdown", "fd int"),
+):
+    calls.direct(_name, _arguments)
+
+
+def _check_size(memory: Memory, address: int, size_at: int) -> None:
+    """The kernel writes as much as the word at *size_at* says: it must end in the window."""
+    if address and size_at:
+        size = memory.read_word(size_at, 4)
+        memory.host_address(address, size)
+
+
+@calls.row("sendto", "fd in size hex ptr int")
+def _sendto(
+    task: Task, descriptor: int, data: int, size: int, flags: int, name: int, length: int
+) -> int:
+    memory = task.memory
+    return host.call(
+        NUMBERS["sendto"], descriptor, memory.host_address(data, size), size, flags,
+        pointer(memory, name, length & 0xFFFFFFFF), length,
+    )  # fmt: skip
+
+
+@calls.row("recvfrom", "fd out size hex ptr ptr")
+def _recvfrom(
+    task: Task, descriptor: int, data: int, size: int, flags: int, name: int, length: int
+) -> int:
+    memory = task.memory
+    _check_size(memory, name, length)
+    return host.call(
+        NUMBERS["recvfrom"], descriptor, memory.host_address(data, size), size, flags,
+        pointer(memory, name), pointer(memory, length, 4),
+    )  # fmt: skip
+
+
+@calls.row("setsockopt", "fd int int in size", missing="socket filters")
+def _setsockopt(task: Task, descriptor: int, level: int, option: int, value: int, size: int) -> int:
+    if level == _SOL_SOCKET and option in (_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT):
+        return -errno.EPERM
+    place = pointer(task.memory, value, size & 0xFFFFFFFF)
+    return host.call(NUMBERS["setsockopt"], descriptor, level, option, place, size)
+
+
+@calls.row("getsockopt", "fd int int ptr ptr")
+def _getsockopt(task: Task, descriptor: int, level: int, option: int, value: int, size: int) -> int:
+    memory = task.memory
+    _check_size(memory, value, size)
+    return host.call(
+        NUMBERS["getsockopt"], descriptor, level, option, pointer(memory, value),
+        pointer(memory, size, 4),
+    )  # fmt: skip
+
+
+class _Message:
+    """A struct msghdr with host addresses, and what it stands on."""
+
+    def __init__(self, memory: Memory, address: int) -> None:
+        self.address = address
+        fields = _MESSAGE.unpack(memory.read(address, _MESSAGE.size))
+        name, name_size, _, vectors, count, control, control_size, flags, _ = fields
+        if count > MOST_VECTORS:
+            raise OSError(errno.EMSGSIZE, "too many vectors")
+        self.vectors: Buffer = host_vectors(memory, vectors, count)
+        # Descriptors in control messages are the host's own: nothing to translate.
+        packed = _MESSAGE.pack(
+            pointer(memory, name, name_size), name_size, 0, ctypes.addressof(self.vectors), count,
+            pointer(memory, control, control_size), control_size, flags, 0,
+        )  # fmt: skip
+        self.buffer = ctypes.create_string_buffer(packed, _MESSAGE.size)
+        self.packed = packed
+
+    def write_back(self, memory: Memory) -> None:
+        """What recvmsg changes: the sizes of name and control data, the flags."""
+        fields = _MESSAGE.unpack(self.buffer.raw)
+        memory.write_word(self.address + 8, fields[1], 4)
+        memory.write_word(self.address + 40, fields[6])
+        memory.write_word(self.address + 48, fields[7], 4)
+
+
+@calls.row("sendmsg", "fd ptr hex")
+def _sendmsg(task: Task, descriptor: int, message: int, flags: int) -> int:
+    header = _Message(task.memory, message)
+    return host.call(NUMBERS["sendmsg"], descriptor, ctypes.addressof(header.buffer), flags)
+
+
+@calls.row("recvmsg", "fd ptr hex")
+def _recvmsg(task: Task, descriptor: int, message: int, flags: int) -> int:
+    header = _Message(task.memory, message)
+    result = host.call(NUMBERS["recvmsg"], descriptor, ctypes.addressof(header.buffer), flags)
+    if result >= 0:
+        header.write_back(task.memory)
+    return result
+
+
+_MULTIPLE = 64  # sizeof(struct mmsghdr)
+
+
+def _several(task: Task, name: str, messages: int, count: int, rest: list[int]) -> int:
+    memory = task.memory
+    count = min(count & 0xFFFFFFFF, MOST_VECTORS)
+    headers = [_Message(memory, messages + _MULTIPLE * index) for index in range(count)]
+    table = b"".join(header.packed + bytes(8) for header in headers)
+    buffer = ctypes.create_string_buffer(table, len(table) or 1)
+    result = host.call(NUMBERS[name], rest[0], ctypes.addressof(buffer), count, *rest[1:])
+    for index in range(max(result, 0)):
+        start = index * _MULTIPLE
+        memory.write_word(
+            messages + start + 56, int.from_bytes(buffer.raw[start + 56 : start + 60], "little"), 4
+        )
+        if name == "recvmmsg":
+            headers[index].buffer.raw = buffer.raw[start : start + 56]
+            headers[index].write_back(memory)
+    return result
+
+
+@calls.row("sendmmsg", "fd ptr int hex")
+def _sendmmsg(task: Task, descriptor: int, messages: int, count: int, flags: int) -> int:
+    return _several(task, "sendmmsg", messages, count, [descriptor, flags])
+
+
+@calls.row("recvmmsg", "fd ptr int hex ptr")
+def _recvmmsg(
+    task: Task, descriptor: int, messages: int, count: int, flags: int, timeout: int
+) -> int:
+    limit = pointer(task.memory, timeout, 16)
+    return _several(task, "recvmmsg", messages, count, [descriptor, flags, limit])
+
+
+def _checked_name(name: str, rest: str) -> None:
+    number = NUMBERS[name]
+
+    @calls.row(name, f"fd ptr ptr {rest}")
+    def checked(task: Task, descriptor: int, address: int, size: int, *rest: int) -> int:
+        memory = task.memory
+        _check_size(memory, address, size)
+        return host.call(
+            number, descriptor, pointer(memory, address), pointer(memory, size, 4), *rest
+        )
+
+
+_checked_name("accept", "")
+_checked_name("accept4", "hex")
+_checked_name("getsockname", "")
+_checked_name("getpeername", "")

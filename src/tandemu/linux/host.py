@@ -1,0 +1,186 @@
+"""The host's kernel, called by number: Linux on x86-64.
+
+Everything goes through `call`, which takes plain integers (addresses included) and
+returns what the kernel returned: a result, or a negative error number. `quick` is the
+same for calls that never wait: it keeps Python's lock, which is cheaper.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+from collections.abc import Callable
+
+from tandemu.linux.errors import LinuxError
+from tandemu.linux.numbers_x86_64 import X86_64
+
+NUMBERS = X86_64
+
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+_QUICK_LIBRARY = ctypes.PyDLL(None, use_errno=True)
+_ARGUMENTS = [ctypes.c_long] * 7
+_syscall = _LIBRARY.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = _ARGUMENTS
+_quick_syscall = _QUICK_LIBRARY.syscall
+_quick_syscall.restype = ctypes.c_long
+_quick_syscall.argtypes = _ARGUMENTS
+_errno = ctypes.get_errno
+
+PAGE = 4096
+SIGNAL_KICK = 64
+"""The host signal that gets a thread out of a waiting call; the guest's own never reaches it."""
+
+_RT_SIGACTION = NUMBERS["rt_sigaction"]
+_RT_SIGPROCMASK = NUMBERS["rt_sigprocmask"]
+_PROCESS_VM_READV = NUMBERS["process_vm_readv"]
+_SA_RESTORER = 0x04000000
+_SA_ONSTACK = 0x08000000
+SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
+
+_Words4 = ctypes.c_uint64 * 4
+_Word = ctypes.c_uint64
+
+
+def call(
+    number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0
+) -> int:
+    """System call *number* of the host; -errno if it failed."""
+    result: int = _syscall(number, a, b, c, d, e, f)
+    return result if result != -1 else -(_errno() or 1)
+
+
+def quick(
+    number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0
+) -> int:
+    """System call *number* that never waits; -errno if it failed."""
+    result: int = _quick_syscall(number, a, b, c, d, e, f)
+    return result if result != -1 else -(_errno() or 1)
+
+
+def bound(count: int, *, without_waiting: bool = False) -> Callable[..., int]:
+    """syscall(2) itself for *count* arguments behind the number: -1 and `failure` if it fails.
+
+    Each further argument costs 60 ns in ctypes, and a Python function around it 100.
+    """
+    function = (_QUICK_LIBRARY if without_waiting else _LIBRARY)["syscall"]
+    function.restype = ctypes.c_long
+    function.argtypes = [ctypes.c_long] * (count + 1)
+    return function
+
+
+def failure() -> int:
+    """The negative error number of the call that just returned -1."""
+    return -(_errno() or 1)
+
+
+def check_host() -> None:
+    """LinuxError if this host is none that programs can be run on."""
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise LinuxError(
+            f"programs can be run on x86-64 Linux only as yet, and this host is {machine};"
+            " 'tandemu run' boots a whole machine instead"
+        )
+
+
+# Signals --------------------------------------------------------------------------------
+
+
+def bit(signal: int) -> int:
+    """The bit of *signal* in a mask."""
+    return 1 << (signal - 1)
+
+
+def set_mask(mask: int) -> None:
+    """Set the calling thread's signal mask."""
+    word = _Word(mask)
+    quick(_RT_SIGPROCMASK, SIG_SETMASK, ctypes.addressof(word), 0, 8)
+
+
+def get_mask() -> int:
+    """The calling thread's signal mask."""
+    word = _Word()
+    quick(_RT_SIGPROCMASK, SIG_SETMASK, 0, ctypes.addressof(word), 8)
+    return word.value
+
+
+def set_disposition(signal: int, handler: int) -> None:
+    """Give *signal* the default action (0) or ignore it (1)."""
+    words = _Words4(handler, 0, 0, 0)
+    quick(_RT_SIGACTION, signal, ctypes.addressof(words), 0, 8)
+
+
+def get_disposition(signal: int) -> int:
+    """0 default, 1 ignored, otherwise an address."""
+    words = _Words4()
+    quick(_RT_SIGACTION, signal, 0, ctypes.addressof(words), 8)
+    return words[0]
+
+
+def prepare_kick() -> None:
+    """Have `SIGNAL_KICK` do nothing but interrupt a system call.
+
+    The handler is libc's abs(): it takes an int, touches nothing and returns.
+    """
+    _LIBRARY.signal.restype = ctypes.c_void_p
+    _LIBRARY.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    handler = ctypes.cast(_LIBRARY.abs, ctypes.c_void_p).value or 0
+    _LIBRARY.signal(SIGNAL_KICK, handler)
+    words = _Words4()
+    quick(_RT_SIGACTION, SIGNAL_KICK, 0, ctypes.addressof(words), 8)
+    # signal() asks for restarted calls, which is what must not be.
+    words[1] = (words[1] & _SA_RESTORER) | _SA_ONSTACK
+    quick(_RT_SIGACTION, SIGNAL_KICK, ctypes.addressof(words), 0, 8)
+
+
+# Memory ---------------------------------------------------------------------------------
+
+
+class HostFault(OSError):
+    """Memory that is not there, or not to be used so: EFAULT."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EFAULT, "bad address")
+
+
+def copy(target: int, source: int, size: int, *, write: bool) -> None:
+    """Copy between host addresses such that a bad one is `HostFault`, never a crash.
+
+    The kernel does it for us, on ourselves: *write* says which side is in doubt.
+    """
+    if write:
+        vectors = _Words4(source, size, target, size)
+        number = _PROCESS_VM_READV + 1
+    else:
+        vectors = _Words4(target, size, source, size)
+        number = _PROCESS_VM_READV
+    place = ctypes.addressof(vectors)
+    done = quick(number, os.getpid(), place, 1, place + 16, 1)
+    if done != size:
+        if done in (-errno.EPERM, -errno.ENOSYS):
+            raise LinuxError(
+                "the host forbids process_vm_readv on the process itself, which running a"
+                " program needs; allow it in the container's seccomp profile"
+            )
+        raise HostFault
+
+
+def copied_prefix(target: int, source: int, size: int) -> int:
+    """Copy as much as is there, at most *size* bytes; return how much."""
+    vectors = _Words4(target, size, source, size)
+    place = ctypes.addressof(vectors)
+    return max(0, quick(_PROCESS_VM_READV, os.getpid(), place, 1, place + 16, 1))
+
+
+def high_descriptor(descriptor: int) -> int:
+    """Move *descriptor* out of the way of the guest's numbers; closed on exec."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least = min(soft, 1 << 16) - 16 if soft != resource.RLIM_INFINITY else 1 << 16
+    moved = call(NUMBERS["fcntl"], descriptor, 1030, max(least, 3))
+    if moved < 0:
+        return descriptor
+    os.close(descriptor)
+    return moved

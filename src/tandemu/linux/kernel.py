@@ -1,0 +1,367 @@
+"""The kernel's part for one process: its memory, threads, table of calls, program.
+
+A `Kernel` lives as long as the host process: execve gives it another program, fork
+copies it with everything else.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import errno
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from tandemu.accel.user import UserEngine
+from tandemu.linux import host, loader, paths, signals
+from tandemu.linux.architecture import Architecture
+from tandemu.linux.elf import ElfFile
+from tandemu.linux.errors import LinuxError, ProgramEnded
+from tandemu.linux.host import NUMBERS, bit
+from tandemu.linux.loader import Image
+from tandemu.linux.memory import Memory
+from tandemu.linux.signals import Signals
+from tandemu.linux.table import Handler, Row
+from tandemu.linux.task import Task
+from tandemu.linux.trace import Call, describe_call, describe_result
+
+_ENOSYS = -errno.ENOSYS
+_DEFAULT_STACK = 8 << 20
+_FUTEX, _FUTEX_WAKE = NUMBERS["futex"], 1
+_NUMBER_LIMIT = 512
+_NO_RETURN = frozenset(("exit", "exit_group", "execve", "execveat"))
+_MOST_ROBUST = 2048
+_FUTEX_TID_MASK, _FUTEX_OWNER_DIED, _FUTEX_WAITERS = 0x3FFFFFFF, 0x40000000, 0x80000000
+
+Hook = Callable[[Call], int | None]
+"""Sees every system call before it is made; what it returns, if not None, is the answer."""
+
+
+class Kernel:
+    """One guest process."""
+
+    def __init__(
+        self,
+        engine: UserEngine,
+        architecture: Architecture,
+        rows: Sequence[Row],
+        *,
+        sysroot: str = "",
+        strace: bool = False,
+        count: bool = False,
+        hook: Hook | None = None,
+    ) -> None:
+        self.engine = engine
+        self.architecture = architecture
+        self.memory = Memory(engine)
+        self.memory_lock = _thread.allocate_lock()
+        self.files = paths.Files(self, sysroot)
+        self.private: set[int] = set()
+        """Host descriptors that are ours: the guest cannot touch them."""
+        self.signals = Signals(self)
+        self.tasks: list[Task] = []
+        self.image = Image("")
+        self.arguments: list[bytes] = []
+        self.environment: list[bytes] = []
+        self.strace = strace
+        self.count = count
+        self.hook = hook
+        self.statistics: dict[str, int] = {}
+        self.unknown: dict[int, int] = {}
+        self.is_forked = False
+        self.spawn: paths.Spawn | None = None
+        """Set between vfork and what ends it."""
+        self.threads_changed = _thread.allocate_lock()
+        self._build_table(rows)
+
+    # The table --------------------------------------------------------------------------
+
+    def _build_table(self, rows: Sequence[Row]) -> None:
+        numbers = self.architecture.numbers
+        self._rows: list[Row | None] = [None] * _NUMBER_LIMIT
+        self.functions: list[Handler] = [_unknown] * _NUMBER_LIMIT
+        self.counts = [0] * _NUMBER_LIMIT
+        for row in rows:
+            number = numbers.get(row.name)
+            if number is not None:
+                self._rows[number] = row
+                self.functions[number] = self._first_use(number, row)
+                self.counts[number] = row.count
+        observed = self.strace or self.count or self.hook is not None
+        for number, row_or_none in enumerate(self._rows):
+            if row_or_none is None:
+                self.functions[number] = self._no_such_call(number)
+            elif observed:
+                self.functions[number] = self._observed(number, row_or_none)
+
+    def _first_use(self, number: int, row: Row) -> Handler:
+        """What binds *row* when it is first called and takes itself out of the way."""
+
+        def first(task: Task, *arguments: int) -> object:
+            function = row.bind(self)
+            self.functions[number] = function
+            return function(task, *arguments)
+
+        return first
+
+    def _observed(self, number: int, row: Row) -> Handler:
+        function = row.bind(self)
+
+        def observed(task: Task, *arguments: int) -> object:
+            if self.count:
+                self.statistics[row.name] = self.statistics.get(row.name, 0) + 1
+            call = Call(self.memory, row.name, number, list(arguments), task.tid)
+            answer = self.hook(call) if self.hook is not None else None
+            text = describe_call(row, call.arguments, self.memory) if self.strace else ""
+            if self.strace and row.name in _NO_RETURN:
+                self._print(task, text)
+            if answer is not None:
+                result: int | None = answer
+            else:
+                try:
+                    result = function(task, *call.arguments)
+                except OSError as error:
+                    result = -(error.errno or errno.EIO)
+            if self.strace:
+                if row.name not in ("write", "writev"):
+                    # Now that results are in memory, they can be shown.
+                    text = describe_call(row, call.arguments, self.memory, result)
+                self._print(task, f"{text} = {describe_result(row, result)}")
+            return result
+
+        return observed
+
+    def _print(self, task: Task, text: str) -> None:
+        os.write(2, f"{task.tid} {text}\n".encode(errors="replace"))
+
+    def _no_such_call(self, number: int) -> Handler:
+        def unknown(task: Task) -> int:
+            return self.unknown_number(task, number)
+
+        return unknown
+
+    def unknown_number(self, task: Task, number: int) -> int:
+        """A call that is not in the table: ENOSYS, counted, named once with strace."""
+        if self.strace and number not in self.unknown:
+            self._print(task, f"system call {number} is unknown: ENOSYS, not shown again")
+        if len(self.unknown) < _NUMBER_LIMIT or number in self.unknown:
+            self.unknown[number] = self.unknown.get(number, 0) + 1
+        return _ENOSYS
+
+    def restarts(self, number: int) -> bool:
+        """Whether SA_RESTART repeats call *number*."""
+        row = self._rows[number] if number < _NUMBER_LIMIT else None
+        return row is not None and row.restarts
+
+    # Programs ---------------------------------------------------------------------------
+
+    def load(
+        self, path: str, arguments: Sequence[bytes], environment: Sequence[bytes], execfn: bytes
+    ) -> Image:
+        """Load the program at *path* into empty memory."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            elf = ElfFile(descriptor, path)
+            loader.check_machine(elf, self.architecture, path)
+            soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
+            size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
+            image = loader.load(
+                self.memory, self.architecture, descriptor, elf, path, arguments, environment,
+                size, self.files.resolve, execfn,
+            )  # fmt: skip
+        finally:
+            os.close(descriptor)
+        self.image = image
+        self.arguments, self.environment = list(arguments), list(environment)
+        return image
+
+    def start(self, task: Task) -> None:
+        """Set *task*'s registers to where the loaded program begins."""
+        self.architecture.start(task.state, self.image.entry, self.image.stack)
+
+    def first_task(self) -> Task:
+        """The main thread, on this host thread; it takes over what the parent left."""
+        mask = self.signals.adopt_host()
+        task = Task(self, self.engine.create_cpu(), mask)
+        self.tasks.append(task)
+        return task
+
+    # Ends -------------------------------------------------------------------------------
+
+    def exit_group(self, status: int) -> NoReturn:
+        """The whole process ends."""
+        self.report()
+        if self.spawn is not None:
+            self.spawn.give_back(self.memory)
+        os._exit(status & 0xFF)
+
+    def report(self) -> None:
+        """Say what was counted, if that was asked for."""
+        if self.count and not self.is_forked:
+            lines = [
+                f"{count:10} {name}"
+                for name, count in sorted(self.statistics.items(), key=lambda item: -item[1])
+            ]
+            os.write(2, ("system calls:\n" + "\n".join(lines) + "\n").encode())
+        if self.unknown and (self.strace or self.count):
+            listed = ", ".join(f"{number} ({n}x)" for number, n in sorted(self.unknown.items()))
+            os.write(2, f"unknown system calls answered with ENOSYS: {listed}\n".encode())
+
+    def die(self, task: Task, signal: int, address: int = 0) -> NoReturn:
+        """The process dies by *signal*, for its parent to see."""
+        if self.strace:
+            self._print(task, f"+++ killed by {signals.name_of(signal)} at {address:#x} +++")
+        self.report()
+        sys.stdout.flush()
+        signals.act_by_default(signal)
+        os._exit(128 + signal)
+
+    def act_by_default(self, task: Task, signal: int) -> None:
+        """Do what *signal* does by default: die, stop, go on, nothing."""
+        if signal not in signals.IGNORED_BY_DEFAULT and signal not in signals.STOPPING:
+            self.die(task, signal)
+        signals.act_by_default(signal)
+        task.refresh_host_mask()
+
+    # Threads ----------------------------------------------------------------------------
+
+    def start_thread(self, parent: Task, task_ready: Callable[[Task], None]) -> int:
+        """Start a guest thread with a copy of *parent*'s registers; its number."""
+        try:
+            cpu = self.engine.create_cpu()
+        except RuntimeError as error:
+            # As a kernel at its limit of threads.
+            if self.strace:
+                self._print(parent, f"no thread could be made: {error}")
+            return -errno.EAGAIN
+        self.architecture.copy_registers(parent.state, cpu.state)
+        started = _thread.allocate_lock()
+        started.acquire()
+        numbers: list[int] = []
+
+        def body() -> None:
+            task = Task(self, cpu, parent.mask)
+            task_ready(task)
+            self.tasks.append(task)
+            numbers.append(task.tid)
+            started.release()
+            self.run_thread(task)
+
+        before = host.get_mask()
+        # The child inherits the mask: nothing may be delivered before it is ready.
+        host.set_mask(self.signals.host_mask(parent.mask))
+        try:
+            _thread.start_new_thread(body, ())
+        except RuntimeError:
+            return -errno.EAGAIN
+        finally:
+            host.set_mask(before)
+        started.acquire()
+        return numbers[0]
+
+    def run_thread(self, task: Task) -> None:
+        """Body of a host thread: one guest thread until its end."""
+        try:
+            task.run()
+        except ProgramEnded:
+            pass
+        except BaseException as error:
+            self.fail(error)
+        self.end_task(task)
+
+    def fail(self, error: BaseException) -> NoReturn:
+        """An error of ours: the process ends, saying so."""
+        if os.environ.get("TANDEMU_DEBUG"):
+            sys.excepthook(type(error), error, error.__traceback__)
+        text = f"tandemu: an error in Tandemu itself: {type(error).__name__}: {error}\n"
+        os.write(2, text.encode(errors="replace"))
+        os._exit(1)
+
+    def end_task(self, task: Task) -> None:
+        """A thread is over: robust futexes, the word that joiners wait for."""
+        self._release_robust(task)
+        if task in self.tasks:
+            self.tasks.remove(task)
+        if task.clear_tid and self.tasks:
+            try:
+                self.memory.write_word(task.clear_tid, 0, 4)
+                place = self.memory.host_address(task.clear_tid, 4)
+                host.quick(_FUTEX, place, _FUTEX_WAKE, 1)
+            except OSError:
+                pass
+        task.cpu.close()
+        if self.signals.handled:
+            self.signals.watch()
+        if not self.tasks:
+            # The last thread: what exit(2) was called with is the process's status.
+            self.exit_group(task.exit_status)
+
+    def _release_robust(self, task: Task) -> None:
+        """Mark the locks that a thread dies with (futex(2), robust lists)."""
+        if not task.robust_list:
+            return
+        memory = self.memory
+        try:
+            head = task.robust_list
+            offset = int.from_bytes(memory.read(head + 8, 8), "little", signed=True)
+            last = memory.read_word(head + 16)
+            entry = memory.read_word(head)
+            for _ in range(_MOST_ROBUST):
+                if entry & ~1 == head:
+                    break
+                if entry != last:
+                    self._mark_dead((entry & ~1) + offset, task.tid)
+                entry = memory.read_word(entry & ~1)
+            if last:
+                self._mark_dead((last & ~1) + offset, task.tid)
+        except OSError:
+            return
+
+    def _mark_dead(self, address: int, tid: int) -> None:
+        word = self.memory.read_word(address, 4)
+        if word & _FUTEX_TID_MASK == tid:
+            value = (word & _FUTEX_WAITERS) | _FUTEX_OWNER_DIED
+            self.memory.write_word(address, value, 4)
+            if word & _FUTEX_WAITERS:
+                host.quick(_FUTEX, self.memory.host_address(address, 4), _FUTEX_WAKE, 1)
+
+    def host_string(self, text: bytes) -> ctypes.Array[ctypes.c_char]:
+        """A zero-terminated copy for the host's kernel."""
+        return ctypes.create_string_buffer(text)
+
+    def after_fork(self, task: Task) -> None:
+        """In the child of fork: only this thread is left."""
+        self.is_forked = True
+        self.memory_lock = _thread.allocate_lock()
+        for other in self.tasks:
+            if other is not task:
+                other.pending.clear()
+        self.tasks[:] = [task]
+        task.tid = os.getpid()
+        task.pending.clear()
+        task.attention = False
+        task.robust_list = 0
+        self.signals.after_fork()
+        task.refresh_host_mask()
+
+    def can_replace(self, task: Task) -> bool:
+        """Whether execve can be done inside this process."""
+        return len(self.tasks) == 1 and task.tid == os.getpid() and self.hook is None
+
+    def unblocked(self, task: Task, signal: int) -> bool:
+        """Whether *task* would take *signal* now."""
+        return not task.mask & bit(signal)
+
+
+def _unknown(task: Task) -> int:
+    return _ENOSYS
+
+
+def program_missing(path: str, error: OSError) -> LinuxError:
+    """The error for a program that cannot be opened."""
+    return LinuxError(
+        f"{path} cannot be run: {os.strerror(error.errno or 0)}", error.errno or errno.ENOENT
+    )

@@ -1,0 +1,199 @@
+"""Paths of the guest: the sysroot, the files of /proc that tell of the program itself.
+
+With a sysroot, an absolute path is looked up there first and then on the host, as a
+chroot's inside would see it (symbolic links included); /proc, /dev, /sys, /run and /tmp
+are always the host's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from tandemu.linux import host
+from tandemu.linux.errors import LinuxError
+from tandemu.linux.host import NUMBERS
+
+if TYPE_CHECKING:
+    from tandemu.linux.kernel import Kernel
+    from tandemu.linux.memory import Memory
+
+_OPENAT2 = NUMBERS["openat2"]
+_O_PATH = 0o10000000
+_RESOLVE_IN_ROOT = 0x10
+_HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
+_MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
+_SPAWN_BYTES = 1 << 16
+
+
+class Files:
+    """Finds the host's name of the guest's paths."""
+
+    def __init__(self, kernel: Kernel, sysroot: str) -> None:
+        self._kernel = kernel
+        self.sysroot = os.path.realpath(sysroot) if sysroot else ""
+        self._root = -1
+        if self.sysroot:
+            try:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                self._root = host.high_descriptor(os.open(self.sysroot, flags))
+            except OSError as error:
+                raise LinuxError(
+                    f"the sysroot {sysroot} cannot be used: {error.strerror}; give the folder"
+                    " that holds the foreign system's lib, usr and so on",
+                    error.errno or errno.ENOENT,
+                ) from None
+
+    def claim(self) -> None:
+        """Keep the guest from our descriptor."""
+        if self._root >= 0:
+            self._kernel.private.add(self._root)
+
+    def resolve(self, path: str, follow: bool = True) -> str:
+        """The host's name of *path*."""
+        if self._root < 0 or path[:1] != "/":
+            return path
+        if path.startswith(_HOSTS_OWN) and (path.split("/", 2)[1]) in _OWN_NAMES:
+            return path
+        found = self._look_up(path, follow)
+        if not found and path.split("/", 2)[1] in _MERGED:
+            # Unpacked packages lack the links /lib -> usr/lib and so on.
+            found = self._look_up("/usr" + path, follow)
+        return found or path
+
+    def _look_up(self, path: str, follow: bool) -> str:
+        """The host's name of *path* inside of the sysroot; empty if it is not there."""
+        flags = _O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        how = struct.pack("<QQQ", flags, 0, _RESOLVE_IN_ROOT)
+        how_buffer = ctypes.create_string_buffer(how, 24)
+        name = ctypes.create_string_buffer(os.fsencode(path))
+        found = host.quick(
+            _OPENAT2, self._root, ctypes.addressof(name), ctypes.addressof(how_buffer), 24
+        )
+        if found < 0:
+            return ""
+        try:
+            return os.readlink(f"/proc/self/fd/{found}")
+        finally:
+            os.close(found)
+
+    def own_file(self, path: bytes) -> str:
+        """Which file of /proc about the program itself *path* is; empty if none."""
+        if not path.startswith(b"/proc/"):
+            return ""
+        if path == b"/proc/cpuinfo":
+            return "cpuinfo"
+        parts = path.split(b"/")
+        if len(parts) != 4 or parts[2] not in (b"self", b"thread-self", b"%d" % os.getpid()):
+            return ""
+        name = parts[3].decode(errors="replace")
+        return name if name in ("exe", "maps", "cmdline", "environ", "auxv", "stat") else ""
+
+    def open_own_file(self, name: str, flags: int) -> int:
+        """A descriptor of what `own_file` named."""
+        kernel = self._kernel
+        if name == "exe":
+            return os.open(kernel.image.path, flags & ~os.O_CREAT)
+        if name == "maps":
+            content = self._maps()
+        elif name == "cmdline":
+            content = b"".join(text + b"\0" for text in kernel.arguments)
+        elif name == "environ":
+            content = b"".join(text + b"\0" for text in kernel.environment)
+        elif name == "auxv":
+            content = kernel.image.auxiliary
+        elif name == "stat":
+            content = self._stat()
+        else:
+            text = kernel.architecture.cpuinfo
+            count = len(os.sched_getaffinity(0))
+            content = "".join(text.format(number=number) for number in range(count)).encode()
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            return -errno.EACCES
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def _maps(self) -> bytes:
+        lines = []
+        for mapping in self._kernel.memory.mappings:
+            letters = "".join(
+                letter if mapping.protection & mask else "-"
+                for letter, mask in (("r", 1), ("w", 2), ("x", 4))
+            )
+            kind = "p" if mapping.flags == 2 else "s"
+            inode = 0
+            if mapping.name[:1] == "/":
+                try:
+                    inode = os.stat(mapping.name).st_ino
+                except OSError:
+                    inode = 0
+            place = f"{mapping.start:08x}-{mapping.end:08x} {letters}{kind}"
+            line = f"{place} {mapping.offset:08x} 00:00 {inode}"
+            lines.append(f"{line:<72} {mapping.name}".rstrip() + "\n")
+        return os.fsencode("".join(lines))
+
+    def _stat(self) -> bytes:
+        with open("/proc/self/stat", "rb") as file:
+            text = file.read()
+        head, _, tail = text.rpartition(b")")
+        fields = tail.split()
+        name = os.path.basename(os.fsencode(self._kernel.image.path))[:15]
+        # Field 28 of proc(5) is the start of the stack; *tail* begins with field 3.
+        # Field 20: threads, without ours.
+        fields[20 - 3] = b"%d" % len(self._kernel.tasks)
+        fields[28 - 3] = b"%d" % self._kernel.image.stack
+        return head.split(b"(", 1)[0] + b"(" + name + b") " + b" ".join(fields) + b"\n"
+
+
+_OWN_NAMES = frozenset(name[1:] for name in _HOSTS_OWN)
+
+
+class Spawn:
+    """A child of vfork before exec or exit: it has memory of its own, and gives back
+    what it changed of its parent's stack, where posix_spawn leaves its error."""
+
+    def __init__(self, descriptor: int, memory: Memory, stack: int) -> None:
+        self.descriptor = descriptor
+        self.stack = stack
+        self._before = self._read(memory)
+
+    def _read(self, memory: Memory) -> bytes:
+        mapping = memory.find(self.stack)
+        if mapping is None:
+            return b""
+        try:
+            return memory.read(self.stack, min(_SPAWN_BYTES, mapping.end - self.stack))
+        except OSError:
+            return b""
+
+    def give_back(self, memory: Memory) -> None:
+        """Write the changed words into the pipe to the parent."""
+        after = self._read(memory)
+        if len(after) == len(self._before) and after != self._before:
+            changes = [
+                struct.pack("<Q8s", self.stack + offset, after[offset : offset + 8])
+                for offset in range(0, len(after) - 7, 8)
+                if after[offset : offset + 8] != self._before[offset : offset + 8]
+            ]
+            os.write(self.descriptor, b"".join(changes[: 4096 // 16]))
+        self.close()
+
+    def close(self) -> None:
+        """The parent may go on."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def take_back(memory: Memory, data: bytes) -> None:
+    """In the parent: apply what a `Spawn` gave back."""
+    for address, word in struct.iter_unpack("<Q8s", data[: len(data) // 16 * 16]):
+        try:
+            memory.write(address, word)
+        except OSError:
+            return

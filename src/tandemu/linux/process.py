@@ -1,0 +1,188 @@
+"""A foreign program as a value: `Process`, and what ``tandemu exec`` does.
+
+`Process.run` runs the program in a child process of the calling one, so that its
+directory, descriptors and signals are its own. A hook is called there, too: it can look
+at a call, change it or answer it, and what it remembers stays in the child.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, NamedTuple, NoReturn
+
+from tandemu.accel.user import UserEngine
+from tandemu.jit.user import JitUserEngine
+from tandemu.linux import host
+from tandemu.linux.architecture import Architecture
+from tandemu.linux.calls import all_rows
+from tandemu.linux.elf import ElfFile
+from tandemu.linux.errors import LinuxError
+from tandemu.linux.kernel import Hook, Kernel, program_missing
+from tandemu.linux.loader import check_machine
+from tandemu.linux.riscv64 import Riscv64
+
+ARCHITECTURES: tuple[type[Architecture], ...] = (Riscv64,)
+_SHEBANG_DEPTH = 4
+
+
+class ProcessResult(NamedTuple):
+    """How a program ended."""
+
+    status: int
+    """What it gave to exit, or 128 + the signal it died of, as a shell says it."""
+    signal: int
+    """The signal it died of, or 0."""
+
+
+def make_engine(architecture: Architecture) -> UserEngine:
+    """The engine that runs programs for *architecture*."""
+    engine: UserEngine = JitUserEngine(xlen=architecture.xlen)
+    return engine
+
+
+def find_program(program: str, environment: Mapping[bytes, bytes]) -> str:
+    """The path of *program*: searched for in PATH if it holds no slash and is not here."""
+    if "/" in program or os.path.exists(program):
+        return program
+    for folder in os.fsdecode(environment.get(b"PATH", b"/usr/bin:/bin")).split(":"):
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    return program
+
+
+class Process:
+    """A foreign Linux program, ready to run.
+
+    *argv* is the command line, the program first. *env* is its environment (default:
+    this process's). *stdin*, *stdout* and *stderr* are files or descriptors (default:
+    inherited). *hook* is called with every system call as a `trace.Call`: returning a
+    number answers it, changing ``call.arguments`` changes it, returning None lets it be.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        env: Mapping[str, str] | None = None,
+        sysroot: str = "",
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+        hook: Hook | None = None,
+        strace: bool = False,
+        stats: bool = False,
+        argv0: str | bytes | None = None,
+        engine: UserEngine | None = None,
+    ) -> None:
+        if not argv:
+            raise LinuxError("no program was given")
+        host.check_host()
+        self.arguments = [os.fsencode(text) for text in argv]
+        source = os.environb if env is None else {
+            os.fsencode(name): os.fsencode(value) for name, value in env.items()
+        }  # fmt: skip
+        self.environment = dict(source)
+        self.path = find_program(os.fsdecode(self.arguments[0]), self.environment)
+        if argv0 is not None:
+            self.arguments[0] = os.fsencode(argv0)
+        self.sysroot = sysroot
+        self._streams = (stdin, stdout, stderr)
+        self._hook, self._strace, self._stats = hook, strace, stats
+        self._engine = engine
+
+    def run(self) -> ProcessResult:
+        """Run the program to its end in a child process."""
+        kernel = self._prepare()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._redirect()
+                self._run_here(kernel)
+            except BaseException as error:
+                kernel.fail(error)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        kernel.engine.close()
+        return ProcessResult(128 - status, -status) if status < 0 else ProcessResult(status, 0)
+
+    def become(self) -> NoReturn:
+        """Turn this very process into the program; it does not return."""
+        kernel = self._prepare()
+        self._run_here(kernel)
+
+    def _prepare(self) -> Kernel:
+        """Check the program, then load the engine and bring the program into its memory."""
+        if self.sysroot and not os.path.isdir(self.sysroot):
+            raise LinuxError(
+                f"the sysroot {self.sysroot} is not a folder; give the one that holds the"
+                " foreign system's lib, usr and so on"
+            )
+        path = self.path
+        if self.sysroot and path[:1] == "/" and os.path.exists(self.sysroot + path):
+            path = self.sysroot + path
+        arguments = self.arguments
+        for _ in range(_SHEBANG_DEPTH):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise program_missing(path, error) from None
+            try:
+                head = os.pread(descriptor, 256, 0)
+                if head[:2] != b"#!":
+                    architecture = _architecture_of(descriptor, path)
+                    break
+                words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
+                if not words:
+                    raise LinuxError(f"{path} is a script without an interpreter")
+                arguments = [*words, os.fsencode(path), *arguments[1:]]
+                path = os.fsdecode(words[0])
+                if self.sysroot and os.path.exists(self.sysroot + path):
+                    path = self.sysroot + path
+            except OSError as error:
+                raise program_missing(path, error) from None
+            finally:
+                os.close(descriptor)
+        else:
+            raise LinuxError(f"{path}: scripts whose interpreters are scripts, too deep")
+        engine = self._engine or make_engine(architecture)
+        kernel = Kernel(
+            engine, architecture, all_rows(), sysroot=self.sysroot, strace=self._strace,
+            count=self._stats, hook=self._hook,
+        )  # fmt: skip
+        environment = [name + b"=" + value for name, value in self.environment.items()]
+        kernel.load(path, arguments, environment, os.fsencode(self.path))
+        return kernel
+
+    def _redirect(self) -> None:
+        for number, stream in enumerate(self._streams):
+            if stream is not None:
+                descriptor = stream if isinstance(stream, int) else stream.fileno()
+                if descriptor != number:
+                    os.dup2(descriptor, number)
+                else:
+                    os.set_inheritable(number, True)
+
+    def _run_here(self, kernel: Kernel) -> NoReturn:
+        kernel.files.claim()
+        sys.stdout.flush()
+        task = kernel.first_task()
+        task.refresh_host_mask()
+        kernel.start(task)
+        kernel.run_thread(task)
+        # The main thread is over, others run on: what ends the process is theirs.
+        while True:
+            host.call(host.NUMBERS["pause"])
+
+
+def _architecture_of(descriptor: int, path: str) -> Architecture:
+    """The guest architecture of the program in *descriptor*."""
+    elf = ElfFile(descriptor, path)
+    for kind in ARCHITECTURES:
+        architecture = kind()
+        if architecture.machine == elf.machine:
+            return architecture
+    architecture = ARCHITECTURES[0]()
+    check_machine(elf, architecture, path)
+    return architecture

@@ -1,0 +1,347 @@
+"""Signals of a program: actions, masks, delivery; signal(7) of Linux.
+
+What the guest leaves at its default or ignores, the host's kernel does to this very
+process. A signal that the guest handles is blocked on every host thread and fetched by
+one thread of ours through a signalfd, as long as some guest thread would take it; it is
+queued to that guest thread, which is kicked out of what it does and finds it when it
+comes back to its loop. Signals that all guest threads block stay pending in the host's
+kernel, where sigpending, sigtimedwait and signalfd of the guest find them.
+
+Left out: a real-time signal's order against signals of the same number that arrive
+while it is being queued; SIGSEGV and its kin sent from outside to a handler.
+"""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import errno
+import os
+import select
+import struct
+from typing import TYPE_CHECKING
+
+from tandemu.linux import host
+from tandemu.linux.host import NUMBERS, SIGNAL_KICK, bit
+
+if TYPE_CHECKING:
+    from tandemu.linux.kernel import Kernel
+    from tandemu.linux.task import Task
+
+SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGPIPE = 4, 5, 6, 7, 8, 9, 11, 13
+SIGCHLD, SIGCONT, SIGSTOP = 17, 18, 19
+SIGNALS = 64
+
+SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO = 1, 2, 4
+SA_ONSTACK, SA_RESTART, SA_NODEFER, SA_RESETHAND = 0x08000000, 0x10000000, 0x40000000, 0x80000000
+SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
+
+IGNORED_BY_DEFAULT = frozenset((SIGCHLD, SIGCONT, 23, 28))
+STOPPING = frozenset((SIGSTOP, 20, 21, 22))
+NAMES = (
+    "0", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV",
+    "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU",
+    "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+)  # fmt: skip
+
+_UNBLOCKABLE = bit(SIGKILL) | bit(SIGSTOP)
+# The host raises these for faults of the code it runs: they must get through.
+_SYNCHRONOUS = bit(SIGILL) | bit(SIGTRAP) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGSEGV)
+_NEVER_BLOCKED = _UNBLOCKABLE | _SYNCHRONOUS | bit(SIGNAL_KICK)
+_ALL = (1 << 64) - 1
+
+_RT_SIGTIMEDWAIT, _SIGNALFD4, _TGKILL = (
+    NUMBERS["rt_sigtimedwait"], NUMBERS["signalfd4"], NUMBERS["tgkill"]
+)  # fmt: skip
+_CLOEXEC_NONBLOCK = 0o2004000
+_DESCRIPTION = struct.Struct("<IiiIIiIIIIiiQQQQ")
+_DESCRIPTION_SIZE = 128
+_SI_USER, _SI_KERNEL, _SI_QUEUE, _SI_TIMER, _SI_MESGQ, _SI_ASYNCIO, _SI_TKILL = (
+    0, 0x80, -1, -2, -3, -4, -6
+)  # fmt: skip
+_FIRST_RESEND_MS, _LAST_RESEND_MS = 1, 64
+
+Word = ctypes.c_uint64
+
+
+def name_of(signal: int) -> str:
+    """SIGINT and the like."""
+    if signal < len(NAMES):
+        return "SIG" + NAMES[signal]
+    return f"SIGRT_{signal - 32}"
+
+
+def information(
+    signal: int, code: int = _SI_USER, *, pid: int = 0, uid: int = 0, value: int = 0
+) -> bytes:
+    """A siginfo_t of a signal that somebody sent."""
+    return struct.pack("<iiiiIIQ", signal, 0, code, 0, pid, uid, value).ljust(128, b"\0")
+
+
+def fault_information(signal: int, code: int, address: int) -> bytes:
+    """A siginfo_t of a fault at *address*."""
+    return struct.pack("<iiiiQ", signal, 0, code, 0, address & _ALL).ljust(128, b"\0")
+
+
+def thread_information(signal: int) -> bytes:
+    """A siginfo_t of tgkill(2)."""
+    return information(signal, _SI_TKILL, pid=os.getpid(), uid=os.getuid())
+
+
+def _from_description(data: bytes) -> tuple[int, bytes]:
+    """siginfo_t from struct signalfd_siginfo."""
+    (
+        signal, error, code, pid, uid, descriptor, timer, band, overrun, _, status, number,
+        pointer, user_time, system_time, address,
+    ) = _DESCRIPTION.unpack_from(data)  # fmt: skip
+    head = struct.pack("<iiii", signal, error, code, 0)
+    if signal == SIGCHLD and code > 0:
+        rest = struct.pack("<IIiiqq", pid, uid, status, 0, user_time, system_time)
+    elif code == _SI_TIMER:
+        rest = struct.pack("<IIQ", timer, overrun, pointer)
+    elif signal in (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP) and code > 0:
+        rest = struct.pack("<Q", address)
+    elif signal == 29 and code > 0:
+        rest = struct.pack("<qi", band, descriptor)
+    else:
+        rest = struct.pack("<IIQ", pid, uid, pointer or number & 0xFFFFFFFF)
+    return signal, (head + rest).ljust(128, b"\0")
+
+
+class Action:
+    """What the guest wants done at a signal."""
+
+    __slots__ = ("flags", "handler", "mask")
+
+    def __init__(self, handler: int = 0, flags: int = 0, mask: int = 0) -> None:
+        self.handler, self.flags, self.mask = handler, flags, mask
+
+
+class Signals:
+    """The signal state of one process."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.actions = [Action() for _ in range(SIGNALS + 1)]
+        self.handled = 0
+        self._descriptor = -1
+        self._wake = -1
+        self._fetched = 0
+        self._lock = _thread.allocate_lock()
+
+    # What the host must know -----------------------------------------------------------
+
+    def host_mask(self, mask: int) -> int:
+        """The host's mask of a thread whose guest mask is *mask*."""
+        return (mask | self.handled) & ~_NEVER_BLOCKED
+
+    def adopt_host(self) -> int:
+        """Take over what the parent left: ignored signals, the mask; undo Python's."""
+        # Python ignores SIGPIPE and SIGXFSZ and catches SIGINT: a program expects neither.
+        for signal in (2, SIGPIPE, 25):
+            host.set_disposition(signal, 0)
+        for signal in range(1, SIGNALS):
+            if signal not in (SIGKILL, SIGSTOP, 32, 33) and host.get_disposition(signal) == 1:
+                self.actions[signal].handler = 1
+        host.prepare_kick()
+        return host.get_mask()
+
+    def set_action(self, task: Task, signal: int, action: Action) -> None:
+        """sigaction(2): a new *action* for *signal*."""
+        self.actions[signal] = action
+        mask = bit(signal)
+        if signal == SIGNAL_KICK or mask & _SYNCHRONOUS:
+            # Never the host's: such signals come from inside only.
+            return
+        if action.handler > 1:
+            if not self.handled & mask:
+                self.handled |= mask
+                # What the host does with it stays: threads that do not block it yet ignore
+                # what was ignored, and what is pending is not lost.
+                self._block_everywhere(task)
+            if signal == SIGCHLD:
+                self._tell_of_children(action.flags)
+            self.watch()
+        else:
+            was_handled = self.handled & mask
+            self.handled &= ~mask
+            host.set_disposition(signal, action.handler)
+            if signal == SIGCHLD:
+                self._tell_of_children(action.flags, action.handler)
+            if was_handled:
+                self.watch()
+                task.refresh_host_mask()
+
+    @staticmethod
+    def _tell_of_children(flags: int, handler: int = 0) -> None:
+        words = (ctypes.c_uint64 * 4)(handler, flags & (SA_NOCLDSTOP | SA_NOCLDWAIT), 0, 0)
+        host.quick(NUMBERS["rt_sigaction"], SIGCHLD, ctypes.addressof(words), 0, 8)
+
+    def _block_everywhere(self, task: Task) -> None:
+        task.refresh_host_mask()
+        others = [other for other in self._kernel.tasks if other is not task]
+        for other in others:
+            # They set their own mask when they come by; until then the default rules.
+            other.stale_mask = True
+            other.kick()
+
+    def watch(self) -> None:
+        """Have the handled signals fetched that some guest thread does not block."""
+        blocked = _ALL
+        for task in self._kernel.tasks:
+            blocked &= task.mask
+        wanted = self.handled & ~blocked
+        if wanted == self._fetched and (self._descriptor >= 0 or not wanted):
+            return
+        with self._lock:
+            self._fetched = wanted
+            word = Word(wanted)
+            place = ctypes.addressof(word)
+            result = host.quick(_SIGNALFD4, self._descriptor, place, 8, _CLOEXEC_NONBLOCK)
+            if self._descriptor < 0 and result >= 0:
+                self._descriptor = host.high_descriptor(result)
+                self._start()
+
+    def _start(self) -> None:
+        self._wake = host.high_descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._kernel.private.update((self._wake, self._descriptor))
+        # It inherits the mask: nothing is delivered to it.
+        before = host.get_mask()
+        host.set_mask(_ALL & ~_NEVER_BLOCKED)
+        _thread.start_new_thread(self._fetch, (self._descriptor, self._wake))
+        host.set_mask(before)
+
+    def after_fork(self) -> None:
+        """In the child: what the parent's thread did begins anew."""
+        self._lock = _thread.allocate_lock()
+        for descriptor in (self._descriptor, self._wake):
+            if descriptor >= 0:
+                os.close(descriptor)
+                self._kernel.private.discard(descriptor)
+        self._descriptor = self._wake = -1
+        self._fetched = 0
+        if self.handled:
+            self.watch()
+
+    def reset(self, task: Task) -> None:
+        """execve: what was handled is at its default again; ignored signals stay so."""
+        for signal in range(1, SIGNALS + 1):
+            if self.actions[signal].handler > 1:
+                self.set_action(task, signal, Action())
+        task.alternate = (0, SS_DISABLE, 0)
+
+    # The thread that fetches -----------------------------------------------------------
+
+    def _fetch(self, descriptor: int, wake: int) -> None:
+        """Body of our thread: queue what arrives, repeat kicks that came too early."""
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        poller.register(wake, select.POLLIN)
+        pause = _FIRST_RESEND_MS
+        while True:
+            late = [task for task in self._kernel.tasks if task.attention]
+            events = poller.poll(pause if late else None)
+            if events:
+                pause = _FIRST_RESEND_MS
+            else:
+                pause = min(2 * pause, _LAST_RESEND_MS)
+                for task in late:
+                    if task.attention:
+                        task.kick()
+            for ready, _ in events:
+                try:
+                    if ready == wake:
+                        os.eventfd_read(wake)
+                        continue
+                    data = os.read(descriptor, 16 * _DESCRIPTION_SIZE)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return
+                for start in range(0, len(data), _DESCRIPTION_SIZE):
+                    self.queue(*_from_description(data[start : start + _DESCRIPTION_SIZE]))
+
+    def queue(self, signal: int, details: bytes) -> None:
+        """Give *signal* to a guest thread that does not block it; the first, if it does not."""
+        tasks = list(self._kernel.tasks)
+        for task in tasks:
+            if not task.mask & bit(signal):
+                break
+        else:
+            if not tasks:
+                return
+            task = tasks[0]
+        task.pending.append((signal, details))
+        task.attention = True
+        task.kick()
+
+    def send_to(self, sender: Task, task: Task, signal: int, details: bytes) -> None:
+        """tgkill(2) inside the process, of a signal that *task* handles and does not block."""
+        task.pending.append((signal, details))
+        task.attention = True
+        if task is not sender:
+            task.kick()
+            if self._wake < 0:
+                with self._lock:
+                    if self._descriptor < 0:
+                        word = Word(self._fetched)
+                        place = ctypes.addressof(word)
+                        result = host.quick(_SIGNALFD4, -1, place, 8, _CLOEXEC_NONBLOCK)
+                        self._descriptor = host.high_descriptor(result)
+                        self._start()
+            os.eventfd_write(self._wake, 1)
+
+    def collect(self, task: Task, among: int) -> None:
+        """Queue to *task* what is pending in the host's kernel *among* a set."""
+        among &= self.handled
+        while among:
+            found = take_pending(among)
+            if found is None:
+                return
+            task.pending.append(found)
+            task.attention = True
+
+    def is_taken_inside(self, signal: int) -> bool:
+        """Whether *signal*, sent by the program to itself, must not go through the host."""
+        action = self.actions[signal]
+        return action.handler > 1 or signal == SIGNAL_KICK
+
+
+def take_pending(among: int) -> tuple[int, bytes] | None:
+    """Take a signal of the set *among* that is pending on this thread or process."""
+    word = Word(among)
+    zero = (ctypes.c_int64 * 2)(0, 0)
+    details = ctypes.create_string_buffer(128)
+    result = host.quick(
+        _RT_SIGTIMEDWAIT, ctypes.addressof(word), ctypes.addressof(details),
+        ctypes.addressof(zero), 8,
+    )  # fmt: skip
+    if result <= 0:
+        return None
+    return result, details.raw
+
+
+def send_back(signal: int, details: bytes) -> None:
+    """Make *signal* pending on this thread in the host's kernel: it is blocked again."""
+    buffer = ctypes.create_string_buffer(details, 128)
+    number = NUMBERS["rt_tgsigqueueinfo"]
+    place = ctypes.addressof(buffer)
+    if host.quick(number, os.getpid(), _thread.get_native_id(), signal, place) == -errno.EPERM:
+        host.quick(_TGKILL, os.getpid(), _thread.get_native_id(), signal)
+
+
+def act_by_default(signal: int) -> None:
+    """Have the host's kernel do to this process what *signal* does by default."""
+    host.set_disposition(signal, 0)
+    mask = host.get_mask()
+    if signal not in IGNORED_BY_DEFAULT and signal not in STOPPING:
+        # A core dump would be of us, not of the program.
+        none = (ctypes.c_uint64 * 2)(0, 0)
+        host.quick(NUMBERS["setrlimit"], 4, ctypes.addressof(none))
+    host.set_mask(mask | bit(signal))
+    if signal not in IGNORED_BY_DEFAULT and signal not in STOPPING:
+        host.quick(NUMBERS["kill"], os.getpid(), signal)
+    else:
+        host.quick(_TGKILL, os.getpid(), _thread.get_native_id(), signal)
+    host.set_mask(mask & ~bit(signal))
+    host.set_mask(mask)

@@ -1,0 +1,76 @@
+"""The architectures and boards a machine can have."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tandemu.board import BoardError, RiscvVirt, X86Microvm
+from tandemu.machine.errors import OptionError
+
+_RISCV_COMMON = (
+    "zicbom",
+    "zicboz",
+    "zicntr",
+    "zicond",
+    "zicsr",
+    "zifencei",
+    "zihpm",
+    "zba",
+    "zbb",
+    "zbs",
+    "sstc",
+    "svinval",
+)
+
+
+Board = RiscvVirt | X86Microvm
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a guest of this architecture runs on; *boards* maps names to their makers.
+
+    A maker takes the memory in bytes and the number of CPUs. The first board is the default.
+    """
+
+    name: str
+    xlen: int
+    boards: Mapping[str, Callable[[int, int], Board]]
+
+
+def _riscv64_virt(memory_bytes: int, cpus: int) -> RiscvVirt:
+    extensions = ("i", "m", "a", "f", "d", "c", *_RISCV_COMMON)
+    return RiscvVirt(memory_bytes, cpus, 64, extensions, "sv48")
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "riscv64": Architecture("riscv64", 64, {"riscv-virt": _riscv64_virt}),
+    "x86_64": Architecture("x86_64", 64, {"x86-microvm": X86Microvm}),
+}
+
+
+def _known(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return OptionError(f"no {kind} is called {name!r}{hint}: must be one of {', '.join(names)}")
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture called *name*; `OptionError` with the known ones."""
+    if name not in ARCHITECTURES:
+        raise _known("architecture", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def make_board(architecture: Architecture, name: str, memory_bytes: int, cpus: int) -> Board:
+    """The board called *name* (empty: the first) with so much memory and so many CPUs."""
+    name = name or next(iter(architecture.boards))
+    if name not in architecture.boards:
+        raise _known("board", name, architecture.boards)
+    try:
+        return architecture.boards[name](memory_bytes, cpus)
+    except BoardError as error:
+        raise OptionError(str(error)) from error

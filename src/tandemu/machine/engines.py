@@ -1,0 +1,100 @@
+"""The engines a machine can run on, by the name that ``--accel`` takes.
+
+An engine is imported when it is chosen: that is the costly import of a start, and one
+engine must not need another's libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+from tandemu.accel import Vm
+from tandemu.machine.errors import MachineError, OptionError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine: the module and the class to load, and the architectures of its guests."""
+
+    module: str
+    attribute: str
+    guests: frozenset[str]
+
+
+ENGINES: Mapping[str, Engine] = {
+    "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"})),
+    "jit": Engine("tandemu.jit.vm", "JitVm", frozenset({"riscv64"})),
+}
+"""By name. ``auto`` takes the first that has the guest and runs on this host."""
+
+AUTO = "auto"
+
+Notice = Callable[[str], None]
+"""Hears of long work that is done once, such as compiling an engine's native code."""
+
+
+class EngineFactory(Protocol):
+    """An engine's class.
+
+    *firmware_calls*: the guest's calls of built-in firmware leave `Vcpu.run`.
+    """
+
+    def __call__(self, *, xlen: int, firmware_calls: bool, notice: Notice | None) -> Vm:
+        """Make a VM; *notice* hears of long work before it is done."""
+
+
+def choose_engine(name: str, architecture: str) -> str:
+    """The engine *name* stands for, for a guest of *architecture*.
+
+    `OptionError` with the engines there are, or with what this host is missing.
+    """
+    if name == AUTO:
+        return _first_that_works(architecture)
+    if name not in ENGINES:
+        known = ", ".join([AUTO, *ENGINES])
+        raise OptionError(f"no accelerator is called {name!r}: must be one of {known}")
+    if architecture not in ENGINES[name].guests:
+        able = [other for other, engine in ENGINES.items() if architecture in engine.guests]
+        raise OptionError(
+            f"the engine {name} has no {architecture} guests, only "
+            f"{', '.join(sorted(ENGINES[name].guests))}: leave --accel out or use "
+            f"--accel {' or '.join(able) or AUTO}"
+        )
+    return name
+
+
+def _first_that_works(architecture: str) -> str:
+    reasons = []
+    for name, engine in ENGINES.items():
+        if architecture not in engine.guests:
+            reasons.append(f"{name} has no {architecture} guests yet")
+            continue
+        problem = kvm_problem() if name == "kvm" else ""
+        if not problem:
+            return name
+        reasons.append(f"{name}: {problem}")
+    raise OptionError(
+        f"no engine runs {architecture} guests on this host. {'; '.join(reasons)}. "
+        "'tandemu doctor' shows what was looked at"
+    )
+
+
+def kvm_problem() -> str:
+    """Why KVM cannot be used here, with the mend; empty if it can."""
+    problem: str = import_module("tandemu.kvm.probe").find_problem()
+    return problem
+
+
+def load_engine(name: str) -> EngineFactory:
+    """The class of the engine called *name*."""
+    engine = ENGINES[name]
+    try:
+        return cast(EngineFactory, getattr(import_module(engine.module), engine.attribute))
+    except ImportError as error:
+        raise MachineError(
+            f"the engine {name} cannot be loaded ({error}): install Tandemu again, with its "
+            "dependencies; 'tandemu doctor' says what is missing"
+        ) from error

@@ -1,0 +1,335 @@
+"""`Machine`: a whole computer as a Python object."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from tandemu import guests
+from tandemu.accel import AccelError
+from tandemu.board import (
+    BoardError,
+    Program,
+    X86Microvm,
+    parse_kernel,
+    parse_x86_kernel,
+    plan_boot,
+    plan_x86_boot,
+    read_file,
+)
+from tandemu.machine.architectures import Architecture, find_architecture, make_board
+from tandemu.machine.console import Console
+from tandemu.machine.engines import AUTO, EngineFactory, Notice, choose_engine, load_engine
+from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
+from tandemu.machine.options import check_cpus, check_timeout, parse_memory
+from tandemu.machine.power_cycle import Outcome, Plan, PowerCycle, Reset, Statistics
+from tandemu.machine.result import STOPPED, TIMED_OUT, Result
+from tandemu.native import NativeError
+
+NO_FIRMWARE = "none"
+DEFAULT_MEMORY = "512M"
+_LONGEST_APPEND_BYTES = 4096
+_SEED_BYTES = 32
+
+Source = str | Path | bytes
+"""A file's path, or its content."""
+
+
+class Machine:
+    """A computer of architecture *arch*: made and checked here, powered on by `start`.
+
+    *kernel* and *initrd* are paths or contents, *append* is the kernel's command line,
+    *memory* a size such as ``"512M"`` (an integer is bytes). *firmware* is None for the
+    built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
+    mode. *timeout* (seconds) ends the run with exit status 124. *notice* hears of long
+    work that is done once, such as compiling the engine. Errors are `MachineError`.
+
+        with Machine(kernel="linux", initrd="initrd.gz") as vm:
+            vm.start()
+            vm.console.expect("login:")
+            vm.console.send("root\\n")
+
+    The object may be used from any thread. It runs once; `reset` is a guest's reset.
+    """
+
+    def __init__(
+        self,
+        arch: str = "riscv64",
+        *,
+        kernel: Source | None = None,
+        initrd: Source | None = None,
+        append: str = "",
+        memory: str | int = DEFAULT_MEMORY,
+        cpus: int = 1,
+        firmware: Source | None = None,
+        accel: str = AUTO,
+        board: str = "",
+        timeout: float | None = None,
+        notice: Notice | None = None,
+    ) -> None:
+        self.architecture: Architecture = find_architecture(arch)
+        self.memory_bytes = parse_memory(memory)
+        self.cpus = check_cpus(cpus)
+        self.timeout_s = check_timeout(timeout)
+        self.accel = choose_engine(accel, arch)
+        self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
+        try:
+            self._plan = self._plan_boot(kernel, initrd, append, firmware)
+        except BoardError as error:
+            raise MachineError(str(error)) from error
+        self.console = Console()
+        self._notice = notice
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._started = False
+        self._cycle: PowerCycle | None = None
+        self._asked: Result | None = None
+        self._outcome: Outcome | None = None
+        self._statistics: Statistics = {}
+        self._timer: threading.Timer | None = None
+
+    @classmethod
+    def of_guest(
+        cls,
+        name: str = "debian-riscv64",
+        *,
+        append: str | None = None,
+        memory: str | int | None = None,
+        progress: guests.Progress | None = None,
+        cpus: int = 1,
+        accel: str = AUTO,
+        timeout: float | None = None,
+    ) -> Machine:
+        """A machine with the guest image *name*, which is fetched if it is not there."""
+        try:
+            recipe = guests.find_recipe(name)
+            image = guests.find_image(name) or guests.pull_image(name, progress=progress)
+        except guests.GuestError as error:
+            raise MachineError(str(error)) from error
+        return cls(
+            recipe.architecture,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            append=recipe.append if append is None else append,
+            memory=recipe.memory if memory is None else memory,
+            cpus=cpus,
+            accel=accel,
+            timeout=timeout,
+        )
+
+    # ---- what is loaded ------------------------------------------------------------------
+
+    def _program(self, source: Source, name: str, *, allow_raw: bool) -> Program:
+        data, name = _content(source, name)
+        return parse_kernel(
+            data,
+            name,
+            xlen=self.board.xlen,
+            limit_bytes=self.memory_bytes,
+            allow_raw=allow_raw,
+        )
+
+    def _plan_boot(
+        self,
+        kernel: Source | None,
+        initrd: Source | None,
+        append: str,
+        firmware: Source | None,
+    ) -> Plan:
+        if "\0" in append or len(append.encode()) > _LONGEST_APPEND_BYTES:
+            raise OptionError(
+                f"a kernel command line of {len(append)} characters: must be at most "
+                f"{_LONGEST_APPEND_BYTES} bytes without NUL"
+            )
+        if isinstance(self.board, X86Microvm):
+            return self._plan_x86_boot(self.board, kernel, initrd, append, firmware)
+        own_firmware = firmware is not None and firmware != NO_FIRMWARE
+        return plan_boot(
+            self.board,
+            kernel=None
+            if kernel is None
+            else self._program(kernel, "the kernel", allow_raw=firmware is not None),
+            firmware=self._program(firmware, "the firmware", allow_raw=True)
+            if own_firmware and firmware is not None
+            else None,
+            builtin_firmware=firmware is None,
+            initrd=None if initrd is None else _content(initrd, "the initrd")[0],
+            bootargs=append,
+            random_seed=os.urandom(_SEED_BYTES),
+        )
+
+    def _plan_x86_boot(
+        self,
+        board: X86Microvm,
+        kernel: Source | None,
+        initrd: Source | None,
+        append: str,
+        firmware: Source | None,
+    ) -> Plan:
+        if firmware is not None and firmware != NO_FIRMWARE:
+            raise OptionError(
+                "the board x86-microvm starts its kernel itself and has no firmware: leave "
+                "--firmware out"
+            )
+        if kernel is None:
+            raise OptionError("nothing to boot: give a bzImage or vmlinux with --kernel")
+        return plan_x86_boot(
+            board,
+            parse_x86_kernel(*_content(kernel, "the kernel")),
+            initrd=None if initrd is None else _content(initrd, "the initrd")[0],
+            bootargs=append,
+            random=os.urandom(_SEED_BYTES),
+        )
+
+    @property
+    def layout(self) -> str:
+        """What was loaded where, one line each."""
+        rows = sorted(self._plan.named.items(), key=lambda item: item[1].start)
+        return "\n".join(f"{where.start:#012x} to {where.stop - 1:#012x}  {name}"
+                         for name, where in rows)  # fmt: skip
+
+    # ---- lifecycle -----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Power on. Returns at once; the guest runs on threads of its own."""
+        with self._lock:
+            if self._started:
+                raise MachineError("this machine was started before; make another one")
+            engine = load_engine(self.accel)
+            self._cycle = self._power_on(engine)
+            self._started = True
+        self.console.opened()
+        supervisor = threading.Thread(
+            target=self._supervise, args=(engine,), name="machine", daemon=True
+        )
+        supervisor.start()
+        if self.timeout_s is not None:
+            self._timer = threading.Timer(self.timeout_s, self._end, (TIMED_OUT,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _power_on(self, engine: EngineFactory) -> PowerCycle:
+        try:
+            return PowerCycle(engine, self.board, self._plan, self.console, self._notice)
+        except (BoardError, AccelError, NativeError) as error:
+            raise MachineError(str(error)) from error
+        except (OSError, MemoryError) as error:
+            raise MachineError(
+                f"the host does not give the machine its {self.memory_bytes >> 20} MiB of memory "
+                f"({error}): ask for less with memory, or free some"
+            ) from error
+
+    def _supervise(self, engine: EngineFactory) -> None:
+        """Run one life after the other; on the machine's own thread."""
+        outcome: Outcome
+        try:
+            while True:
+                outcome = self._live()
+                if not isinstance(outcome, Reset):
+                    break
+                gc.collect()  # a board refers to itself: have its memory back before the next
+                self._begin_next(engine)
+        except BaseException as error:
+            outcome = error
+        if self._timer is not None:
+            self._timer.cancel()
+        self._outcome = outcome
+        self.console.closed(
+            outcome.reason if isinstance(outcome, Result) else "the machine broke down"
+        )
+        self._ended.set()
+
+    def _live(self) -> Outcome:
+        """Run the current life to its end and give back what it had."""
+        cycle = self._cycle
+        assert cycle is not None
+        outcome = cycle.run()
+        self._statistics = cycle.statistics()
+        with self._lock:
+            self._cycle = None
+        cycle.close()
+        return outcome
+
+    def _begin_next(self, engine: EngineFactory) -> None:
+        """Power on again; a stop that was asked for meanwhile holds for the new life."""
+        cycle = self._power_on(engine)
+        with self._lock:
+            self._cycle = cycle
+            if self._asked is not None:
+                cycle.end(self._asked)
+
+    def _end(self, outcome: Result | Reset) -> None:
+        with self._lock:
+            if isinstance(outcome, Result) and self._asked is None:
+                self._asked = outcome
+            cycle = self._cycle
+        if cycle is not None:
+            cycle.end(outcome)
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """Wait until the machine has ended; return how.
+
+        `MachineTimeout` if it has not within *timeout* seconds: it runs on. `MachineError`
+        if a vCPU's thread failed.
+        """
+        if not self._started:
+            raise MachineError("this machine was not started; call start() first")
+        if not self._ended.wait(timeout):
+            raise MachineTimeout(f"the machine still runs after {timeout:g} s")
+        outcome = self._outcome
+        if isinstance(outcome, Result):
+            return outcome
+        if isinstance(outcome, MachineError | AccelError | BoardError | NativeError):
+            raise MachineError(str(outcome)) from outcome
+        assert isinstance(outcome, BaseException)
+        raise MachineError(
+            f"the machine broke down: {type(outcome).__name__}: {outcome}. This is an error in "
+            "Tandemu; TANDEMU_DEBUG=1 shows where"
+        ) from outcome
+
+    def request_stop(self) -> None:
+        """Have the machine end soon, without waiting: `wait` returns then. Any thread."""
+        self._end(STOPPED)
+
+    def stop(self) -> None:
+        """Power off from outside and wait until all is given back. Again: nothing happens."""
+        if self._started:
+            self._end(STOPPED)
+            self._ended.wait()
+
+    def reset(self) -> None:
+        """Press the reset button: memory and devices begin anew."""
+        if not self.running:
+            raise MachineError("this machine does not run; it cannot be reset")
+        self._end(Reset.RESET)
+
+    @property
+    def running(self) -> bool:
+        """Whether the machine was started and has not ended."""
+        return self._started and not self._ended.is_set()
+
+    def statistics(self) -> Statistics:
+        """The engine's counters, of the current life or the last one."""
+        with self._lock:
+            cycle = self._cycle
+            return cycle.statistics() if cycle is not None else self._statistics
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _content(source: Source, name: str) -> tuple[memoryview, str]:
+    if isinstance(source, bytes | bytearray):
+        return memoryview(source), name
+    return read_file(source), str(source)

@@ -1,0 +1,238 @@
+"""One life of a machine, from power-on to power-off or reset, and its vCPU threads.
+
+Each hart has a host thread that runs its vCPU and hands every exit to the board.
+Whatever ends the life (the guest, a request, an error in a thread) is noted once;
+then all vCPUs are kicked, all waiting harts released and all threads joined. A reset
+is the end of one life and the begin of another with fresh memory and devices.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
+from tandemu.board import (
+    BootPlan,
+    Hart,
+    HartState,
+    Instance,
+    RiscvVirt,
+    X86BootPlan,
+    X86Instance,
+    X86Microvm,
+    build,
+    build_x86,
+)
+from tandemu.device import SystemEvent
+from tandemu.firmware import Sbi
+from tandemu.machine.console import Console, Port
+from tandemu.machine.engines import EngineFactory, Notice
+from tandemu.machine.errors import MachineError
+from tandemu.machine.result import POWERED_OFF, Result, failed
+
+_JOIN_S = 10.0
+_KICK_INTERVAL_S = 0.2
+_LINE_STATUS, _DATA_READY = 5, 1
+_RECEIVER_ENABLED = 1
+
+Statistics = Mapping[str, int | float]
+Board = RiscvVirt | X86Microvm
+Plan = BootPlan | X86BootPlan
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What a vCPU that counts its work offers besides `Vcpu`."""
+
+    def statistics(self) -> Statistics:
+        """Counters by name. Any thread."""
+
+
+class Reset(Enum):
+    """The outcome of a life that another one follows."""
+
+    RESET = "reset"
+
+
+Outcome = Result | Reset | BaseException
+
+
+class PowerCycle:
+    """A powered board: made with everything loaded, `run` once, `close` at the end."""
+
+    def __init__(
+        self,
+        engine: EngineFactory,
+        board: Board,
+        plan: Plan,
+        console: Console,
+        notice: Notice | None = None,
+    ) -> None:
+        self._outcome: Outcome | None = None
+        self._over = threading.Event()
+        self._ending = False
+        self._lock = threading.Lock()
+        self._console = console
+        self._stuck = False
+        self.vm: Vm = engine(xlen=board.xlen, firmware_calls=plan.supervisor, notice=notice)
+        try:
+            vcpus = [self.vm.create_vcpu(index) for index in range(board.harts)]
+            self.instance = self._assemble(board, vcpus, plan)
+        except BaseException:
+            self.vm.close()
+            raise
+
+    def _assemble(self, board: Board, vcpus: list[Vcpu], plan: Plan) -> Instance | X86Instance:
+        """The board put together, loaded, its console connected."""
+        instance: Instance | X86Instance
+        if isinstance(board, X86Microvm) and isinstance(plan, X86BootPlan):
+            instance = build_x86(
+                board,
+                self.vm,
+                vcpus,
+                console=self._console.transmit,
+                event=self._on_event,
+                console_ready=self._console.feed,
+            )
+            instance.begin(plan)
+        else:
+            assert isinstance(board, RiscvVirt) and isinstance(plan, BootPlan)
+            instance = self._build(board, vcpus, plan)
+        uart = instance.uart
+
+        def listening() -> bool:
+            return bool(uart.interrupt_enable & _RECEIVER_ENABLED)
+
+        self._console.connect(Port(uart.receive, listening))
+        return instance
+
+    def _build(self, board: RiscvVirt, vcpus: list[Vcpu], plan: BootPlan) -> Instance:
+        console = self._console
+        instance = build(
+            board,
+            self.vm,
+            vcpus,
+            console=console.transmit,
+            event=self._on_event,
+            console_ready=console.feed,
+        )
+        uart = instance.uart
+
+        def typed(limit: int) -> bytes:
+            """What firmware reads: as a driver of the UART without interrupts would."""
+            taken = bytearray()
+            while len(taken) < limit and uart.read(_LINE_STATUS, 1) & _DATA_READY:
+                taken.append(uart.read(0, 1))
+            return bytes(taken)
+
+        if plan.supervisor:
+            instance.firmware = Sbi(
+                instance.harts,
+                instance.map,
+                xlen=board.xlen,
+                console=console.transmit,
+                event=self._on_event,
+                console_input=typed,
+            )
+        instance.begin(plan)
+        return instance
+
+    def _on_event(self, event: SystemEvent, code: int) -> None:
+        """The guest asks for something of the machine as a whole. On a vCPU's thread."""
+        if event is SystemEvent.POWER_OFF:
+            self.end(POWERED_OFF)
+        elif event is SystemEvent.RESET:
+            self.end(Reset.RESET)
+        else:
+            self.end(failed(code))
+
+    def end(self, outcome: Outcome) -> None:
+        """End this life; only the first outcome counts. Any thread."""
+        with self._lock:
+            if self._outcome is None:
+                self._outcome = outcome
+        self._ending = True
+        self._over.set()
+
+    def run(self) -> Outcome:
+        """Run all harts until the life ends; return what ended it."""
+        threads = [
+            threading.Thread(target=self._run_hart, args=(hart,), name=f"hart {hart.index}")
+            for hart in self.instance.harts
+        ]
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        self._over.wait()
+        for hart in self.instance.harts:
+            hart.release()
+        # A kick is kept by a vCPU that does not run just then; it is repeated all the same,
+        # so that a thread that was held up elsewhere cannot be missed.
+        deadline = time.monotonic() + _JOIN_S
+        while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
+            for hart, thread in zip(self.instance.harts, threads, strict=True):
+                if thread.is_alive():
+                    hart.vcpu.kick()
+            for thread in threads:
+                thread.join(_KICK_INTERVAL_S)
+        stuck = [thread.name for thread in threads if thread.is_alive()]
+        if stuck:
+            self._stuck = True
+            return MachineError(
+                f"{', '.join(stuck)} did not stop within {_JOIN_S:g} s; this is an error in "
+                "Tandemu. The process should be ended"
+            )
+        assert self._outcome is not None
+        return self._outcome
+
+    def _run_hart(self, hart: Hart) -> None:
+        try:
+            while not self._ending and hart.wait():
+                self.instance.enter(hart)
+                self._run_started(hart)
+        except BaseException as error:
+            self.end(error)
+
+    def _run_started(self, hart: Hart) -> None:
+        """Run a started hart until it stops itself or the life ends."""
+        vcpu = hart.vcpu
+        run, handle = vcpu.run, self.instance.handle
+        started = HartState.STARTED
+        while not self._ending:
+            exit = run()
+            if not handle(vcpu, exit):
+                self._not_the_boards(hart, exit)
+            if hart.state is not started:
+                return
+
+    def _not_the_boards(self, hart: Hart, exit: Exit) -> None:
+        """`Interrupted` and `Stopped` need no answer; what the engine cannot run ends all."""
+        if isinstance(exit, Unsupported | EntryFailed):
+            raise AccelError(
+                f"the engine cannot go on with hart {hart.index} (code {exit.code}): {exit.reason}"
+            )
+        if isinstance(exit, Shutdown):
+            raise AccelError(
+                f"processor {hart.index} shut down, {exit.reason}. The guest broke its own "
+                "tables, or has a kernel for another machine"
+            )
+
+    def statistics(self) -> Statistics:
+        """The vCPUs' counters, added up; empty where the engine has none."""
+        total: dict[str, int | float] = {}
+        for hart in self.instance.harts:
+            if isinstance(hart.vcpu, Counting):
+                for name, value in hart.vcpu.statistics().items():
+                    total[name] = total.get(name, 0) + value
+        return total
+
+    def close(self) -> None:
+        """Give everything back, unless a thread might still use it."""
+        self._console.connect(None)
+        if not self._stuck:
+            self.vm.close()
+            self.instance.close()

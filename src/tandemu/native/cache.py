@@ -1,0 +1,270 @@
+"""Generated code on disk, so that it is compiled once per host and version.
+
+Entries live in `$XDG_CACHE_HOME/tandemu/native` (default `~/.cache`). An entry's
+key covers every source file of the generator packages, the caller's options,
+the host's processor and the llvmlite that compiles: whatever could change the
+code changes the key. An entry is written to a temporary file and renamed, so
+that concurrent processes and interrupted ones leave whole files or none; it
+carries a checksum, and one that does not verify, or that belongs to somebody
+else, is rebuilt. A cache that cannot be written costs a notice and time,
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+from tandemu.native.errors import NativeError
+from tandemu.native.host import host_description, llvm_description
+
+GENERATOR_PACKAGES = ("bits", "ir", "isa", "native", "jit")
+"""Packages whose sources decide what code is generated."""
+ENTRY_LIMIT = 16
+"""So many entries are kept, newest use first …"""
+SIZE_LIMIT = 256 << 20
+"""… and so many bytes of them."""
+
+Notice = Callable[[str], None]
+
+_MAGIC = b"TANDEMUE"
+_VERSION = 1
+_DIGEST_DIGITS = 64
+_PREFIX = struct.Struct("<8sIIIQ")  # magic, version, CRC-32, sizes of key and payload
+_ENTRY_SUFFIX = ".native"
+_MEMO_SUFFIX = ".sources"
+_TEMPORARY_SUFFIX = ".part"
+_STALE_TEMPORARY_S = 3600
+# A file changed so shortly before it was hashed may change again within one
+# tick of the file system's clock: its state is not worth remembering yet.
+_RACY_NS = 2_000_000_000
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+def default_directory() -> str | None:
+    """Return where the cache belongs, or None if the user has no home directory."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification has relative paths ignored
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "tandemu", "native") if os.path.isabs(base) else None
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+class NativeCache:
+    """Code kept in *directory*, for the generator sources below *source_root*."""
+
+    def __init__(self, directory: str | None = None, source_root: str | None = None) -> None:
+        self.directory = default_directory() if directory is None else directory
+        if source_root is None:
+            source_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        self.source_root = source_root
+
+    def load_or_build(
+        self,
+        name: str,
+        key_parts: Sequence[str],
+        build: Callable[[], bytes],
+        notice: Notice | None = None,
+    ) -> bytes:
+        """Return what `build` makes, from disk if it was made before.
+
+        *name* ("riscv64") begins the entry's file name, *key_parts* are the
+        options the code depends on. *notice* is told when something is compiled
+        and when the cache cannot be used (without it, the latter is a warning).
+        What `build` raises passes through, and nothing is stored.
+        """
+        if not _NAME.fullmatch(name):
+            raise NativeError(f"cache entry name {name!r}: must match {_NAME.pattern}")
+        key = self.key(key_parts)
+        path = None
+        if self.directory is not None and key is not None:
+            path = os.path.join(self.directory, f"{name}-{zlib.crc32(key):08x}{_ENTRY_SUFFIX}")
+            payload = _read_entry(path, key)
+            if payload is not None:
+                return payload
+        if notice is not None:
+            notice(f"compiling native code for {name} (one-off)")
+        payload = build()
+        problem = "there is no home directory or no source to identify it by"
+        if path is not None and key is not None:
+            problem = self._store(path, key, payload)
+        if problem:
+            (notice or _warn)(
+                f"native code for {name} is not kept for the next start: {problem}; "
+                "set XDG_CACHE_HOME to a directory of yours with free space"
+            )
+        return payload
+
+    def key(self, key_parts: Sequence[str]) -> bytes | None:
+        """Return what identifies code made with *key_parts*; None without sources on disk.
+
+        An entry holds all of it: the file's name is only where to look.
+        """
+        sources = self._source_digest()
+        if sources is None:
+            return None
+        parts = (sources, host_description(), llvm_description(), *key_parts)
+        return repr(parts).encode("utf-8", "surrogateescape")
+
+    def _source_digest(self) -> str | None:
+        """Return the SHA-256 of the generator's sources.
+
+        It is remembered with the state (inode, size, times) of all files, so
+        that a start reads no sources: the change time cannot be set back.
+        """
+        now = time.time_ns()
+        files = sorted(_source_files(self.source_root))
+        if not files:
+            return None
+        newest = max(max(state.st_mtime_ns, state.st_ctime_ns) for _, state in files)
+        lines = [
+            f"{path} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for path, s in files
+        ]
+        state = "\n".join([self.source_root, *lines]).encode("utf-8", "surrogateescape")
+        memo = None
+        if self.directory is not None:
+            root = self.source_root.encode("utf-8", "surrogateescape")
+            memo = os.path.join(self.directory, f"{zlib.crc32(root):08x}{_MEMO_SUFFIX}")
+            remembered = _read_memo(memo)
+            if remembered is not None and remembered[_DIGEST_DIGITS:] == state:
+                return remembered[:_DIGEST_DIGITS].decode("ascii", "replace")
+        whole = hashlib.sha256()
+        for path, _ in files:
+            try:
+                with open(os.path.join(self.source_root, path), "rb") as file:
+                    data = file.read()
+            except OSError:
+                return None
+            whole.update(f"{path}\0{len(data)}\0".encode("utf-8", "surrogateescape") + data)
+        digest = whole.hexdigest()
+        if memo is not None and newest < now - _RACY_NS:
+            with contextlib.suppress(OSError):
+                _write_atomically(memo, digest.encode(), state)
+        return digest
+
+    def _store(self, path: str, key: bytes, payload: bytes) -> str:
+        """Write an entry; return what went wrong, or nothing."""
+        checksum = zlib.crc32(payload)
+        prefix = _PREFIX.pack(_MAGIC, _VERSION, checksum, len(key), len(payload))
+        try:
+            _write_atomically(path, prefix, key, payload)
+        except OSError as error:
+            return f"cannot write {path} ({error.strerror or error})"
+        self._prune(keep=os.path.basename(path))
+        return ""
+
+    def _prune(self, keep: str) -> None:
+        """Remove the entries used longest ago beyond the limits, and abandoned temporary files."""
+        entries: list[tuple[float, int, str]] = []
+        with contextlib.suppress(OSError), os.scandir(self.directory) as scan:
+            for item in scan:
+                with contextlib.suppress(OSError):
+                    state = item.stat(follow_symlinks=False)
+                    if item.name.endswith(_ENTRY_SUFFIX) and item.name != keep:
+                        entries.append((state.st_mtime, state.st_size, item.path))
+                    elif (
+                        item.name.endswith(_TEMPORARY_SUFFIX)
+                        and state.st_mtime < time.time() - _STALE_TEMPORARY_S
+                    ):
+                        os.unlink(item.path)
+        total = 0
+        for count, (_, size, path) in enumerate(sorted(entries, reverse=True), 1):
+            total += size
+            if count >= ENTRY_LIMIT or total > SIZE_LIMIT:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def load_or_build(
+    name: str,
+    key_parts: Sequence[str],
+    build: Callable[[], bytes],
+    notice: Notice | None = None,
+) -> bytes:
+    """`NativeCache.load_or_build` on the user's cache and this package's sources."""
+    return NativeCache().load_or_build(name, key_parts, build, notice)
+
+
+def _source_files(root: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path below *root* and state of every Python file of the generator packages."""
+    pending = list(GENERATOR_PACKAGES)
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as scan:
+                for item in scan:
+                    path = f"{folder}/{item.name}"
+                    if item.is_dir():
+                        if item.name != "__pycache__":
+                            pending.append(path)
+                    elif item.name.endswith(".py"):
+                        yield path, item.stat()
+        except OSError:
+            continue
+
+
+def _open_own(path: str) -> BinaryIO:
+    """Open a file that surely this user wrote; OSError otherwise.
+
+    What comes out of the cache is executed: a file that others own or may
+    write to is not trusted.
+    """
+    file = open(path, "rb", buffering=0)  # noqa: SIM115 (the caller closes it)
+    state = os.fstat(file.fileno())
+    if state.st_uid != os.geteuid() or state.st_mode & 0o022:
+        file.close()
+        raise PermissionError(f"{path} belongs to others")
+    return file
+
+
+def _read_memo(path: str) -> bytes | None:
+    try:
+        with _open_own(path) as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _read_entry(path: str, key: bytes) -> bytes | None:
+    """Return an entry's payload; None, and the entry removed, if it does not verify."""
+    with contextlib.suppress(OSError, struct.error), _open_own(path) as file:
+        magic, version, checksum, key_size, size = _PREFIX.unpack(file.read(_PREFIX.size))
+        if (
+            (magic, version, key_size) == (_MAGIC, _VERSION, len(key))
+            and file.read(key_size) == key
+            and len(payload := file.read()) == size
+            and zlib.crc32(payload) == checksum
+        ):
+            with contextlib.suppress(OSError):
+                os.utime(path)  # pruning goes by last use
+            return payload
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    return None
+
+
+def _write_atomically(path: str, *parts: bytes) -> None:
+    """Write *parts* to *path* so that a reader sees the old file or the whole new one."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}-{time.monotonic_ns():x}{_TEMPORARY_SUFFIX}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for part in parts:
+                file.write(part)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,107 @@
+"""LLVM IR text to ELF object, through llvmlite.
+
+llvmlite is imported only when something has to be compiled: a start from a
+warm cache never pays for it.
+
+Left out: region compilation in the background (a module of its own), hosts
+other than x86-64.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any
+
+from tandemu.native.errors import NativeError
+
+
+class CodeModel(Enum):
+    """What the code will be used for; decides how it addresses memory."""
+
+    RUNTIME = "pic"
+    """Position-independent: linked into an `Image`."""
+
+    STENCIL = "static"
+    """Absolute symbols become 32-bit immediates and displacements: holes of a stencil."""
+
+
+_POSITION = re.compile(r":(\d+):(?:\d+:)? ")
+_CONTEXT_LINES = 2
+_MESSAGE_LINES = 24
+
+
+def _explain(what: str, error: RuntimeError, llvm_ir: str) -> NativeError:
+    """Return the error for rejected IR: LLVM's words and the lines they are about."""
+    message = "\n".join(str(error).strip().splitlines()[:_MESSAGE_LINES])
+    lines = llvm_ir.splitlines()
+    numbers = [int(match[1]) for match in _POSITION.finditer(message)]
+    if not numbers:
+        # The verifier prints the instruction instead of its place.
+        quoted = {line.strip() for line in message.splitlines() if line.startswith("  ")}
+        numbers = [n for n, line in enumerate(lines, 1) if line.strip() in quoted]
+    excerpt: list[str] = []
+    for number in numbers[:3]:
+        first = max(1, number - _CONTEXT_LINES)
+        for n in range(first, min(len(lines), number + _CONTEXT_LINES) + 1):
+            excerpt.append(f"{'>' if n == number else ' '}{n:6} {lines[n - 1]}")
+    return NativeError("\n".join([f"generated LLVM IR {what}: {message}", *excerpt]))
+
+
+def _binding() -> Any:
+    try:
+        # Expensive: only a process that compiles pays for it.
+        from llvmlite import binding
+    except ImportError as error:
+        raise NativeError(
+            f"cannot compile native code: llvmlite cannot be imported ({error}); "
+            "install it with: pip install 'llvmlite>=0.50'"
+        ) from error
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()  # inline assembly
+    return binding
+
+
+def _target_machine(binding: Any, model: CodeModel, level: int) -> Any:
+    try:
+        features = binding.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell: the processor's name implies a safe set
+        features = ""
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(),
+        features=features,
+        opt=level,
+        reloc=model.value,
+        codemodel="small",
+    )
+
+
+def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
+    """Compile a module to a relocatable ELF object for this host's processor.
+
+    *level* is LLVM's 0 to 3, for the IR passes and code generation alike. The
+    vectorisers are off: they cost time and find nothing in generated code.
+    NativeError for IR that LLVM rejects; what passes verification and still
+    trips an assertion inside LLVM ends the process, which is LLVM's doing.
+    """
+    binding = _binding()
+    machine = _target_machine(binding, model, level)
+    try:
+        module = binding.parse_assembly(llvm_ir)
+    except RuntimeError as error:
+        raise _explain("does not parse", error, llvm_ir) from None
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    try:
+        module.verify()
+    except RuntimeError as error:
+        raise _explain("fails verification", error, llvm_ir) from None
+    options = binding.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    builder = binding.create_pass_builder(machine, options)
+    # A pass manager of the default pipeline is good for one run only.
+    builder.getModulePassManager().run(module, builder)
+    result: bytes = machine.emit_object(module)
+    return result

@@ -1,0 +1,70 @@
+"""A vCPU and a VM that only remember: registers, interrupt lines, fences, answers, slots.
+
+They stand in for an engine where a test is about what is asked of one. Guest
+code does not run on them; tests with real guests are in tests/machine.
+"""
+
+from __future__ import annotations
+
+from tandemu.accel import Exit, Fence, Interrupted, Vcpu
+from tandemu.memory import RamRegion
+
+
+class PlainVcpu:
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.registers: dict[str, int] = {"satp": 0}
+        self.lines: dict[int, bool] = {}
+        self.fences: list[Fence] = []
+        self.answers: list[int | None] = []
+
+    def run(self) -> Exit:
+        return Interrupted()
+
+    def step(self) -> Exit:
+        return Interrupted()
+
+    def complete(self, value: int | None) -> None:
+        self.answers.append(value)
+
+    def kick(self) -> None:
+        pass
+
+    def set_interrupt(self, line: int, level: bool) -> None:
+        self.lines[line] = level
+
+    def get(self, register: str) -> int:
+        return self.registers.get(register, 0)
+
+    def set(self, register: str, value: int) -> None:
+        self.registers[register] = value
+
+    def fence(self, fence: Fence) -> None:
+        self.fences.append(fence)
+
+
+class PlainVm:
+    def __init__(self) -> None:
+        self.slots: dict[int, RamRegion] = {}
+        self.now = 1234
+
+    def set_memory_slot(self, region: RamRegion) -> None:
+        self.slots[region.base] = region
+
+    def remove_memory_slot(self, base: int) -> None:
+        del self.slots[base]
+
+    def create_vcpu(self, index: int) -> Vcpu:
+        return PlainVcpu(index)
+
+    def time(self) -> int:
+        return self.now
+
+    def start_dirty_log(self, base: int) -> None:
+        pass
+
+    def dirty_log(self, base: int) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,25 @@
+"""Marks what is unmarked as a unit test, and keeps guests from competing for one core."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+# Whoever started the tests may ignore signals (nohup, a job in the background); what they
+# start would inherit that, and some of it is there to be ended by a signal.
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+    signal.signal(_number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+KINDS = ("unit", "guest", "kvm", "bench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        kinds = [kind for kind in KINDS if item.get_closest_marker(kind)]
+        if not kinds:
+            item.add_marker(pytest.mark.unit)
+        elif kinds != ["unit"]:
+            # With `--dist loadgroup` a group runs one after another on one worker.
+            item.add_marker(pytest.mark.xdist_group("guests"))

@@ -1,0 +1,175 @@
+"""The cache holds an image whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tandemu.guests import (
+    RECIPES,
+    GuestError,
+    fetch_packages,
+    find_image,
+    find_recipe,
+    is_intact,
+    list_images,
+    pull_image,
+)
+from tandemu.guests.apt import Apt
+from tandemu.guests.catalogue import DEFAULT_GUESTS
+from tandemu.guests.deb import DebFile
+from tandemu.guests.store import building, cache_folder, clear_disk_errors, scratch, writing
+
+NAME = "debian-riscv64"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "tandemu"
+
+
+def put_image(cache: Path) -> Path:
+    folder = cache / "guests" / NAME
+    folder.mkdir(parents=True)
+    files = {"kernel": b"kernel", "initrd": b"initrd"}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = {
+        "format": 1,
+        "packages": {"some": {"version": "1:2-3", "sha256": "0"}},
+        "files": {name: {"size": 6, "sha256": "0"} for name in files},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_every_default_guest_has_a_recipe() -> None:
+    for architecture, name in DEFAULT_GUESTS.items():
+        assert RECIPES[name].architecture == architecture
+
+
+def test_an_unknown_guest_is_told_the_known_ones() -> None:
+    with pytest.raises(GuestError, match="Did you mean debian-riscv64"):
+        find_recipe("debian-riscv46")
+
+
+def test_an_image_is_found(cache: Path) -> None:
+    assert find_image(NAME) is None
+    folder = put_image(cache)
+    image = find_image(NAME)
+    assert image is not None
+    assert (image.kernel, image.initrd) == (folder / "kernel", folder / "initrd")
+    assert image.versions == {"some": "1:2-3"}
+    assert image.size_bytes == 12
+    assert dict((recipe.name, image) for recipe, image in list_images())[NAME] == image
+    assert pull_image(NAME) == image
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "kernel").unlink(),
+        lambda folder: (folder / "initrd").write_bytes(b"short"),
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").write_text('{"format": 1, "files": [3]}'),
+        lambda folder: (folder / "manifest.json").write_text('{"format": 99}'),
+    ],
+)
+def test_a_damaged_image_is_not_there(cache: Path, damage) -> None:
+    damage(put_image(cache))
+    assert find_image(NAME) is None
+
+
+def test_a_checksum_is_checked_when_asked(cache: Path) -> None:
+    put_image(cache)
+    assert not is_intact(pull_image(NAME))
+
+
+def test_a_relative_cache_setting_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == Path.home() / ".cache" / "tandemu"
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "file") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with writing(tmp_path / "file") as file:
+        file.write(b"whole")
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_folder_keeps_its_old_content_until_the_new_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "image"
+    with building(folder) as staging:
+        (staging / "file").write_text("old")
+    with pytest.raises(OSError), building(folder) as staging:
+        (staging / "file").write_text("half")
+        raise OSError
+    assert (folder / "file").read_text() == "old"
+    (tmp_path / ".image-left-by-a-killed-process").mkdir()
+    with building(folder) as staging:
+        (staging / "file").write_text("new")
+    assert (folder / "file").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_scratch_folder_vanishes(tmp_path: Path) -> None:
+    with scratch(tmp_path, "some") as folder:
+        (folder / "file").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "complaint"), [(errno.ENOSPC, "is full"), (errno.EACCES, "writable")]
+)
+def test_what_the_disk_refuses_says_how_to_mend_it(
+    tmp_path: Path, number: int, complaint: str
+) -> None:
+    with pytest.raises(GuestError, match=complaint), clear_disk_errors(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_cache_that_is_a_file_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(GuestError, match="XDG_CACHE_HOME"):
+        pull_image(NAME)
+
+
+def test_without_apt_the_error_says_what_else_works(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(GuestError, match="no apt on this system"):
+        Apt("riscv64")
+
+
+@pytest.mark.guest
+def test_packages_come_from_the_real_archive(cache: Path) -> None:
+    (path,) = fetch_packages(["busybox-static"], "riscv64").values()
+    assert DebFile(path).control()["Architecture"] == "riscv64"
+    assert DebFile(path).read("usr/bin/busybox").startswith(b"\x7fELF")
+    # A changed file is noticed and fetched again.
+    path.write_bytes(b"changed")
+    assert fetch_packages(["busybox-static"], "riscv64") == {"busybox-static": path}
+    assert DebFile(path).control()["Package"] == "busybox-static"
+    with pytest.raises(GuestError, match="no such package"):
+        fetch_packages(["no-such-package-anywhere"], "riscv64")
+
+
+@pytest.mark.guest
+def test_the_default_guest_is_whole() -> None:
+    image = pull_image(NAME)
+    assert is_intact(image)
+    assert image.kernel.read_bytes()[0x38:0x3C] == b"RSC\x05"

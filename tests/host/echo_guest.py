@@ -1,0 +1,45 @@
+"""A console whose guest echoes what it is sent, in brackets: a child of test_terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+from tandemu.host import Command, Signalled, Terminal
+
+REFUSALS = 3
+
+
+def main(mode: str) -> int:
+    done = threading.Event()
+    refusals = REFUSALS if mode == "slow" else 0
+
+    def receive(data: bytes) -> int:
+        nonlocal refusals
+        if mode == "deaf":
+            return 0
+        if refusals:
+            refusals -= 1
+            return min(1, len(data))
+        terminal.write(b"<" + data + b">")
+        return len(data)
+
+    commands = {
+        "stats": Command("numbers", lambda: "answer 42"),
+        "state": Command("another with the same beginning", lambda: ""),
+    }
+    try:
+        with Terminal(receive, done.set, commands=commands) as terminal:
+            terminal.write(b"ready %d\r\n" % os.getpid())
+            if mode == "raise":
+                raise ValueError("a mistake")
+            done.wait(30)
+            terminal.write(b"\x1b[31mlast words")
+    except Signalled as signalled:
+        return 128 + signalled.number
+    return 7
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""Code that changes: FENCE.I, other harts, eviction from a small code cache."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tandemu.accel import Fence
+from tandemu.jit import vcpu as vcpu_module
+from tests.jit.random_code import STRAIGHT, candidates, random_registers, straight_line
+from tests.jit.small_machine import BASE, PAGE, Code, SmallMachine, encode, machine
+
+ROUTINE = BASE + 4 * PAGE
+
+
+def word(rd: int, value: int) -> int:
+    return int.from_bytes(encode("addi", rd=rd, rs1=0, imm=value), "little")
+
+
+@pytest.mark.parametrize("distance", [0x200, 4 * PAGE, PAGE - 0x40])
+@pytest.mark.parametrize("rounds", [3, 300])
+def test_rewriting_a_routine(distance: int, rounds: int) -> None:
+    """Each round writes another constant into it, fences and calls; the sum tells."""
+    m = machine()
+    routine = BASE + distance
+    code = Code().li(10, routine).li(11, word(6, 0)).li(12, 1 << 20).li(13, rounds)
+    code.label("again")("add", rd=11, rs1=11, rs2=12)("sw", rs1=10, rs2=11, imm=0)("fence.i")
+    code("jalr", rd=1, rs1=10, imm=0)("add", rd=7, rs1=7, rs2=6)
+    code("addi", rd=13, rs1=13, imm=-1)("bne", to="again", rs1=13, rs2=0).finish(7)
+    m.load(code)
+    m.load(Code(routine)("addi", rd=6, rs1=0, imm=0)("jalr", rd=0, rs1=1, imm=0))
+    assert m.finish() == rounds * (rounds + 1) // 2
+
+
+def test_a_block_that_rewrites_itself() -> None:
+    """What stands behind the fence is new, on the page that runs."""
+    m = machine()
+    code = Code().li(11, word(6, 42))("auipc", rd=10, imm=0)
+    code("sw", rs1=10, rs2=11, imm=12)("fence.i")("addi", rd=6, rs1=0, imm=1).finish(6)
+    m.load(code)
+    assert m.finish() == 42
+
+
+def test_without_a_fence_either_is_right() -> None:
+    m = machine()
+    code = Code().li(10, ROUTINE).li(11, word(6, 2)).li(13, 50).label("again")
+    code("jalr", rd=1, rs1=10, imm=0)("sw", rs1=10, rs2=11, imm=0)
+    code("addi", rd=13, rs1=13, imm=-1)("bne", to="again", rs1=13, rs2=0).finish(6)
+    m.load(code)
+    m.load(Code(ROUTINE)("addi", rd=6, rs1=0, imm=1)("jalr", rd=0, rs1=1, imm=0))
+    assert m.finish() in (1, 2)
+
+
+def test_data_beside_code() -> None:
+    """A counter on the page of the loop that counts: slow once, then as any."""
+    m = machine()
+    code = Code().li(13, 20_000)("auipc", rd=10, imm=0).label("again")
+    code("ld", rd=5, rs1=10, imm=0x400)("addi", rd=5, rs1=5, imm=1)
+    code("sd", rs1=10, rs2=5, imm=0x400)
+    code("addi", rd=13, rs1=13, imm=-1)("bne", to="again", rs1=13, rs2=0).finish(5)
+    m.load(code)
+    assert m.finish() == 20_000
+    assert m.cpu.translations < 20
+
+
+def test_code_of_another_hart() -> None:
+    """One hart rewrites what another has run; the fence comes from outside (SBI RFENCE)."""
+    m = machine(64, 2)
+    first, second = m.harts
+    caller = Code().li(10, ROUTINE)("jalr", rd=1, rs1=10, imm=0).finish(6)
+    writer = Code(BASE + PAGE).li(10, ROUTINE).li(11, word(6, 9))
+    writer("sw", rs1=10, rs2=11, imm=0).finish(11)
+    m.load(caller).load(writer)
+    m.load(Code(ROUTINE)("addi", rd=6, rs1=0, imm=5)("jalr", rd=0, rs1=1, imm=0))
+    assert m.finish() == 5
+    second.set("pc", BASE + PAGE)
+    m.finish(1)
+    first.complete(0)
+    first.step()
+    first.fence(Fence(instructions=True))
+    first.set("pc", BASE)
+    assert m.finish() == 9
+
+
+@pytest.fixture
+def small_cache(monkeypatch: pytest.MonkeyPatch) -> SmallMachine:
+    for name, size in (("HOT_SIZE", 1 << 17), ("COLD_SIZE", 1 << 17), ("SITE_SIZE", 1 << 17)):
+        monkeypatch.setattr(vcpu_module, name, size)
+    return SmallMachine().reset()
+
+
+def test_eviction(small_cache: SmallMachine) -> None:
+    """A program larger than the cache, twice round: nothing but time is lost."""
+    chance = random.Random(3)
+    pool = tuple(one for one in candidates(64, STRAIGHT) if not one.floating)
+    code = Code().li(25, 2).label("again")
+    for _ in range(400):
+        straight_line(chance, 30, pool, code)
+        code("jal", rd=0, imm=4)
+    code("addi", rd=25, rs1=25, imm=-1)("beq", rs1=25, rs2=0, imm=8)("jal", to="again", rd=0)
+    code.finish()
+    states = []
+    for step in (False, True):
+        m = small_cache.reset().load(code)
+        x, _ = random_registers(random.Random(4), 64)
+        for number in range(1, 32):
+            m.cpu.x[number] = x[number]
+        if step:
+            m.step_to_end()
+        else:
+            m.finish()
+            assert m.cpu.flushes > 2
+        states.append(m.state())
+    assert states[0] == states[1]
+    small_cache.vm.close()

@@ -1,0 +1,63 @@
+"""The KVM tests once more, on a real KVM inside the test bed: one result here for each there.
+
+Where the host's own KVM is hardware they run directly, and this is skipped. The bed boots
+once for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tandemu.guests import GuestError
+from tandemu.kvm.probe import find_problem
+from tandemu.kvm.system import has_hardware
+from tests.kvm import bed
+
+MODULES = ("test_guests", "test_state", "test_machine", "test_boot")
+BED_S = 280.0
+HARDWARE = has_hardware() and not find_problem()
+pytestmark = [
+    pytest.mark.guest,
+    pytest.mark.kvm,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(HARDWARE, reason="the host's own KVM is hardware: the tests run directly"),
+    pytest.mark.skipif(
+        not all(shutil.which(tool) for tool in ("qemu-system-x86_64", "dpkg-deb")),
+        reason="no qemu-system-x86_64 or no dpkg-deb",
+    ),
+]
+
+
+def names() -> list[str]:
+    """The tests of the modules, as their sources have them."""
+    found = []
+    for module in MODULES:
+        text = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.startswith("def test_")]
+        found += [line.removeprefix("def ").split("(")[0] for line in lines]
+    return found
+
+
+@cache
+def outcome() -> bed.Outcome:
+    paths = " ".join(f"tests/kvm/{module}.py" for module in MODULES)
+    try:
+        kernel, initrd = bed.build(paths)
+    except (GuestError, OSError) as error:
+        pytest.skip(f"the bed cannot be built: {error}")
+    return bed.boot(kernel, initrd, BED_S)
+
+
+@pytest.mark.skipif("TANDEMU_BED" not in os.environ, reason="not steady yet: docs/roadmap.md")
+@pytest.mark.parametrize("name", names())
+def test_on_a_real_kvm(name: str) -> None:
+    said = outcome()
+    result = said.tests.get(name, "not run")
+    if result == "skipped":
+        pytest.skip("skipped in the bed")
+    assert result == "passed", f"{name} in the bed: {result}\n{said.console[-8000:]}"

@@ -1,0 +1,147 @@
+"""Tiny kernels on a whole `Machine` with KVM: they also run where no stock kernel does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tandemu.machine import Ending, Machine, MachineError
+from tests.kvm.guests import needs_kvm
+from tests.kvm.kernels import (
+    EXIT_7,
+    FOREVER,
+    PANIC,
+    POWER_OFF,
+    RESET,
+    bzimage,
+    elf,
+    port,
+    say,
+)
+
+pytestmark = [pytest.mark.kvm, needs_kvm]
+
+CHECK_ZERO_PAGE = "81be020200004864725374020f0b"
+"""cmp dword [rsi+0x202], "HdrS"; je over; ud2"""
+CHECK_START_INFO = "813b78c56e3374020f0b"
+"""cmp dword [ebx], hvm_start_info's magic; je over; ud2"""
+
+
+def machine(kernel: bytes, **options: object) -> Machine:
+    settings: dict[str, object] = {"memory": "32M", "accel": "kvm", "timeout": 30, **options}
+    return Machine("x86_64", kernel=kernel, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        bzimage(CHECK_ZERO_PAGE + say("hello") + POWER_OFF + FOREVER),
+        elf(CHECK_START_INFO + say("hello") + POWER_OFF + FOREVER),
+        elf(CHECK_ZERO_PAGE + say("hello") + POWER_OFF + FOREVER, note=False),
+    ],
+    ids=["bzImage", "PVH", "ELF"],
+)
+def test_a_kernel_starts_prints_and_powers_off(kernel: bytes) -> None:
+    with machine(kernel) as vm:
+        vm.start()
+        result = vm.wait(30)
+        assert (result.ending, result.exit_status) == (Ending.POWERED_OFF, 0)
+        assert vm.console.output == "hello"
+
+
+def test_a_guest_reports_a_code_and_a_panic() -> None:
+    for code, status in ((EXIT_7, 7), (PANIC + FOREVER, 1)):
+        with machine(bzimage(code)) as vm:
+            vm.start()
+            result = vm.wait(30)
+            assert (result.ending, result.exit_status) == (Ending.FAILED, status)
+
+
+def test_a_reset_begins_anew() -> None:
+    with machine(bzimage(say("x") + RESET + FOREVER)) as vm:
+        vm.start()
+        vm.console.expect("xxx", 30)
+        vm.stop()
+        assert vm.wait(30).ending is Ending.STOPPED
+
+
+def test_the_kernel_sees_command_line_and_initrd() -> None:
+    # The zero page's fields lead to both: print a byte of each, then power off.
+    code = (
+        "8b8e28020000" "8a01" "66baf803" "ee"  # mov ecx, [rsi+cmd_line_ptr]; out [rcx]
+        "8b8e18020000" "8a01" "ee" + POWER_OFF + FOREVER  # [rsi+ramdisk_image]
+    )  # fmt: skip
+    with machine(bzimage(code), append="quiet", initrd=b"Zebra") as vm:
+        vm.start()
+        assert vm.wait(30).exit_status == 0
+        assert vm.console.output == "qZ"
+
+
+def test_input_reaches_the_guest() -> None:
+    # wait: mov dx, 0x3fd; in al, dx; test al, 1; jz wait; mov dx, 0x3f8; in al, dx; out dx, al
+    code = "66bafd03eca80174f766baf803ecee" + POWER_OFF + FOREVER
+    with machine(bzimage(code)) as vm:
+        vm.start()
+        vm.console.send("k")
+        assert vm.wait(30).exit_status == 0
+        assert vm.console.output == "k"
+
+
+def test_a_time_out_and_a_stop_end_an_endless_guest() -> None:
+    with machine(bzimage(FOREVER), timeout=0.3, cpus=2) as vm:
+        vm.start()
+        assert vm.wait(30).exit_status == 124
+    with machine(bzimage("faf4ebfd"), cpus=2) as vm:  # cli; hlt
+        vm.start()
+        begun = time.monotonic()
+        vm.stop()
+        assert time.monotonic() - begun < 5
+
+
+def test_a_triple_fault_is_told_with_cause_and_mend() -> None:
+    # AMD resets the processor first, so the place it shows is not that of the fault there.
+    with machine(bzimage("0f0b")) as vm:
+        vm.start()
+        with pytest.raises(MachineError, match=r"triple fault.*rip 0x.*another machine"):
+            vm.wait(30)
+
+
+def test_many_machines_in_one_process() -> None:
+    for _ in range(20):
+        with machine(bzimage(say("n") + POWER_OFF + FOREVER)) as vm:
+            vm.start()
+            assert vm.wait(30).exit_status == 0
+
+
+def test_accesses_to_nothing_do_no_harm() -> None:
+    # in eax, 0xcf8; cmp eax, -1; mov ebx, 0xd8000000; mov eax, [rbx]; mov [rbx], eax
+    code = (
+        "66baf80c" "ed" "83f8ff" "7402" "0f0b" "bb000000d8" "488b03" "4883f8ff" "7402" "0f0b"
+        "488903" + port(0x9999, 1) + say("ok") + POWER_OFF + FOREVER
+    )  # fmt: skip
+    with machine(bzimage(code)) as vm:
+        vm.start()
+        assert vm.wait(30).exit_status == 0
+        assert vm.console.output == "ok"
+
+
+def test_the_start_imports_no_translator() -> None:
+    code = (
+        "import sys; from tests.kvm.kernels import *; from tandemu.machine import Machine\n"
+        "vm = Machine('x86_64', kernel=bzimage(POWER_OFF + FOREVER), memory='32M', accel='kvm')\n"
+        "vm.start(); vm.wait(30)\n"
+        "heavy = ('llvmlite', 'tandemu.ir', 'tandemu.isa', 'tandemu.jit')\n"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,73 @@
+"""Fixtures: C programs built for the guest, and how to run one under Tandemu."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).with_name("programs")
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+COMPILER, RIVAL = "riscv64-linux-gnu-gcc", "qemu-riscv64"
+TIMEOUT_S = 60
+
+Result = subprocess.CompletedProcess[bytes]
+
+
+def need(tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Compile a program of the folder ``programs``, once."""
+    folder = tmp_path_factory.mktemp("programs")
+    built: dict[tuple[str, ...], Path] = {}
+
+    def compile_program(name: str, *options: str) -> Path:
+        need(COMPILER)
+        key = name, *options
+        if key not in built:
+            path = folder / f"{name}-{len(built)}"
+            command = [COMPILER, "-O1", "-w", "-pthread", *(options or ("-static",))]
+            subprocess.run([*command, "-o", path, PROGRAMS / f"{name}.c"], check=True)
+            built[key] = path
+        return built[key]
+
+    return compile_program
+
+
+def unblock_signals() -> None:
+    """Let a child begin with no signal blocked.
+
+    Tests of KVM in this process leave the signal that kicks a vCPU blocked, and a
+    program starts with the mask of whoever starts it, as on any Linux.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def run_exec(*words: str | Path, **variables: str) -> Result:
+    """Run ``tandemu exec`` with *words*."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "tandemu", "exec", *map(str, words)],
+        capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=TIMEOUT_S,
+        check=False, preexec_fn=unblock_signals,
+    )  # fmt: skip
+
+
+def run_rival(*words: str | Path) -> Result:
+    """Run the same under qemu-riscv64."""
+    need(RIVAL)
+    return subprocess.run(
+        [RIVAL, *map(str, words)],
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False,
+        preexec_fn=unblock_signals,
+    )  # fmt: skip

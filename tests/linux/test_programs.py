@@ -1,0 +1,118 @@
+"""C programs under Tandemu and under qemu-riscv64: the same output, the same end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.linux.conftest import run_exec, run_rival
+
+pytestmark = pytest.mark.guest
+
+PROCESSES = """\
+status 11 text executed by exec red
+spawn 0
+executed by spawn none
+status 11
+spawn of nothing: No such file or directory
+native 6
+no child -1 No child processes
+vfork 3 shared 17
+sendmsg 1
+recvmsg 1 F
+epoll 1 123456789abcdef
+eventfd 41
+bind 0 listen 0
+connect 0
+recv 8 over tcp
+poll 1 1
+select 1
+slept 1
+rlimit 0 1
+mremap c 0
+mprotect of a hole -1 Cannot allocate memory
+memfd same
+fixed 1
+unknown -1 Function not implemented
+"""
+
+
+@pytest.mark.parametrize("name", ["files", "signals", "threads"])
+def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
+    program = build(name)
+    ours, theirs = run_exec(program), run_rival(program)
+    assert ours.stdout.decode() == theirs.stdout.decode()
+    assert ours.returncode == theirs.returncode
+    assert ours.stderr == b""
+
+
+@pytest.mark.skipif("TANDEMU_BED" not in os.environ, reason="not steady yet: docs/roadmap.md")
+def test_processes(build: Callable[..., Path]) -> None:
+    # qemu-riscv64 cannot execute foreign programs without binfmt_misc.
+    ours = run_exec(build("processes"))
+    assert ours.stdout.decode() == PROCESSES
+    assert ours.returncode == 200
+
+
+def test_position_independent(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("bare", "-static", "-nostdlib", "-fPIE", "-Wl,-pie,--no-dynamic-linker"))
+    assert (ours.stdout, ours.returncode) == (b"position-independent\n", 21)
+
+
+def test_dynamic(build: Callable[..., Path]) -> None:
+    program = build("threads", "-O2")
+    sysroot = "/usr/riscv64-linux-gnu"
+    assert run_exec("-L", sysroot, program).returncode == 9
+    assert run_exec(program, TANDEMU_SYSROOT=sysroot).returncode == 9
+
+
+def test_missing_interpreter_is_named(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("threads", "-O2"), TANDEMU_SYSROOT="")
+    assert ours.returncode == 127
+    assert b"ld-linux-riscv64-lp64d.so.1" in ours.stderr and b"-L SYSROOT" in ours.stderr
+
+
+def test_many_threads(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("threads"), "60", "300")
+    assert ours.stdout.decode().startswith("counter 1 sum 480 own 7\n")
+
+
+def test_death_by_signal_is_seen_by_the_parent(build: Callable[..., Path]) -> None:
+    assert run_exec(build("signals")).returncode == -signal.SIGTERM
+
+
+def test_strace_names_calls(build: Callable[..., Path]) -> None:
+    text = run_exec("--strace", build("processes"), "x").stderr.decode()
+    assert 'write(1, "executed x none\\n", 16) = 16' in text
+    assert "exit_group(11)" in text
+
+
+def test_hook_observes_changes_and_answers(build: Callable[..., Path], tmp_path: Path) -> None:
+    from tandemu.linux import Call, Process
+
+    log = tmp_path / "log"
+
+    def hook(call: Call) -> int | None:
+        if call.name == "write" and call.arguments[0] == 1:
+            log.write_bytes(call.data(1, call.arguments[2]))
+            return call.arguments[2]
+        if call.name == "exit_group":
+            call.arguments[0] = 33
+        return None
+
+    with open(tmp_path / "out", "wb") as out:
+        result = Process([str(build("processes")), "x"], stdout=out, hook=hook, env={}).run()
+    assert result == (33, 0)
+    assert log.read_bytes() == b"executed x none\n"
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_bad_pointers_in_every_call(build: Callable[..., Path]) -> None:
+    # A call that waits is ended by SIGALRM; anything else but a clean end is strange.
+    ours = run_exec(build("pointers"))
+    assert ours.stdout.decode().splitlines()[-1].startswith("0 strange of 4")
+    assert ours.returncode == 0

@@ -1,0 +1,65 @@
+"""The table of system calls, its documentation, the command line, the signal frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+from tandemu.cli.exec import Options, binfmt_line, parse
+from tandemu.linux.calls import all_rows
+from tandemu.linux.docs import replace
+from tandemu.linux.riscv64 import Riscv64
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "user-mode.md"
+
+
+def test_each_call_stands_once() -> None:
+    names = [row.name for row in all_rows()]
+    assert len(names) == len(set(names))
+    numbers = Riscv64.numbers
+    assert set(numbers) <= set(names)
+    assert len(set(numbers.values())) == len(numbers)
+
+
+def test_documentation_is_the_table() -> None:
+    text = PAGE.read_text()
+    assert replace(text) == text, "run: python -m tandemu.linux.docs docs/user-mode.md"
+
+
+def test_signal_frame_round_trip() -> None:
+    def state() -> SimpleNamespace:
+        return SimpleNamespace(x=[0] * 33, f=[0] * 32, pc=0, fflags=0, frm=0)
+
+    before, after = state(), state()
+    before.x[1:32] = range(101, 132)
+    before.f[:] = range(1 << 63, (1 << 63) + 32)
+    before.pc, before.fflags, before.frm = 0x1234, 17, 3
+    architecture = Riscv64()
+    frame = architecture.build_frame(before, b"\x0b" * 128, (0x5000, 1, 0x2000), 0xF00D)
+    assert len(frame) == architecture.frame_size == 1088
+    assert architecture.read_frame(after, frame) == (0xF00D, (0x5000, 1, 0x2000))
+    assert after == before
+
+
+def test_options() -> None:
+    options = parse(["-L", "/root", "--env=A=b=c", "--strace", "--", "prog", "-L", "x"])
+    assert isinstance(options, Options)
+    assert (options.sysroot, options.strace) == ("/root", True)
+    assert options.environment == {"A": "b=c"}
+    assert options.program == ["prog", "-L", "x"]
+    joined = parse(["-L/root", "prog", "--strace"])
+    assert isinstance(joined, Options)
+    assert joined.sysroot == "/root" and not joined.strace
+
+
+def test_wrong_options_are_said() -> None:
+    assert "no program" in str(parse([]))
+    assert "-L needs" in str(parse(["-L"]))
+    assert "NAME=VALUE" in str(parse(["--env", "A", "prog"]))
+    assert "--bad is not" in str(parse(["--bad", "prog"]))
+
+
+def test_binfmt_line() -> None:
+    line = binfmt_line("/bin/x")
+    assert line.startswith(":tandemu-riscv64:M::\\x7f\\x45\\x4c\\x46")
+    assert line.endswith(":/bin/x:") and line.count(":") == 7

@@ -1,0 +1,139 @@
+"""Real guests: Debian's kernel to a shell and off again, OpenSBI, U-Boot, the installer."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tandemu import Machine
+from tandemu.guests import build_initramfs, fetch_packages, pull_image
+from tandemu.guests.deb import DebFile
+from tandemu.machine import Ending
+from tests.host.pseudo_terminal import ROOT, PseudoTerminal
+
+pytestmark = pytest.mark.guest
+
+PROMPT = "~ # "
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def packages() -> dict[str, Path]:
+    return fetch_packages(["busybox-static", "opensbi", "u-boot-qemu"], "riscv64")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Path:
+    return pull_image("debian-riscv64").kernel
+
+
+def initramfs(packages: dict[str, Path], *commands: str) -> bytes:
+    """One that runs *commands* and powers off."""
+    busybox = DebFile(packages["busybox-static"]).read("usr/bin/busybox")
+    script = ["#!/bin/sh", "mount -t proc proc /proc", *commands, "poweroff -f"]
+    return build_initramfs(busybox=busybox, init="\n".join(script) + "\n")
+
+
+def test_a_shell_runs_commands_and_powers_off() -> None:
+    with Machine.of_guest(timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect(PROMPT)
+        vm.console.send("uname -m; echo $((6 * 7))\n")
+        vm.console.expect(re.compile(r"\nriscv64\r?\n42\r?\n"))
+        vm.console.expect(PROMPT)
+        vm.console.send("exit 0\n")
+        assert vm.wait().ending is Ending.POWERED_OFF
+
+
+def test_the_shells_exit_status_is_the_machines() -> None:
+    with Machine.of_guest(timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect(PROMPT)
+        vm.console.send("exit 3\n")
+        assert vm.wait().exit_status == 3
+
+
+def test_a_reboot_begins_anew() -> None:
+    with Machine.of_guest(timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect(PROMPT)
+        vm.console.send("reboot -f\n")
+        vm.console.expect("powers the machine off")
+        vm.console.expect(PROMPT)
+
+
+def test_four_cpus_come_up(packages: dict[str, Path], kernel: Path) -> None:
+    initrd = initramfs(packages, "echo CPUs: $(nproc)")
+    with Machine(kernel=kernel, initrd=initrd, cpus=4, timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect("CPUs: 4")
+        assert vm.wait().exit_status == 0
+
+
+def test_a_panic_is_seen_and_ends_by_time_out(kernel: Path) -> None:
+    with Machine(kernel=kernel, append="console=ttyS0", timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect("Kernel panic - not syncing: VFS: Unable to mount root fs")
+        assert vm.running
+
+
+def test_opensbi_hands_over_to_linux(packages: dict[str, Path], kernel: Path) -> None:
+    firmware = DebFile(packages["opensbi"]).read(
+        "usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
+    )
+    initrd = initramfs(packages, "echo reached user space")
+    with Machine(kernel=kernel, initrd=initrd, firmware=firmware, timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect("OpenSBI v")
+        vm.console.expect("Linux version")
+        vm.console.expect("reached user space")
+        assert vm.wait().exit_status == 0
+
+
+def test_u_boot_reaches_its_prompt(packages: dict[str, Path]) -> None:
+    firmware = DebFile(packages["u-boot-qemu"]).read("usr/lib/u-boot/qemu-riscv64/u-boot.bin")
+    with Machine(firmware=firmware, timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect("U-Boot 20")
+        vm.console.expect("Hit any key to stop autoboot")
+        vm.console.send(" ")
+        vm.console.expect("=> ")
+        vm.console.send("poweroff\n")
+        assert vm.wait().exit_status == 0
+
+
+def test_the_installer_reaches_its_first_menu() -> None:
+    with Machine.of_guest("debian-installer-riscv64", timeout=3 * PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect("Select a language", 3 * PATIENCE_S)
+
+
+def test_the_command_boots_to_a_shell_on_a_terminal() -> None:
+    with PseudoTerminal("-m", "tandemu", "run", environment={"TERM": "vt100"}) as terminal:
+        terminal.expect(b"Booting debian-riscv64")
+        terminal.expect(PROMPT.encode(), PATIENCE_S)
+        terminal.type(b"echo $TERM is here; sleep 1000\r")
+        terminal.expect(b"vt100 is here", PATIENCE_S)
+        terminal.type(b"\x03")  # Ctrl-C is the guest's
+        terminal.expect(PROMPT.encode(), PATIENCE_S)
+        terminal.type(b"exit 5\r")
+        assert terminal.finish(PATIENCE_S) == 5
+        assert terminal.restored
+
+
+def test_the_command_takes_its_input_from_a_pipe() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "tandemu", "run", "--timeout", str(PATIENCE_S)],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        input=b"echo $((6 * 7)) is the answer\nexit 4\n",
+    )
+    assert answer.returncode == 4, answer.stderr
+    assert b"42 is the answer" in answer.stdout
