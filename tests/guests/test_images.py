@@ -173,3 +173,26 @@ def test_the_default_guest_is_whole() -> None:
     image = pull_image(NAME)
     assert is_intact(image)
     assert image.kernel.read_bytes()[0x38:0x3C] == b"RSC\x05"
+
+
+def test_a_half_synchronised_mirror_is_asked_by_the_suites_other_name(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt = Apt("riscv64", mirror="http://mirror.invalid/debian")
+    asked: list[str] = []
+
+    def run(self: Apt, arguments: list[str], folder: Path, total: int = 0) -> tuple[int, str]:
+        lists = folder / "state/lists"
+        name = (folder / "sources.list").read_text().split()[-2]
+        asked.append(name)
+        code_name = {"stable": "forky", "oldstable": "trixie"}.get(name)
+        if code_name is None:
+            return 100, "E: File has unexpected size (1 != 2). Mirror sync in progress?"
+        (lists / "some_InRelease").write_text(f"Suite: {name}\nCodename: {code_name}\n")
+        return 0, ""
+
+    monkeypatch.setattr(Apt, "_run", run)
+    apt.refresh()
+    assert asked == ["trixie", "stable", "oldstable"]
+    apt.refresh()
+    assert len(asked) == 3, "what was fetched is kept for a day"

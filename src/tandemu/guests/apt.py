@@ -33,6 +33,8 @@ from tandemu.guests.store import (
 )
 
 DEFAULT_SUITE = "trixie"
+_OTHER_NAMES = {"trixie": ("stable", "oldstable"), "bookworm": ("oldstable", "oldoldstable")}
+"""What a suite may be called besides its code name, as releases go by."""
 _REFRESH_AFTER_S = 24 * 3600
 _SAFE_WORD = re.compile(r"[a-z0-9][a-z0-9+.\-]*")
 _PRINTED_URI = re.compile(
@@ -89,6 +91,7 @@ class Apt:
             )
         self._architecture = architecture
         self._suite = suite
+        self._names = (suite, *_OTHER_NAMES.get(suite, ()))
         self._source: Source = find_source(suite, mirror)
         self._progress = progress or Silent()
         self._folder = cache_folder() / "apt" / f"{suite}-{architecture}"
@@ -96,25 +99,32 @@ class Apt:
 
     # ---- running apt ---------------------------------------------------------------------
 
+    def _source_line(self, name: str) -> str:
+        """What sources.list says to fetch the suite under one of its names."""
+        keyring = self._source.keyring
+        if "BEGIN PGP" in keyring:
+            keyring = str(self._folder / "archive-key.asc")
+        options = f" [arch={self._architecture}{f' signed-by={keyring}' if keyring else ''}]"
+        return f"deb{options} {self._source.uri} {name} main\n"
+
     def _prepare(self) -> None:
         for name in ("state/lists/partial", "cache/archives/partial", "log"):
             make_folder(self._folder / name)
         (self._folder / "state/status").touch()
-        keyring = self._source.keyring
-        if "BEGIN PGP" in keyring:
-            key_file = self._folder / "archive-key.asc"
-            with writing(key_file) as file:
-                file.write(keyring.encode())
-            keyring = str(key_file)
-        options = f" [arch={self._architecture}{f' signed-by={keyring}' if keyring else ''}]"
-        line = f"deb{options} {self._source.uri} {self._suite} main\n"
+        if "BEGIN PGP" in self._source.keyring:
+            with writing(self._folder / "archive-key.asc") as file:
+                file.write(self._source.keyring.encode())
         sources = self._folder / "sources.list"
-        if not sources.exists() or sources.read_text() != line:
+        lines = [self._source_line(name) for name in self._names]
+        if not sources.exists() or sources.read_text() not in lines:
             self._stamp.unlink(missing_ok=True)  # another mirror: its index has to be fetched
-            with writing(sources) as file:
-                file.write(line.encode())
+            self._use_name(self._suite)
         with writing(self._configuration) as file:
             file.write(self._settings().encode())
+
+    def _use_name(self, name: str) -> None:
+        with writing(self._folder / "sources.list") as file:
+            file.write(self._source_line(name).encode())
 
     def _settings(self) -> str:
         """An apt.conf: what the system says of reaching mirrors (proxies, …), and our folders."""
@@ -216,13 +226,29 @@ class Apt:
             f"Reading the package index of Debian {self._suite} for {self._architecture}"
         )
         self._stamp.unlink(missing_ok=True)
-        code, output = self._run(["update"], self._folder)
-        if code:
-            raise GuestError(
-                f"the package index of {self._source.uri} ({self._suite}) could not be fetched: "
-                f"{_reason(output)}. Check the network, or name another mirror with --mirror URL"
-            )
-        self._stamp.touch()
+        reason = ""
+        # A mirror that caches may hold the index of one day and the signature of another;
+        # under the suite's other name both are often of one day.
+        for name in self._names:
+            self._use_name(name)
+            code, output = self._run(["update"], self._folder)
+            if code == 0 and (name == self._suite or self._code_name() == self._suite):
+                self._stamp.touch()
+                return
+            reason = reason or _reason(output)
+        self._use_name(self._suite)
+        raise GuestError(
+            f"the package index of {self._source.uri} ({self._suite}) could not be fetched: "
+            f"{reason}. Check the network, or name another mirror with --mirror URL"
+        )
+
+    def _code_name(self) -> str:
+        """The code name in the signed release file that apt keeps, empty if it has none."""
+        for path in (self._folder / "state/lists").glob("*Release"):
+            found = re.search(r"^Codename: (\S+)$", path.read_text(errors="replace"), re.MULTILINE)
+            if found:
+                return found[1]
+        return ""
 
     def _look_up(self, names: list[str]) -> dict[str, re.Match[str]]:
         """apt's plan for *names*: file, size and checksum of each from the signed index."""
