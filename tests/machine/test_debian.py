@@ -117,8 +117,11 @@ def test_the_command_boots_to_a_shell_on_a_terminal() -> None:
     with PseudoTerminal("-m", "tandemu", "run", environment={"TERM": "vt100"}) as terminal:
         terminal.expect(b"Booting debian-riscv64")
         terminal.expect(PROMPT.encode(), PATIENCE_S)
-        terminal.type(b"echo $TERM is here; sleep 1000\r")
+        terminal.type(b"echo $TERM is here; cat\r")
         terminal.expect(b"vt100 is here", PATIENCE_S)
+        # What cat says twice shows that it, and not the shell, will hear of Ctrl-C.
+        terminal.type(b"twice\r")
+        terminal.expect(b"twice\r\ntwice", PATIENCE_S)
         terminal.type(b"\x03")  # Ctrl-C is the guest's
         terminal.expect(PROMPT.encode(), PATIENCE_S)
         terminal.type(b"exit 5\r")
