@@ -121,7 +121,8 @@ def test_the_command_boots_to_a_shell_on_a_terminal() -> None:
         terminal.expect(b"vt100 is here", PATIENCE_S)
         # What cat says twice shows that it, and not the shell, will hear of Ctrl-C.
         terminal.type(b"twice\r")
-        terminal.expect(b"twice\r\ntwice", PATIENCE_S)
+        for _ in range(2):
+            terminal.expect(b"twice", PATIENCE_S)
         terminal.type(b"\x03")  # Ctrl-C is the guest's
         terminal.expect(PROMPT.encode(), PATIENCE_S)
         terminal.type(b"exit 5\r")
