@@ -159,21 +159,22 @@ class Kernel:
     # Programs ---------------------------------------------------------------------------
 
     def load(
-        self, path: str, arguments: Sequence[bytes], environment: Sequence[bytes], execfn: bytes
+        self,
+        descriptor: int,
+        path: str,
+        arguments: Sequence[bytes],
+        environment: Sequence[bytes],
+        execfn: bytes,
     ) -> Image:
-        """Load the program at *path* into empty memory."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            elf = ElfFile(descriptor, path)
-            loader.check_machine(elf, self.architecture, path)
-            soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
-            size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
-            image = loader.load(
-                self.memory, self.architecture, descriptor, elf, path, arguments, environment,
-                size, self.files.resolve, execfn,
-            )  # fmt: skip
-        finally:
-            os.close(descriptor)
+        """Load the program in *descriptor*, which is called *path*, into empty memory."""
+        elf = ElfFile(descriptor, path)
+        loader.check_machine(elf, self.architecture, path)
+        soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
+        size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
+        image = loader.load(
+            self.memory, self.architecture, descriptor, elf, path, arguments, environment,
+            size, self.files.resolve, execfn,
+        )  # fmt: skip
         self.image = image
         self.arguments, self.environment = list(arguments), list(environment)
         return image

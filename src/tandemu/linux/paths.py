@@ -26,6 +26,7 @@ _O_PATH = 0o10000000
 _RESOLVE_IN_ROOT = 0x10
 _HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
 _MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
+_MOST_LINKS = 40
 _SPAWN_BYTES = 1 << 16
 
 
@@ -54,15 +55,32 @@ class Files:
 
     def resolve(self, path: str, follow: bool = True) -> str:
         """The host's name of *path*."""
-        if self._root < 0 or path[:1] != "/":
+        if self._root < 0:
             return path
-        if path.startswith(_HOSTS_OWN) and (path.split("/", 2)[1]) in _OWN_NAMES:
-            return path
-        found = self._look_up(path, follow)
-        if not found and path.split("/", 2)[1] in _MERGED:
-            # Unpacked packages lack the links /lib -> usr/lib and so on.
-            found = self._look_up("/usr" + path, follow)
-        return found or path
+        if path[:1] == "/" and not (
+            path.startswith(_HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
+        ):
+            found = self._look_up(path, follow)
+            if not found and path.split("/", 2)[1] in _MERGED:
+                # Unpacked packages lack the links /lib -> usr/lib and so on.
+                found = self._look_up("/usr" + path, follow)
+            if found:
+                return found
+        return self._follow_link(path) if follow else path
+
+    def _follow_link(self, path: str) -> str:
+        """Where the host's *path* leads if it is a link to what only the sysroot has.
+
+        A program makes such links in folders of the host: a virtual environment's python.
+        """
+        for _ in range(_MOST_LINKS):
+            if not os.path.islink(path) or os.path.exists(path):
+                break
+            target = os.readlink(path)
+            if target[:1] == "/":
+                return self._look_up(target, True) or target
+            path = os.path.join(os.path.dirname(path), target)
+        return path
 
     def _look_up(self, path: str, follow: bool) -> str:
         """The host's name of *path* inside of the sysroot; empty if it is not there."""

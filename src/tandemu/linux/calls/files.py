@@ -117,13 +117,6 @@ for _name, _arguments in (
     calls.direct(_name, _arguments)
 
 for _name, _arguments, _flags in (
-    ("mkdirat", "dirfd path mode", -1),
-    ("mknodat", "dirfd path mode hex", -1),
-    ("unlinkat", "dirfd path hex", -1),
-    ("symlinkat", "str dirfd path", -1),
-    ("linkat", "dirfd path dirfd path hex", -1),
-    ("renameat", "dirfd path dirfd path", -1),
-    ("renameat2", "dirfd path dirfd path hex", -1),
     ("faccessat", "dirfd path mode", -1),
     ("faccessat2", "dirfd path mode hex", 3),
     ("fchmodat", "dirfd path mode", -1),
@@ -142,6 +135,14 @@ for _name, _arguments, _flags in (
 ):
     on_path(calls, _name, _arguments, flags=_flags)
 for _name, _arguments in (
+    # What is made, removed or renamed is the link, not what it leads to.
+    ("mkdirat", "dirfd path mode"),
+    ("mknodat", "dirfd path mode hex"),
+    ("unlinkat", "dirfd path hex"),
+    ("symlinkat", "str dirfd path"),
+    ("linkat", "dirfd path dirfd path hex"),
+    ("renameat", "dirfd path dirfd path"),
+    ("renameat2", "dirfd path dirfd path hex"),
     ("lgetxattr", "path str out size"),
     ("lsetxattr", "path str in size hex"),
     ("llistxattr", "path out size"),

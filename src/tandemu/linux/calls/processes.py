@@ -33,6 +33,7 @@ _THREAD_NEEDS = _VM | _SIGHAND
 _CLONE_ARGS = struct.Struct("<8Q")
 _MOST_WORDS = 1 << 17
 _SHEBANG_DEPTH = 4
+_BY_DESCRIPTOR = "/proc/self/fd/"
 
 
 # Creating -------------------------------------------------------------------------------
@@ -242,9 +243,13 @@ def _execute(task: Task, path: bytes, arguments: list[bytes], environment: list[
                     os.stat(kernel.files.resolve(elf.interpreter))
             except LinuxError as error:
                 return -error.code
+            if found.startswith(_BY_DESCRIPTOR):
+                # A descriptor that closes on exec is gone by then; its file has a name, mostly.
+                name = os.readlink(f"{_BY_DESCRIPTOR}{descriptor}")
+                found = name if os.path.exists(name) else found
+            _replace(task, descriptor, found, execfn, arguments, environment)
         finally:
             os.close(descriptor)
-        _replace(task, found, execfn, arguments, environment)
     return -errno.ELOOP
 
 
@@ -272,9 +277,10 @@ def _execute_native(
 
 
 def _replace(
-    task: Task, path: str, execfn: bytes, arguments: list[bytes], environment: list[bytes]
-) -> NoReturn:
-    """Run the foreign program at *path* in this process: there is no way back."""
+    task: Task, program: int, path: str, execfn: bytes, arguments: list[bytes],
+    environment: list[bytes],
+) -> NoReturn:  # fmt: skip
+    """Run the foreign program in the descriptor *program* here: there is no way back."""
     kernel = task.kernel
     if not kernel.can_replace(task):
         _start_over(kernel, task, path, arguments, environment)
@@ -284,7 +290,7 @@ def _replace(
         kernel.spawn = None
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
-        if descriptor not in kernel.private:
+        if descriptor not in kernel.private and descriptor != program:
             flags = host.quick(NUMBERS["fcntl"], descriptor, 1)
             if flags > 0 and flags & 1:
                 host.call(NUMBERS["close"], descriptor)
@@ -296,7 +302,7 @@ def _replace(
     name_buffer = ctypes.create_string_buffer(os.path.basename(os.fsencode(path))[:15], 16)
     host.quick(NUMBERS["prctl"], 15, ctypes.addressof(name_buffer))
     try:
-        kernel.load(path, arguments, environment, execfn)
+        kernel.load(program, path, arguments, environment, execfn)
     except (LinuxError, OSError):
         kernel.die(task, 9)
     kernel.start(task)
