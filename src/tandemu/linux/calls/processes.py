@@ -461,34 +461,6 @@ def _futex(
     return host.call(_FUTEX, base + address, operation, value, timeout, second, third)
 
 
-@calls.row("riscv_flush_icache", "hex hex hex")
-def _riscv_flush_icache(task: Task, start: int, end: int, flags: int) -> int:
-    with task.kernel.memory_lock:
-        task.memory.flush_code(start, end)
-    return 0
-
-
-_HWPROBE_KEYS = {3: 1, 4: 3, 5: 0, 6: 0, 7: 1 << 38}
-"""Base behaviour IMA; F, D and C; unknown speed of misaligned accesses; the highest address."""
-
-
-@calls.row("riscv_hwprobe", "ptr size size ptr hex", missing="RISCV_HWPROBE_WHICH_CPUS")
-def _riscv_hwprobe(task: Task, pairs: int, count: int, cpu_size: int, cpus: int, flags: int) -> int:
-    if flags or count > 4096:
-        return -errno.EINVAL
-    memory = task.memory
-    for index in range(count):
-        key = memory.read_word(pairs + 16 * index)
-        if key in (0, 1, 2):
-            known, value = True, 0
-        else:
-            known, value = key in _HWPROBE_KEYS, _HWPROBE_KEYS.get(key, 0)
-        if not known:
-            memory.write_word(pairs + 16 * index, (1 << 64) - 1)
-        memory.write_word(pairs + 16 * index + 8, value)
-    return 0
-
-
 _PR_POINTERS = {1: 0, 2: 2, 16: 2, 15: 2, 37: 2, 40: 2}
 """prctl commands whose second argument points to something."""
 _PR_ALLOWED = frozenset((1, 3, 4, 7, 8, 27, 28, 29, 30, 36, 38, 39, 23, 24, 25, 26))
