@@ -68,6 +68,17 @@ class Files:
                 return found
         return self._follow_link(path) if follow else path
 
+    def resolve_new(self, path: str, follow: bool = False) -> str:
+        """The host's name of *path*, which may be about to be made.
+
+        What is in neither place belongs into the sysroot if only that has the folder.
+        """
+        found = self.resolve(path, follow)
+        folder, _, name = path.rpartition("/")
+        if found != path or not folder or not name or os.path.lexists(os.path.dirname(path)):
+            return found
+        return os.path.join(self.resolve(folder), name)
+
     def _follow_link(self, path: str) -> str:
         """Where the host's *path* leads if it is a link to what only the sysroot has.
 

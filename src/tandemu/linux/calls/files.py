@@ -135,7 +135,6 @@ for _name, _arguments, _flags in (
 ):
     on_path(calls, _name, _arguments, flags=_flags)
 for _name, _arguments in (
-    # What is made, removed or renamed is the link, not what it leads to.
     ("mkdirat", "dirfd path mode"),
     ("mknodat", "dirfd path mode hex"),
     ("unlinkat", "dirfd path hex"),
@@ -143,6 +142,9 @@ for _name, _arguments in (
     ("linkat", "dirfd path dirfd path hex"),
     ("renameat", "dirfd path dirfd path"),
     ("renameat2", "dirfd path dirfd path hex"),
+):
+    on_path(calls, _name, _arguments, new=True)
+for _name, _arguments in (
     ("lgetxattr", "path str out size"),
     ("lsetxattr", "path str in size hex"),
     ("llistxattr", "path out size"),
@@ -163,8 +165,8 @@ def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
         if own:
             return kernel.files.open_own_file(own, signed(flags))
     if text[:1] == b"/" and kernel.files.sysroot:
-        follow = not flags & os.O_NOFOLLOW
-        found = os.fsencode(kernel.files.resolve(os.fsdecode(text), follow))
+        look_up = kernel.files.resolve_new if flags & os.O_CREAT else kernel.files.resolve
+        found = os.fsencode(look_up(os.fsdecode(text), not flags & os.O_NOFOLLOW))
         buffer = ctypes.create_string_buffer(found)
         return host.call(NUMBERS["openat"], directory, ctypes.addressof(buffer), flags, mode)
     return host.call(NUMBERS["openat"], directory, memory.base + path, flags, mode)
