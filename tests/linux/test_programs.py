@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux.conftest import run_exec, run_rival
+from tests.linux.conftest import LONG, run_exec, run_rival
 
 pytestmark = pytest.mark.guest
 
@@ -79,6 +79,12 @@ def test_missing_interpreter_is_named(build: Callable[..., Path]) -> None:
 def test_many_threads(build: Callable[..., Path]) -> None:
     ours = run_exec(build("threads"), "60", "300")
     assert ours.stdout.decode().startswith("counter 1 sum 480 own 7\n")
+
+
+def test_hundred_threads_lose_no_wakeup(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("hammer"), "100", "60" if LONG else "10", timeout_s=240)
+    assert ours.stdout.decode() == "counted 1 idle 0 damaged 0\n"
+    assert ours.returncode == 0
 
 
 def test_death_by_signal_is_seen_by_the_parent(build: Callable[..., Path]) -> None:
