@@ -79,6 +79,13 @@ class Files:
             return found
         return os.path.join(self.resolve(folder), name)
 
+    def guest_path(self, path: bytes) -> bytes:
+        """What the guest calls the host's *path*: chdir("/") went to the sysroot."""
+        root = os.fsencode(self.sysroot)
+        if root and (path == root or path.startswith(root + b"/")):
+            return path[len(root) :] or b"/"
+        return path
+
     def _follow_link(self, path: str) -> str:
         """Where the host's *path* leads if it is a link to what only the sysroot has.
 

@@ -100,7 +100,6 @@ for _name, _arguments in (
     ("fchdir", "fd"),
     ("umask", "mode"),
     ("memfd_create", "str hex"),
-    ("getcwd", "out size"),
     ("getdents64", "fd out size"),
     ("sendfile", "fd fd ptr size"),
     ("splice", "fd ptr fd ptr size hex"),
@@ -151,6 +150,15 @@ for _name, _arguments in (
     ("lremovexattr", "path str"),
 ):
     on_path(calls, _name, _arguments, nofollow=True)
+
+
+@calls.row("getcwd", "out size")
+def _getcwd(task: Task, result: int, size: int) -> int:
+    path = task.kernel.files.guest_path(os.getcwdb()) + b"\0"
+    if size < len(path):
+        return -errno.ERANGE
+    task.memory.write(result, path)
+    return len(path)
 
 
 # Opening and closing --------------------------------------------------------------------
