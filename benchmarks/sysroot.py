@@ -59,7 +59,7 @@ def unpack(folder: Path, groups: Iterable[str]) -> Path:
         # As on a system that runs: qemu-riscv64 looks for /lib/ld-linux-… by that name.
         (folder / "usr" / name).mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(f"usr/{name}")
-    excludes = [f"--exclude={pattern}" for pattern in _LEFT_OUT]
+    excludes: list[str | Path] = [f"--exclude={pattern}" for pattern in _LEFT_OUT]
     for package in packages.values():
         with subprocess.Popen(
             ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
