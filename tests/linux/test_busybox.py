@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,49 @@ def test_applets(script: str, busybox: Path) -> None:
     ours, theirs = (run(busybox, "sh", "-c", script) for run in (run_exec, run_rival))
     assert ours.stdout.decode() == theirs.stdout.decode()
     assert ours.returncode == theirs.returncode
+
+
+CONTENT = bytes(range(256)) * 1000
+
+
+class Serve(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/file" else 404)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        self.wfile.write(CONTENT)
+
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+def test_wget_from_a_local_server(busybox: Path, tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            got = run_exec(
+                "--unset",
+                "http_proxy",
+                busybox,
+                "wget",
+                "-q",
+                "-O",
+                tmp_path / "got",
+                f"{url}/file",
+            )
+            missing = run_exec(
+                "--unset",
+                "http_proxy",
+                busybox,
+                "wget",
+                "-q",
+                "-O",
+                tmp_path / "no",
+                f"{url}/absent",
+            )
+        finally:
+            server.shutdown()
+    assert (got.returncode, got.stderr) == (0, b"")
+    assert (tmp_path / "got").read_bytes() == CONTENT
+    assert missing.returncode == 1 and b"404" in missing.stderr

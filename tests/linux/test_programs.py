@@ -40,10 +40,25 @@ unknown -1 Function not implemented
 """
 
 
-@pytest.mark.parametrize("name", ["files", "signals", "threads"])
+@pytest.mark.parametrize("name", ["files", "services", "signals", "threads"])
 def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     program = build(name)
     ours, theirs = run_exec(program), run_rival(program)
+    assert ours.stdout.decode() == theirs.stdout.decode()
+    assert ours.returncode == theirs.returncode
+    assert ours.stderr == b""
+
+
+ENDS = (
+    *("stack", "null", "code", "far", "jump", "data", "illegal", "break", "abort", "raise", "kill"),
+    *("raised", "memory", "refused", "cpu", "file", "pipe"),
+)
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_limits_as_under_qemu(what: str, build: Callable[..., Path]) -> None:
+    program = build("limits")
+    ours, theirs = run_exec(program, what), run_rival(program, what)
     assert ours.stdout.decode() == theirs.stdout.decode()
     assert ours.returncode == theirs.returncode
     assert ours.stderr == b""

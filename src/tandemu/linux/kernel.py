@@ -245,6 +245,9 @@ class Kernel:
 
         def body() -> None:
             task = Task(self, cpu, parent.mask)
+            # The host's C library unblocks the signals that it uses itself, and so does the
+            # guest's use them: its timers that start threads wait for one.
+            task.refresh_host_mask()
             task_ready(task)
             self.tasks.append(task)
             numbers.append(task.tid)
