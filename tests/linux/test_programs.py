@@ -100,6 +100,12 @@ def test_hundred_threads_lose_no_wakeup(build: Callable[..., Path]) -> None:
     assert ours.returncode == 0
 
 
+def test_fork_while_threads_come_and_go(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("forks"), "100")
+    assert ours.stdout == b"100 of 100\n"
+    assert ours.returncode == 0
+
+
 def test_death_by_signal_is_seen_by_the_parent(build: Callable[..., Path]) -> None:
     assert run_exec(build("signals")).returncode == -signal.SIGTERM
 

@@ -74,7 +74,8 @@ class Kernel:
         self.is_forked = False
         self.spawn: paths.Spawn | None = None
         """Set between vfork and what ends it."""
-        self.threads_changed = _thread.allocate_lock()
+        self.threads_lock = _thread.allocate_lock()
+        """Held while the engine makes or frees a processor, and by fork: see there."""
         self._build_table(rows)
 
     # The table --------------------------------------------------------------------------
@@ -232,7 +233,8 @@ class Kernel:
     def start_thread(self, parent: Task, task_ready: Callable[[Task], None]) -> int:
         """Start a guest thread with a copy of *parent*'s registers; its number."""
         try:
-            cpu = self.engine.create_cpu()
+            with self.threads_lock:
+                cpu = self.engine.create_cpu()
         except RuntimeError as error:
             # As a kernel at its limit of threads.
             if self.strace:
@@ -296,7 +298,8 @@ class Kernel:
                 host.quick(_FUTEX, place, _FUTEX_WAKE, 1)
             except OSError:
                 pass
-        task.cpu.close()
+        with self.threads_lock:
+            task.cpu.close()
         if self.signals.handled:
             self.signals.watch()
         if not self.tasks:
@@ -340,9 +343,12 @@ class Kernel:
         """In the child of fork: only this thread is left."""
         self.is_forked = True
         self.memory_lock = _thread.allocate_lock()
+        self.threads_lock = _thread.allocate_lock()
         for other in self.tasks:
             if other is not task:
                 other.pending.clear()
+                # Code caches need low memory, which is scarce.
+                other.cpu.close()
         self.tasks[:] = [task]
         task.tid = os.getpid()
         task.pending.clear()

@@ -109,7 +109,8 @@ def _fork(
     kernel, memory = task.kernel, task.memory
     report, reporter = os.pipe2(os.O_CLOEXEC) if flags & _VFORK else (-1, -1)
     mask = host.get_mask()
-    with kernel.memory_lock:
+    # A lock that another thread holds would stay so in the child, the engine's own too.
+    with kernel.threads_lock, kernel.memory_lock:
         # Nothing may be delivered in the child before its state is its own.
         host.set_mask(kernel.signals.host_mask((1 << 64) - 1))
         try:
@@ -441,6 +442,10 @@ _WITH_SECOND_VALUE = frozenset((3, 4, 5, 12))
 """REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
 _WITH_SECOND_FUTEX = frozenset((3, 4, 5, 11, 12))
 _FUTEX = NUMBERS["futex"]
+_WAKING = frozenset((1, 3, 4, 5, 7, 10, 12))
+"""FUTEX_WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, UNLOCK_PI, WAKE_BITSET …: they do not wait."""
+_futex_wait = host.bound(6)
+_futex_wake = host.bound(6, without_waiting=True)
 
 
 @calls.row("futex", "ptr int int hex ptr int")
@@ -458,7 +463,9 @@ def _futex(
         timeout += base
     if command in _WITH_SECOND_FUTEX:
         second = memory.host_address(second, 4)
-    return host.call(_FUTEX, base + address, operation, value, timeout, second, third)
+    call = _futex_wake if command in _WAKING else _futex_wait
+    result = call(_FUTEX, base + address, operation, value, timeout, second, third)
+    return result if result != -1 else host.failure()
 
 
 _PR_POINTERS = {1: 0, 2: 2, 16: 2, 15: 2, 37: 2, 40: 2}
