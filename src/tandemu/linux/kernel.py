@@ -240,6 +240,7 @@ class Kernel:
             if self.strace:
                 self._print(parent, f"no thread could be made: {error}")
             return -errno.EAGAIN
+        self.memory.has_one_thread = False
         self.architecture.copy_registers(parent.state, cpu.state)
         started = _thread.allocate_lock()
         started.acquire()
@@ -350,6 +351,7 @@ class Kernel:
                 # Code caches need low memory, which is scarce.
                 other.cpu.close()
         self.tasks[:] = [task]
+        self.memory.has_one_thread = True
         task.tid = os.getpid()
         task.pending.clear()
         task.attention = False

@@ -33,6 +33,7 @@ TOP_GUARD = 1 << 16
 """Never mapped at the top, so that a structure at the end of the window cannot leave it."""
 
 _READ_CHUNK = 4096
+_SHORT_STRING = 128
 
 
 def round_up(value: int) -> int:
@@ -71,6 +72,8 @@ class Memory:
         self.top = self.limit - TOP_GUARD
         """Where mappings without a wish begin, downward."""
         self.break_start = self.break_end = 0
+        self.has_one_thread = True
+        """Nobody unmaps a page between a look at the map and an access."""
         if hasattr(engine, "executable"):
             # An engine that asks whether code may be fetched at an address.
             engine.executable = self.may_execute
@@ -379,8 +382,25 @@ class Memory:
             raise HostFault
         return self.base + address
 
+    def _is_surely_there(self, address: int, size: int, protection: int) -> bool:
+        """Whether an access cannot fault: it needs no help of the host's kernel then.
+
+        A page of a file can be missing all the same, behind the file's end.
+        """
+        if not self.has_one_thread:
+            return False
+        mapping = self.find(address)
+        return (
+            mapping is not None
+            and address + size <= mapping.end
+            and bool(mapping.protection & protection)
+            and mapping.name[:1] != "/"
+        )
+
     def read(self, address: int, size: int) -> bytes:
         """Read *size* bytes; HostFault if they are not all there."""
+        if self._is_surely_there(address, size, PROT_READ):
+            return ctypes.string_at(self.base + address, size)
         if address + size > self.limit:
             raise HostFault
         buffer = ctypes.create_string_buffer(size)
@@ -390,6 +410,9 @@ class Memory:
     def write(self, address: int, data: bytes | bytearray) -> None:
         """Write *data*; HostFault if it cannot be."""
         size = len(data)
+        if self._is_surely_there(address, size, PROT_WRITE):
+            ctypes.memmove(self.base + address, bytes(data), size)
+            return
         if address + size > self.limit:
             raise HostFault
         if size:
@@ -406,6 +429,11 @@ class Memory:
 
     def read_string(self, address: int, most: int = PAGE) -> bytes:
         """Read up to a zero byte; HostFault if memory ends first, ENAMETOOLONG after *most*."""
+        if self._is_surely_there(address, _SHORT_STRING, PROT_READ):
+            data = ctypes.string_at(self.base + address, _SHORT_STRING)
+            end = data.find(0)
+            if end >= 0:
+                return data[:end]
         parts = []
         total = 0
         buffer = ctypes.create_string_buffer(_READ_CHUNK)
@@ -419,7 +447,7 @@ class Memory:
             got = host.copied_prefix(place, self.base + address, size)
             if got <= 0:
                 raise HostFault
-            data = buffer.raw[:got]
+            data = ctypes.string_at(place, got)
             end = data.find(0)
             if end >= 0:
                 parts.append(data[:end])

@@ -7,7 +7,6 @@ are always the host's.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from tandemu.linux.memory import Memory
 
 _OPENAT2 = NUMBERS["openat2"]
+_OPEN_HOW = struct.Struct("<QQQ")
+_host_openat2 = host.bound_openat2()
 _O_PATH = 0o10000000
 _RESOLVE_IN_ROOT = 0x10
 _HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
@@ -57,9 +58,7 @@ class Files:
         """The host's name of *path*."""
         if self._root < 0:
             return path
-        if path[:1] == "/" and not (
-            path.startswith(_HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
-        ):
+        if path[:1] == "/" and not _is_hosts_own(path):
             found = self._look_up(path, follow)
             if not found and path.split("/", 2)[1] in _MERGED:
                 # Unpacked packages lack the links /lib -> usr/lib and so on.
@@ -67,6 +66,15 @@ class Files:
             if found:
                 return found
         return self._follow_link(path) if follow else path
+
+    def open_inside(self, path: bytes, flags: int) -> int:
+        """Open a file of the sysroot at once: a negative number if it is none, or not so."""
+        if _is_hosts_own(os.fsdecode(path)):
+            return -errno.ENOENT
+        # What openat ignores, openat2 refuses: then the long way is gone.
+        how = _OPEN_HOW.pack(flags & 0xFFFFFFFF, 0, _RESOLVE_IN_ROOT)
+        found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, _OPEN_HOW.size)
+        return found
 
     def resolve_new(self, path: str, follow: bool = False) -> str:
         """The host's name of *path*, which may be about to be made.
@@ -103,12 +111,8 @@ class Files:
     def _look_up(self, path: str, follow: bool) -> str:
         """The host's name of *path* inside of the sysroot; empty if it is not there."""
         flags = _O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        how = struct.pack("<QQQ", flags, 0, _RESOLVE_IN_ROOT)
-        how_buffer = ctypes.create_string_buffer(how, 24)
-        name = ctypes.create_string_buffer(os.fsencode(path))
-        found = host.quick(
-            _OPENAT2, self._root, ctypes.addressof(name), ctypes.addressof(how_buffer), 24
-        )
+        how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
+        found = _host_openat2(_OPENAT2, self._root, os.fsencode(path) + b"\0", how, _OPEN_HOW.size)
         if found < 0:
             return ""
         try:
@@ -184,6 +188,10 @@ class Files:
         fields[20 - 3] = b"%d" % len(self._kernel.tasks)
         fields[28 - 3] = b"%d" % self._kernel.image.stack
         return head.split(b"(", 1)[0] + b"(" + name + b") " + b" ".join(fields) + b"\n"
+
+
+def _is_hosts_own(path: str) -> bool:
+    return path.startswith(_HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
 
 
 _OWN_NAMES = frozenset(name[1:] for name in _HOSTS_OWN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from tandemu.linux.architecture import Buffer
 from tandemu.linux.numbers_generic import GENERIC
 from tandemu.linux.riscv64_processor import CPUINFO, HARDWARE_CAPABILITIES
 
@@ -46,12 +47,12 @@ class Riscv64:
     cpuinfo = CPUINFO
     frame_size = _CONTEXT + _CONTEXT_SIZE
 
-    def stat(self, host: bytes) -> bytes:
+    def stat(self, host: Buffer) -> bytes:
         """struct stat of asm-generic, from that of x86-64."""
         (
             dev, ino, nlink, mode, uid, gid, _, rdev, size, block_size, blocks,
             atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns,
-        ) = _HOST_STAT.unpack(host)  # fmt: skip
+        ) = _HOST_STAT.unpack_from(host)  # fmt: skip
         return _STAT.pack(
             dev, ino, mode, nlink & 0xFFFFFFFF, uid, gid, rdev, 0, size, block_size, 0, blocks,
             atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns, 0, 0,
