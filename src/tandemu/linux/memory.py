@@ -53,6 +53,16 @@ class Mapping:
         self.protection, self.flags = protection, flags
         self.name, self.offset = name, offset
 
+    def continues_in(self, other: Mapping) -> bool:
+        """Whether *other* begins where this ends and is anonymous memory of the same kind."""
+        return (
+            self.end == other.start
+            and self.protection == other.protection
+            and self.flags == other.flags
+            and self.name == other.name
+            and self.name[:1] != "/"
+        )
+
     def part(self, start: int, end: int) -> Mapping:
         """The same, of *start* to *end* only."""
         offset = self.offset + start - self.start if self.name[:1] == "/" else self.offset
@@ -159,19 +169,19 @@ class Memory:
         return code
 
     def _add(self, mapping: Mapping) -> None:
+        """Enter *mapping*, made one with its neighbours that are alike.
+
+        A program that maps again and again would have a list that takes long to search.
+        """
         starts, mappings = self._starts, self._mappings
         index = bisect_left(starts, mapping.start)
-        if index:
-            before = mappings[index - 1]
-            if (
-                before.end == mapping.start
-                and before.protection == mapping.protection
-                and before.flags == mapping.flags
-                and before.name == mapping.name
-                and before.name[:1] != "/"
-            ):
-                before.end = mapping.end
-                return
+        if index and mappings[index - 1].continues_in(mapping):
+            index -= 1
+            mapping.start = mappings[index].start
+            del starts[index], mappings[index]
+        if index < len(mappings) and mapping.continues_in(mappings[index]):
+            mapping.end = mappings[index].end
+            del starts[index], mappings[index]
         starts.insert(index, mapping.start)
         mappings.insert(index, mapping)
 
