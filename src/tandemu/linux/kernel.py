@@ -176,6 +176,8 @@ class Kernel:
             self.memory, self.architecture, descriptor, elf, path, arguments, environment,
             size, self.files.resolve, execfn,
         )  # fmt: skip
+        # /proc/self/exe leads there wherever the program goes.
+        image.path = os.path.abspath(path)
         self.image = image
         self.arguments, self.environment = list(arguments), list(environment)
         return image
