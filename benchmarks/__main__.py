@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import boot, compute, host, programs, report, smp, start, translate
+from benchmarks import applications, boot, compute, host, programs, report, smp, start, translate
 from benchmarks.case import LEFT_OUT, Case, Missing
 from benchmarks.measure import measure
 
@@ -18,6 +18,7 @@ GROUPS = {
     "boot": boot.cases,
     "compute": compute.cases,
     "exec": programs.cases,
+    "programs": applications.cases,
     "translate": translate.cases,
     "smp": smp.cases,
 }

@@ -29,7 +29,7 @@ from benchmarks.linux import guest_busybox
 _USAGE_TIMEOUT_S = 20
 
 
-def _check_command() -> None:
+def check_command() -> None:
     """`Missing` if this tree's command line runs no foreign programs."""
     words = tandemu("exec", "--help").arguments
     answer = subprocess.run(
@@ -56,7 +56,7 @@ def commands(program: Path, *arguments: str) -> dict[str, Command]:
 
 def cases(folder: Path) -> Iterator[Case]:
     """Compile every program into *folder*; the native build tells the right checksum."""
-    _check_command()
+    check_command()
     busybox = folder / "busybox"
     busybox.write_bytes(guest_busybox())
     busybox.chmod(0o755)

@@ -52,7 +52,7 @@ def _row(path: str, outcomes: Mapping[str, Outcome]) -> list[str]:
 def _means(results: Results) -> list[list[str]]:
     """One row for each family of kernels: its geometric mean."""
     rows = []
-    for family in ("compute/int-", "compute/float-", "exec/int-", "exec/float-"):
+    for family in ("compute/int-", "compute/float-", "exec/int-", "exec/float-", "programs/"):
         chosen = [outcomes for path, outcomes in results.items() if path.startswith(family)]
         ratios = [
             (one[TANDEMU].minimum / one[QEMU].minimum, one[TANDEMU].median / one[QEMU].median)

@@ -7,15 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.sysroot import PACKAGES, unpack
+from tandemu.guests import GuestError
+
 PROGRAMS = Path(__file__).with_name("programs")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 COMPILER, RIVAL = "riscv64-linux-gnu-gcc", "qemu-riscv64"
-TIMEOUT_S = 60
+TIMEOUT_S = 120
+OURS = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+LONG = "TANDEMU_LONG" in os.environ
+"""Whether what takes minutes is wanted: whole test modules, threads for a minute."""
 
 Result = subprocess.CompletedProcess[bytes]
 
@@ -44,6 +50,18 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return compile_program
 
 
+@pytest.fixture(scope="session")
+def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Debian's bash, perl, python3, git, gcc and so on, unpacked; gone afterwards."""
+    folder = tmp_path_factory.mktemp("sysroot")
+    try:
+        yield unpack(folder, PACKAGES)
+    except GuestError as error:
+        pytest.skip(str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def unblock_signals() -> None:
     """Let a child begin with no signal blocked.
 
@@ -53,21 +71,24 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def run_exec(*words: str | Path, **variables: str) -> Result:
-    """Run ``tandemu exec`` with *words*."""
+def run_exec(
+    *words: str | Path, cwd: Path | None = None, timeout_s: int = TIMEOUT_S, **variables: str
+) -> Result:
+    """Run ``tandemu exec`` with *words*; the program does not get our variables for Python."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
+    hidden = [word for name in OURS for word in ("--unset", name)]
     return subprocess.run(
-        [sys.executable, "-m", "tandemu", "exec", *map(str, words)],
-        capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=TIMEOUT_S,
-        check=False, preexec_fn=unblock_signals,
+        [sys.executable, "-m", "tandemu", "exec", *hidden, *map(str, words)],
+        capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=timeout_s,
+        check=False, preexec_fn=unblock_signals, cwd=cwd,
     )  # fmt: skip
 
 
-def run_rival(*words: str | Path) -> Result:
+def run_rival(*words: str | Path, cwd: Path | None = None) -> Result:
     """Run the same under qemu-riscv64."""
     need(RIVAL)
     return subprocess.run(
         [RIVAL, *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False,
-        preexec_fn=unblock_signals,
+        preexec_fn=unblock_signals, cwd=cwd,
     )  # fmt: skip

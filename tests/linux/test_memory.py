@@ -55,6 +55,19 @@ def test_chosen_addresses_go_down(window: Window) -> None:
     assert memory.map(0, PAGE, RW, PRIVATE) == first
 
 
+def test_neighbours_that_are_alike_are_one(window: Window) -> None:
+    memory = Memory(window)
+    places = [memory.map(0, PAGE, RW, PRIVATE) for _ in range(5)]
+    assert shape(memory) == [(places[-1], places[0] + PAGE, RW)]
+    memory.protect(places[2], PAGE, 1)
+    assert len(memory.mappings) == 3
+    memory.unmap(places[1], PAGE)
+    assert memory.map(places[1], PAGE, 1, FIXED) == places[1]
+    memory.protect(places[2], PAGE, RW)
+    memory.protect(places[1], PAGE, RW)
+    assert shape(memory) == [(places[-1], places[0] + PAGE, RW)]
+
+
 def test_access_and_faults(window: Window) -> None:
     memory = Memory(window)
     place = memory.map(0x100000, 2 * PAGE, RW, FIXED)

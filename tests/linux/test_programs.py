@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.linux.conftest import run_exec, run_rival
+from tests.linux.conftest import LONG, run_exec, run_rival
 
 pytestmark = pytest.mark.guest
 
 PROCESSES = """\
 status 11 text executed by exec red
-spawn 0
 executed by spawn none
+spawn 0
 status 11
 spawn of nothing: No such file or directory
 native 6
@@ -41,7 +40,7 @@ unknown -1 Function not implemented
 """
 
 
-@pytest.mark.parametrize("name", ["files", "signals", "threads"])
+@pytest.mark.parametrize("name", ["files", "services", "signals", "threads"])
 def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     program = build(name)
     ours, theirs = run_exec(program), run_rival(program)
@@ -50,7 +49,21 @@ def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     assert ours.stderr == b""
 
 
-@pytest.mark.skipif("TANDEMU_BED" not in os.environ, reason="not steady yet: docs/roadmap.md")
+ENDS = (
+    *("stack", "null", "code", "far", "jump", "data", "illegal", "break", "abort", "raise", "kill"),
+    *("raised", "memory", "refused", "cpu", "file", "pipe"),
+)
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_limits_as_under_qemu(what: str, build: Callable[..., Path]) -> None:
+    program = build("limits")
+    ours, theirs = run_exec(program, what), run_rival(program, what)
+    assert ours.stdout.decode() == theirs.stdout.decode()
+    assert ours.returncode == theirs.returncode
+    assert ours.stderr == b""
+
+
 def test_processes(build: Callable[..., Path]) -> None:
     # qemu-riscv64 cannot execute foreign programs without binfmt_misc.
     ours = run_exec(build("processes"))
@@ -79,6 +92,18 @@ def test_missing_interpreter_is_named(build: Callable[..., Path]) -> None:
 def test_many_threads(build: Callable[..., Path]) -> None:
     ours = run_exec(build("threads"), "60", "300")
     assert ours.stdout.decode().startswith("counter 1 sum 480 own 7\n")
+
+
+def test_hundred_threads_lose_no_wakeup(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("hammer"), "100", "60" if LONG else "10", timeout_s=240)
+    assert ours.stdout.decode() == "counted 1 idle 0 damaged 0\n"
+    assert ours.returncode == 0
+
+
+def test_fork_while_threads_come_and_go(build: Callable[..., Path]) -> None:
+    ours = run_exec(build("forks"), "100")
+    assert ours.stdout == b"100 of 100\n"
+    assert ours.returncode == 0
 
 
 def test_death_by_signal_is_seen_by_the_parent(build: Callable[..., Path]) -> None:

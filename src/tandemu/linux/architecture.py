@@ -6,7 +6,10 @@ registers of the calling convention, and holds nothing of one architecture itsel
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Protocol
+
+Buffer = bytes | ctypes.Array[ctypes.c_char]
 
 
 class Architecture(Protocol):
@@ -33,8 +36,8 @@ class Architecture(Protocol):
     cpuinfo: str
     """What /proc/cpuinfo says of one processor; ``{number}`` stands for which."""
 
-    def stat(self, host: bytes) -> bytes:
-        """The guest's struct stat, from the host's."""
+    def stat(self, host: Buffer) -> bytes:
+        """The guest's struct stat, from the host's at the start of a buffer."""
 
     def start(self, state: Any, entry: int, stack: int) -> None:
         """Set the registers of a program that begins."""

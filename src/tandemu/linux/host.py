@@ -71,6 +71,16 @@ def bound(count: int, *, without_waiting: bool = False) -> Callable[..., int]:
     return function
 
 
+def bound_openat2() -> Callable[..., int]:
+    """`bound` for openat2(2): path and structure are bytes here, in our memory."""
+    function = _LIBRARY["syscall"]
+    function.restype = ctypes.c_long
+    function.argtypes = [
+        ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_long,
+    ]  # fmt: skip
+    return function
+
+
 def failure() -> int:
     """The negative error number of the call that just returned -1."""
     return -(_errno() or 1)
@@ -146,6 +156,9 @@ class HostFault(OSError):
         super().__init__(errno.EFAULT, "bad address")
 
 
+_copy_for_us = bound(6, without_waiting=True)
+
+
 def copy(target: int, source: int, size: int, *, write: bool) -> None:
     """Copy between host addresses such that a bad one is `HostFault`, never a crash.
 
@@ -158,8 +171,9 @@ def copy(target: int, source: int, size: int, *, write: bool) -> None:
         vectors = _Words4(target, size, source, size)
         number = _PROCESS_VM_READV
     place = ctypes.addressof(vectors)
-    done = quick(number, os.getpid(), place, 1, place + 16, 1)
+    done = _copy_for_us(number, os.getpid(), place, 1, place + 16, 1, 0)
     if done != size:
+        done = done if done != -1 else failure()
         if done in (-errno.EPERM, -errno.ENOSYS):
             raise LinuxError(
                 "the host forbids process_vm_readv on the process itself, which running a"
@@ -172,7 +186,7 @@ def copied_prefix(target: int, source: int, size: int) -> int:
     """Copy as much as is there, at most *size* bytes; return how much."""
     vectors = _Words4(target, size, source, size)
     place = ctypes.addressof(vectors)
-    return max(0, quick(_PROCESS_VM_READV, os.getpid(), place, 1, place + 16, 1))
+    return max(0, _copy_for_us(_PROCESS_VM_READV, os.getpid(), place, 1, place + 16, 1, 0))
 
 
 def high_descriptor(descriptor: int) -> int:

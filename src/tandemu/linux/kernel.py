@@ -74,7 +74,8 @@ class Kernel:
         self.is_forked = False
         self.spawn: paths.Spawn | None = None
         """Set between vfork and what ends it."""
-        self.threads_changed = _thread.allocate_lock()
+        self.threads_lock = _thread.allocate_lock()
+        """Held while the engine makes or frees a processor, and by fork: see there."""
         self._build_table(rows)
 
     # The table --------------------------------------------------------------------------
@@ -159,21 +160,24 @@ class Kernel:
     # Programs ---------------------------------------------------------------------------
 
     def load(
-        self, path: str, arguments: Sequence[bytes], environment: Sequence[bytes], execfn: bytes
+        self,
+        descriptor: int,
+        path: str,
+        arguments: Sequence[bytes],
+        environment: Sequence[bytes],
+        execfn: bytes,
     ) -> Image:
-        """Load the program at *path* into empty memory."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            elf = ElfFile(descriptor, path)
-            loader.check_machine(elf, self.architecture, path)
-            soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
-            size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
-            image = loader.load(
-                self.memory, self.architecture, descriptor, elf, path, arguments, environment,
-                size, self.files.resolve, execfn,
-            )  # fmt: skip
-        finally:
-            os.close(descriptor)
+        """Load the program in *descriptor*, which is called *path*, into empty memory."""
+        elf = ElfFile(descriptor, path)
+        loader.check_machine(elf, self.architecture, path)
+        soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
+        size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
+        image = loader.load(
+            self.memory, self.architecture, descriptor, elf, path, arguments, environment,
+            size, self.files.resolve, execfn,
+        )  # fmt: skip
+        # /proc/self/exe leads there wherever the program goes.
+        image.path = os.path.abspath(path)
         self.image = image
         self.arguments, self.environment = list(arguments), list(environment)
         return image
@@ -231,12 +235,14 @@ class Kernel:
     def start_thread(self, parent: Task, task_ready: Callable[[Task], None]) -> int:
         """Start a guest thread with a copy of *parent*'s registers; its number."""
         try:
-            cpu = self.engine.create_cpu()
+            with self.threads_lock:
+                cpu = self.engine.create_cpu()
         except RuntimeError as error:
             # As a kernel at its limit of threads.
             if self.strace:
                 self._print(parent, f"no thread could be made: {error}")
             return -errno.EAGAIN
+        self.memory.has_one_thread = False
         self.architecture.copy_registers(parent.state, cpu.state)
         started = _thread.allocate_lock()
         started.acquire()
@@ -244,6 +250,9 @@ class Kernel:
 
         def body() -> None:
             task = Task(self, cpu, parent.mask)
+            # The host's C library unblocks the signals that it uses itself, and so does the
+            # guest's use them: its timers that start threads wait for one.
+            task.refresh_host_mask()
             task_ready(task)
             self.tasks.append(task)
             numbers.append(task.tid)
@@ -292,7 +301,8 @@ class Kernel:
                 host.quick(_FUTEX, place, _FUTEX_WAKE, 1)
             except OSError:
                 pass
-        task.cpu.close()
+        with self.threads_lock:
+            task.cpu.close()
         if self.signals.handled:
             self.signals.watch()
         if not self.tasks:
@@ -336,10 +346,14 @@ class Kernel:
         """In the child of fork: only this thread is left."""
         self.is_forked = True
         self.memory_lock = _thread.allocate_lock()
+        self.threads_lock = _thread.allocate_lock()
         for other in self.tasks:
             if other is not task:
                 other.pending.clear()
+                # Code caches need low memory, which is scarce.
+                other.cpu.close()
         self.tasks[:] = [task]
+        self.memory.has_one_thread = True
         task.tid = os.getpid()
         task.pending.clear()
         task.attention = False

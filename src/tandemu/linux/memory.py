@@ -33,6 +33,7 @@ TOP_GUARD = 1 << 16
 """Never mapped at the top, so that a structure at the end of the window cannot leave it."""
 
 _READ_CHUNK = 4096
+_SHORT_STRING = 128
 
 
 def round_up(value: int) -> int:
@@ -51,6 +52,16 @@ class Mapping:
         self.start, self.end = start, end
         self.protection, self.flags = protection, flags
         self.name, self.offset = name, offset
+
+    def continues_in(self, other: Mapping) -> bool:
+        """Whether *other* begins where this ends and is anonymous memory of the same kind."""
+        return (
+            self.end == other.start
+            and self.protection == other.protection
+            and self.flags == other.flags
+            and self.name == other.name
+            and self.name[:1] != "/"
+        )
 
     def part(self, start: int, end: int) -> Mapping:
         """The same, of *start* to *end* only."""
@@ -71,6 +82,8 @@ class Memory:
         self.top = self.limit - TOP_GUARD
         """Where mappings without a wish begin, downward."""
         self.break_start = self.break_end = 0
+        self.has_one_thread = True
+        """Nobody unmaps a page between a look at the map and an access."""
         if hasattr(engine, "executable"):
             # An engine that asks whether code may be fetched at an address.
             engine.executable = self.may_execute
@@ -156,19 +169,19 @@ class Memory:
         return code
 
     def _add(self, mapping: Mapping) -> None:
+        """Enter *mapping*, made one with its neighbours that are alike.
+
+        A program that maps again and again would have a list that takes long to search.
+        """
         starts, mappings = self._starts, self._mappings
         index = bisect_left(starts, mapping.start)
-        if index:
-            before = mappings[index - 1]
-            if (
-                before.end == mapping.start
-                and before.protection == mapping.protection
-                and before.flags == mapping.flags
-                and before.name == mapping.name
-                and before.name[:1] != "/"
-            ):
-                before.end = mapping.end
-                return
+        if index and mappings[index - 1].continues_in(mapping):
+            index -= 1
+            mapping.start = mappings[index].start
+            del starts[index], mappings[index]
+        if index < len(mappings) and mapping.continues_in(mappings[index]):
+            mapping.end = mappings[index].end
+            del starts[index], mappings[index]
         starts.insert(index, mapping.start)
         mappings.insert(index, mapping)
 
@@ -379,8 +392,25 @@ class Memory:
             raise HostFault
         return self.base + address
 
+    def _is_surely_there(self, address: int, size: int, protection: int) -> bool:
+        """Whether an access cannot fault: it needs no help of the host's kernel then.
+
+        A page of a file can be missing all the same, behind the file's end.
+        """
+        if not self.has_one_thread:
+            return False
+        mapping = self.find(address)
+        return (
+            mapping is not None
+            and address + size <= mapping.end
+            and bool(mapping.protection & protection)
+            and mapping.name[:1] != "/"
+        )
+
     def read(self, address: int, size: int) -> bytes:
         """Read *size* bytes; HostFault if they are not all there."""
+        if self._is_surely_there(address, size, PROT_READ):
+            return ctypes.string_at(self.base + address, size)
         if address + size > self.limit:
             raise HostFault
         buffer = ctypes.create_string_buffer(size)
@@ -390,6 +420,9 @@ class Memory:
     def write(self, address: int, data: bytes | bytearray) -> None:
         """Write *data*; HostFault if it cannot be."""
         size = len(data)
+        if self._is_surely_there(address, size, PROT_WRITE):
+            ctypes.memmove(self.base + address, bytes(data), size)
+            return
         if address + size > self.limit:
             raise HostFault
         if size:
@@ -406,6 +439,11 @@ class Memory:
 
     def read_string(self, address: int, most: int = PAGE) -> bytes:
         """Read up to a zero byte; HostFault if memory ends first, ENAMETOOLONG after *most*."""
+        if self._is_surely_there(address, _SHORT_STRING, PROT_READ):
+            data = ctypes.string_at(self.base + address, _SHORT_STRING)
+            end = data.find(0)
+            if end >= 0:
+                return data[:end]
         parts = []
         total = 0
         buffer = ctypes.create_string_buffer(_READ_CHUNK)
@@ -419,7 +457,7 @@ class Memory:
             got = host.copied_prefix(place, self.base + address, size)
             if got <= 0:
                 raise HostFault
-            data = buffer.raw[:got]
+            data = ctypes.string_at(place, got)
             end = data.find(0)
             if end >= 0:
                 parts.append(data[:end])

@@ -7,7 +7,6 @@ are always the host's.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
@@ -22,10 +21,13 @@ if TYPE_CHECKING:
     from tandemu.linux.memory import Memory
 
 _OPENAT2 = NUMBERS["openat2"]
+_OPEN_HOW = struct.Struct("<QQQ")
+_host_openat2 = host.bound_openat2()
 _O_PATH = 0o10000000
 _RESOLVE_IN_ROOT = 0x10
 _HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
 _MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
+_MOST_LINKS = 40
 _SPAWN_BYTES = 1 << 16
 
 
@@ -54,25 +56,63 @@ class Files:
 
     def resolve(self, path: str, follow: bool = True) -> str:
         """The host's name of *path*."""
-        if self._root < 0 or path[:1] != "/":
+        if self._root < 0:
             return path
-        if path.startswith(_HOSTS_OWN) and (path.split("/", 2)[1]) in _OWN_NAMES:
-            return path
-        found = self._look_up(path, follow)
-        if not found and path.split("/", 2)[1] in _MERGED:
-            # Unpacked packages lack the links /lib -> usr/lib and so on.
-            found = self._look_up("/usr" + path, follow)
-        return found or path
+        if path[:1] == "/" and not _is_hosts_own(path):
+            found = self._look_up(path, follow)
+            if not found and path.split("/", 2)[1] in _MERGED:
+                # Unpacked packages lack the links /lib -> usr/lib and so on.
+                found = self._look_up("/usr" + path, follow)
+            if found:
+                return found
+        return self._follow_link(path) if follow else path
+
+    def open_inside(self, path: bytes, flags: int) -> int:
+        """Open a file of the sysroot at once: a negative number if it is none, or not so."""
+        if _is_hosts_own(os.fsdecode(path)):
+            return -errno.ENOENT
+        # What openat ignores, openat2 refuses: then the long way is gone.
+        how = _OPEN_HOW.pack(flags & 0xFFFFFFFF, 0, _RESOLVE_IN_ROOT)
+        found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, _OPEN_HOW.size)
+        return found
+
+    def resolve_new(self, path: str, follow: bool = False) -> str:
+        """The host's name of *path*, which may be about to be made.
+
+        What is in neither place belongs into the sysroot if only that has the folder.
+        """
+        found = self.resolve(path, follow)
+        folder, _, name = path.rpartition("/")
+        if found != path or not folder or not name or os.path.lexists(os.path.dirname(path)):
+            return found
+        return os.path.join(self.resolve(folder), name)
+
+    def guest_path(self, path: bytes) -> bytes:
+        """What the guest calls the host's *path*: chdir("/") went to the sysroot."""
+        root = os.fsencode(self.sysroot)
+        if root and (path == root or path.startswith(root + b"/")):
+            return path[len(root) :] or b"/"
+        return path
+
+    def _follow_link(self, path: str) -> str:
+        """Where the host's *path* leads if it is a link to what only the sysroot has.
+
+        A program makes such links in folders of the host: a virtual environment's python.
+        """
+        for _ in range(_MOST_LINKS):
+            if not os.path.islink(path) or os.path.exists(path):
+                break
+            target = os.readlink(path)
+            if target[:1] == "/":
+                return self._look_up(target, True) or target
+            path = os.path.join(os.path.dirname(path), target)
+        return path
 
     def _look_up(self, path: str, follow: bool) -> str:
         """The host's name of *path* inside of the sysroot; empty if it is not there."""
         flags = _O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        how = struct.pack("<QQQ", flags, 0, _RESOLVE_IN_ROOT)
-        how_buffer = ctypes.create_string_buffer(how, 24)
-        name = ctypes.create_string_buffer(os.fsencode(path))
-        found = host.quick(
-            _OPENAT2, self._root, ctypes.addressof(name), ctypes.addressof(how_buffer), 24
-        )
+        how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
+        found = _host_openat2(_OPENAT2, self._root, os.fsencode(path) + b"\0", how, _OPEN_HOW.size)
         if found < 0:
             return ""
         try:
@@ -148,6 +188,10 @@ class Files:
         fields[20 - 3] = b"%d" % len(self._kernel.tasks)
         fields[28 - 3] = b"%d" % self._kernel.image.stack
         return head.split(b"(", 1)[0] + b"(" + name + b") " + b" ".join(fields) + b"\n"
+
+
+def _is_hosts_own(path: str) -> bool:
+    return path.startswith(_HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
 
 
 _OWN_NAMES = frozenset(name[1:] for name in _HOSTS_OWN)

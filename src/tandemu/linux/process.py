@@ -131,8 +131,7 @@ class Process:
             try:
                 head = os.pread(descriptor, 256, 0)
                 if head[:2] != b"#!":
-                    architecture = _architecture_of(descriptor, path)
-                    break
+                    return self._load(descriptor, path, arguments)
                 words = head[2:].split(b"\n", 1)[0].strip(b" \t").split(None, 1)
                 if not words:
                     raise LinuxError(f"{path} is a script without an interpreter")
@@ -144,15 +143,17 @@ class Process:
                 raise program_missing(path, error) from None
             finally:
                 os.close(descriptor)
-        else:
-            raise LinuxError(f"{path}: scripts whose interpreters are scripts, too deep")
+        raise LinuxError(f"{path}: scripts whose interpreters are scripts, too deep")
+
+    def _load(self, descriptor: int, path: str, arguments: list[bytes]) -> Kernel:
+        architecture = _architecture_of(descriptor, path)
         engine = self._engine or make_engine(architecture)
         kernel = Kernel(
             engine, architecture, all_rows(), sysroot=self.sysroot, strace=self._strace,
             count=self._stats, hook=self._hook,
         )  # fmt: skip
         environment = [name + b"=" + value for name, value in self.environment.items()]
-        kernel.load(path, arguments, environment, os.fsencode(self.path))
+        kernel.load(descriptor, path, arguments, environment, os.fsencode(self.path))
         return kernel
 
     def _redirect(self) -> None:

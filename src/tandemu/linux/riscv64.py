@@ -8,7 +8,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from tandemu.linux.architecture import Buffer
 from tandemu.linux.numbers_generic import GENERIC
+from tandemu.linux.riscv64_processor import CPUINFO, HARDWARE_CAPABILITIES
 
 _RA, _SP, _TP, _A0, _A1, _A2 = 1, 2, 4, 10, 11, 12
 
@@ -35,23 +37,22 @@ class Riscv64:
     machine = 243
     xlen = 64
     platform = b""
-    # One bit for each single-letter extension: IMAFDC.
-    hwcap = sum(1 << (ord(letter) - ord("a")) for letter in "imafdc")
+    hwcap = HARDWARE_CAPABILITIES
     numbers = _NUMBERS
     number_register = 17
     first_register = _A0
     call_size = 4
     # li a7, 139; ecall: debuggers and unwinders know a frame by these two.
     trampoline = struct.pack("<II", 0x08B00893, 0x00000073)
-    cpuinfo = "processor\t: {number}\nhart\t\t: {number}\nisa\t\t: rv64imafdc\nmmu\t\t: sv39\n\n"
+    cpuinfo = CPUINFO
     frame_size = _CONTEXT + _CONTEXT_SIZE
 
-    def stat(self, host: bytes) -> bytes:
+    def stat(self, host: Buffer) -> bytes:
         """struct stat of asm-generic, from that of x86-64."""
         (
             dev, ino, nlink, mode, uid, gid, _, rdev, size, block_size, blocks,
             atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns,
-        ) = _HOST_STAT.unpack(host)  # fmt: skip
+        ) = _HOST_STAT.unpack_from(host)  # fmt: skip
         return _STAT.pack(
             dev, ino, mode, nlink & 0xFFFFFFFF, uid, gid, rdev, 0, size, block_size, 0, blocks,
             atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns, 0, 0,

@@ -304,7 +304,12 @@ class Signals:
     def is_taken_inside(self, signal: int) -> bool:
         """Whether *signal*, sent by the program to itself, must not go through the host."""
         action = self.actions[signal]
-        return action.handler > 1 or signal == SIGNAL_KICK
+        return action.handler > 1 or signal == SIGNAL_KICK or self.is_synchronous(signal)
+
+    @staticmethod
+    def is_synchronous(signal: int) -> bool:
+        """Whether *signal* is one of faults, which the host never blocks and we catch for us."""
+        return bool(bit(signal) & _SYNCHRONOUS)
 
 
 def take_pending(among: int) -> tuple[int, bytes] | None:

@@ -6,6 +6,7 @@ One `Task` runs on one host thread, and is known to guest and host by the same n
 from __future__ import annotations
 
 import _thread
+import ctypes
 import errno
 import os
 from collections import deque
@@ -45,6 +46,7 @@ _EINTR, _EPIPE = -errno.EINTR, -errno.EPIPE
 _SIGPIPE = bit(13)
 _SEGV_MAPERR, _SEGV_ACCERR, _ILL_ILLOPC, _BUS_ADRALN, _BUS_ADRERR, _TRAP_BRKPT = 1, 2, 1, 1, 2, 1
 _TGKILL = NUMBERS["tgkill"]
+_SCRATCH_SIZE = 256
 _UNMASKABLE = bit(9) | bit(19)
 
 
@@ -70,6 +72,9 @@ class Task:
         self.clear_tid = 0
         self.robust_list = 0
         self.exit_status = 0
+        self.scratch = ctypes.create_string_buffer(_SCRATCH_SIZE)
+        """For what a call gets from the host's kernel before the guest gets it."""
+        self.scratch_address = ctypes.addressof(self.scratch)
 
     # The loop ---------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from tandemu.linux.calls import (
     memory,
     polling,
     processes,
+    riscv,
     signals,
     sockets,
     system,
@@ -14,7 +15,7 @@ from tandemu.linux.calls import (
 )
 from tandemu.linux.table import Row
 
-MODULES = (files, memory, polling, sockets, processes, signals, times, system)
+MODULES = (files, memory, polling, sockets, processes, signals, times, system, riscv)
 
 
 def all_rows() -> list[Row]:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 calls = Calls()
 
-_HOST_STAT_SIZE = 144
+_FSTAT, _NEWFSTATAT, _OPENAT = NUMBERS["fstat"], NUMBERS["newfstatat"], NUMBERS["openat"]
+_host_fstat, _host_newfstatat, _host_openat = host.bound(2), host.bound(4), host.bound(4)
 _FIRST_POINTER_IOCTL = 0x5401
 
 
@@ -100,7 +101,6 @@ for _name, _arguments in (
     ("fchdir", "fd"),
     ("umask", "mode"),
     ("memfd_create", "str hex"),
-    ("getcwd", "out size"),
     ("getdents64", "fd out size"),
     ("sendfile", "fd fd ptr size"),
     ("splice", "fd ptr fd ptr size hex"),
@@ -117,13 +117,6 @@ for _name, _arguments in (
     calls.direct(_name, _arguments)
 
 for _name, _arguments, _flags in (
-    ("mkdirat", "dirfd path mode", -1),
-    ("mknodat", "dirfd path mode hex", -1),
-    ("unlinkat", "dirfd path hex", -1),
-    ("symlinkat", "str dirfd path", -1),
-    ("linkat", "dirfd path dirfd path hex", -1),
-    ("renameat", "dirfd path dirfd path", -1),
-    ("renameat2", "dirfd path dirfd path hex", -1),
     ("faccessat", "dirfd path mode", -1),
     ("faccessat2", "dirfd path mode hex", 3),
     ("fchmodat", "dirfd path mode", -1),
@@ -142,12 +135,31 @@ for _name, _arguments, _flags in (
 ):
     on_path(calls, _name, _arguments, flags=_flags)
 for _name, _arguments in (
+    ("mkdirat", "dirfd path mode"),
+    ("mknodat", "dirfd path mode hex"),
+    ("unlinkat", "dirfd path hex"),
+    ("symlinkat", "str dirfd path"),
+    ("linkat", "dirfd path dirfd path hex"),
+    ("renameat", "dirfd path dirfd path"),
+    ("renameat2", "dirfd path dirfd path hex"),
+):
+    on_path(calls, _name, _arguments, new=True)
+for _name, _arguments in (
     ("lgetxattr", "path str out size"),
     ("lsetxattr", "path str in size hex"),
     ("llistxattr", "path out size"),
     ("lremovexattr", "path str"),
 ):
     on_path(calls, _name, _arguments, nofollow=True)
+
+
+@calls.row("getcwd", "out size")
+def _getcwd(task: Task, result: int, size: int) -> int:
+    path = task.kernel.files.guest_path(os.getcwdb()) + b"\0"
+    if size < len(path):
+        return -errno.ERANGE
+    task.memory.write(result, path)
+    return len(path)
 
 
 # Opening and closing --------------------------------------------------------------------
@@ -162,11 +174,18 @@ def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
         if own:
             return kernel.files.open_own_file(own, signed(flags))
     if text[:1] == b"/" and kernel.files.sysroot:
-        follow = not flags & os.O_NOFOLLOW
-        found = os.fsencode(kernel.files.resolve(os.fsdecode(text), follow))
+        if not flags & os.O_CREAT:
+            opened = kernel.files.open_inside(text, flags)
+            if opened >= 0:
+                return opened
+        look_up = kernel.files.resolve_new if flags & os.O_CREAT else kernel.files.resolve
+        found = os.fsencode(look_up(os.fsdecode(text), not flags & os.O_NOFOLLOW))
         buffer = ctypes.create_string_buffer(found)
-        return host.call(NUMBERS["openat"], directory, ctypes.addressof(buffer), flags, mode)
-    return host.call(NUMBERS["openat"], directory, memory.base + path, flags, mode)
+        place = ctypes.addressof(buffer)
+    else:
+        place = memory.base + path
+    result = _host_openat(_OPENAT, directory, place, flags, mode)
+    return result if result != -1 else host.failure()
 
 
 @calls.row("openat", "dirfd path hex mode")
@@ -237,23 +256,23 @@ def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
 @calls.row("newfstatat", "dirfd path ptr hex")
 def _newfstatat(task: Task, directory: int, path: int, result: int, flags: int) -> int:
     memory = task.memory
-    buffer = ctypes.create_string_buffer(_HOST_STAT_SIZE)
     changed = None
     if not (flags & AT_EMPTY_PATH and signed(directory) != AT_FDCWD):
         changed = host_path(task, path, not flags & AT_SYMLINK_NOFOLLOW)
     name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
-    done = host.call(NUMBERS["newfstatat"], directory, name, ctypes.addressof(buffer), flags)
-    if done == 0:
-        memory.write(result, task.kernel.architecture.stat(buffer.raw))
+    done = _host_newfstatat(_NEWFSTATAT, directory, name, task.scratch_address, flags)
+    if done != 0:
+        return host.failure()
+    memory.write(result, task.kernel.architecture.stat(task.scratch))
     return done
 
 
 @calls.row("fstat", "fd ptr")
 def _fstat(task: Task, descriptor: int, result: int) -> int:
-    buffer = ctypes.create_string_buffer(_HOST_STAT_SIZE)
-    done = host.quick(NUMBERS["fstat"], descriptor, ctypes.addressof(buffer))
-    if done == 0:
-        task.memory.write(result, task.kernel.architecture.stat(buffer.raw))
+    done = _host_fstat(_FSTAT, descriptor, task.scratch_address)
+    if done != 0:
+        return host.failure()
+    task.memory.write(result, task.kernel.architecture.stat(task.scratch))
     return done
 
 

@@ -60,8 +60,11 @@ def host_vectors(memory: Memory, address: int, count: int) -> Buffer:
     return ctypes.create_string_buffer(struct.pack(f"<{2 * count}Q", *translated), 16 * count or 1)
 
 
-def host_path(task: Task, address: int, follow: bool = True) -> Buffer | None:
-    """The host's name of the path at *address* if it differs; None: pass the guest's pointer."""
+def host_path(task: Task, address: int, follow: bool = True, *, new: bool = False) -> Buffer | None:
+    """The host's name of the path at *address* if it differs; None: pass the guest's pointer.
+
+    *new*: the call may make what the path names.
+    """
     kernel = task.kernel
     text = kernel.memory.read_string(address)
     if text[:1] != b"/":
@@ -71,17 +74,25 @@ def host_path(task: Task, address: int, follow: bool = True) -> Buffer | None:
         return ctypes.create_string_buffer(os.fsencode(kernel.image.path))
     if not kernel.files.sysroot:
         return None
-    found = kernel.files.resolve(os.fsdecode(text), follow)
+    look_up = kernel.files.resolve_new if new else kernel.files.resolve
+    found = look_up(os.fsdecode(text), follow)
     encoded = os.fsencode(found)
     return None if encoded == text else ctypes.create_string_buffer(encoded)
 
 
 def on_path(
-    calls: Calls, name: str, arguments: str, *, flags: int = -1, nofollow: bool = False
+    calls: Calls,
+    name: str,
+    arguments: str,
+    *,
+    flags: int = -1,
+    nofollow: bool = False,
+    new: bool = False,
 ) -> None:
     """Declare a call that looks paths up, in the sysroot first.
 
     *flags* is the index of the AT_* flags, which may say that links are not followed.
+    *new*: it makes, removes or renames; the link itself then, not what it leads to.
     """
     number = host.NUMBERS[name]
     kinds = arguments.split()
@@ -104,7 +115,7 @@ def on_path(
                 if not values[index]:
                     continue
                 follow = not nofollow and not (flags >= 0 and given[flags] & AT_SYMLINK_NOFOLLOW)
-                buffer = host_path(task, values[index], follow)
+                buffer = host_path(task, values[index], follow and not new, new=new)
                 if buffer is None:
                     values[index] = memory.host_address(values[index])
                 else:

@@ -81,19 +81,21 @@ def _madvise(task: Task, address: int, size: int, advice: int) -> int:
     return 0 if advice in _IGNORED_ADVICE else -errno.EINVAL
 
 
-def _on_range(name: str, rest: str = "") -> None:
+def _on_range(name: str, rest: str = "", *, aligned: bool = False) -> None:
     number = NUMBERS[name]
 
     @calls.row(name, f"hex size {rest}")
     def on_range(task: Task, address: int, size: int, *rest: int) -> int:
         memory = task.memory
+        if aligned and address % PAGE:
+            return -errno.EINVAL
         address, size = address & -PAGE, round_up(size + address % PAGE)
         if address + size > memory.limit or not memory.covers(address, address + size):
             return -errno.ENOMEM
         return host.call(number, memory.base + address, size, *rest)
 
 
-_on_range("msync", "hex")
+_on_range("msync", "hex", aligned=True)
 _on_range("mlock")
 _on_range("mlock2", "hex")
 _on_range("munlock")

@@ -33,6 +33,7 @@ _THREAD_NEEDS = _VM | _SIGHAND
 _CLONE_ARGS = struct.Struct("<8Q")
 _MOST_WORDS = 1 << 17
 _SHEBANG_DEPTH = 4
+_BY_DESCRIPTOR = "/proc/self/fd/"
 
 
 # Creating -------------------------------------------------------------------------------
@@ -108,7 +109,8 @@ def _fork(
     kernel, memory = task.kernel, task.memory
     report, reporter = os.pipe2(os.O_CLOEXEC) if flags & _VFORK else (-1, -1)
     mask = host.get_mask()
-    with kernel.memory_lock:
+    # A lock that another thread holds would stay so in the child, the engine's own too.
+    with kernel.threads_lock, kernel.memory_lock:
         # Nothing may be delivered in the child before its state is its own.
         host.set_mask(kernel.signals.host_mask((1 << 64) - 1))
         try:
@@ -242,9 +244,13 @@ def _execute(task: Task, path: bytes, arguments: list[bytes], environment: list[
                     os.stat(kernel.files.resolve(elf.interpreter))
             except LinuxError as error:
                 return -error.code
+            if found.startswith(_BY_DESCRIPTOR):
+                # A descriptor that closes on exec is gone by then; its file has a name, mostly.
+                name = os.readlink(f"{_BY_DESCRIPTOR}{descriptor}")
+                found = name if os.path.exists(name) else found
+            _replace(task, descriptor, found, execfn, arguments, environment)
         finally:
             os.close(descriptor)
-        _replace(task, found, execfn, arguments, environment)
     return -errno.ELOOP
 
 
@@ -272,9 +278,10 @@ def _execute_native(
 
 
 def _replace(
-    task: Task, path: str, execfn: bytes, arguments: list[bytes], environment: list[bytes]
-) -> NoReturn:
-    """Run the foreign program at *path* in this process: there is no way back."""
+    task: Task, program: int, path: str, execfn: bytes, arguments: list[bytes],
+    environment: list[bytes],
+) -> NoReturn:  # fmt: skip
+    """Run the foreign program in the descriptor *program* here: there is no way back."""
     kernel = task.kernel
     if not kernel.can_replace(task):
         _start_over(kernel, task, path, arguments, environment)
@@ -284,7 +291,7 @@ def _replace(
         kernel.spawn = None
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
-        if descriptor not in kernel.private:
+        if descriptor not in kernel.private and descriptor != program:
             flags = host.quick(NUMBERS["fcntl"], descriptor, 1)
             if flags > 0 and flags & 1:
                 host.call(NUMBERS["close"], descriptor)
@@ -296,7 +303,7 @@ def _replace(
     name_buffer = ctypes.create_string_buffer(os.path.basename(os.fsencode(path))[:15], 16)
     host.quick(NUMBERS["prctl"], 15, ctypes.addressof(name_buffer))
     try:
-        kernel.load(path, arguments, environment, execfn)
+        kernel.load(program, path, arguments, environment, execfn)
     except (LinuxError, OSError):
         kernel.die(task, 9)
     kernel.start(task)
@@ -435,6 +442,10 @@ _WITH_SECOND_VALUE = frozenset((3, 4, 5, 12))
 """REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
 _WITH_SECOND_FUTEX = frozenset((3, 4, 5, 11, 12))
 _FUTEX = NUMBERS["futex"]
+_WAKING = frozenset((1, 3, 4, 5, 7, 10, 12))
+"""FUTEX_WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, UNLOCK_PI, WAKE_BITSET …: they do not wait."""
+_futex_wait = host.bound(6)
+_futex_wake = host.bound(6, without_waiting=True)
 
 
 @calls.row("futex", "ptr int int hex ptr int")
@@ -452,35 +463,9 @@ def _futex(
         timeout += base
     if command in _WITH_SECOND_FUTEX:
         second = memory.host_address(second, 4)
-    return host.call(_FUTEX, base + address, operation, value, timeout, second, third)
-
-
-@calls.row("riscv_flush_icache", "hex hex hex")
-def _riscv_flush_icache(task: Task, start: int, end: int, flags: int) -> int:
-    with task.kernel.memory_lock:
-        task.memory.flush_code(start, end)
-    return 0
-
-
-_HWPROBE_KEYS = {3: 1, 4: 3, 5: 0, 6: 0, 7: 1 << 38}
-"""Base behaviour IMA; F, D and C; unknown speed of misaligned accesses; the highest address."""
-
-
-@calls.row("riscv_hwprobe", "ptr size size ptr hex", missing="RISCV_HWPROBE_WHICH_CPUS")
-def _riscv_hwprobe(task: Task, pairs: int, count: int, cpu_size: int, cpus: int, flags: int) -> int:
-    if flags or count > 4096:
-        return -errno.EINVAL
-    memory = task.memory
-    for index in range(count):
-        key = memory.read_word(pairs + 16 * index)
-        if key in (0, 1, 2):
-            known, value = True, 0
-        else:
-            known, value = key in _HWPROBE_KEYS, _HWPROBE_KEYS.get(key, 0)
-        if not known:
-            memory.write_word(pairs + 16 * index, (1 << 64) - 1)
-        memory.write_word(pairs + 16 * index + 8, value)
-    return 0
+    call = _futex_wake if command in _WAKING else _futex_wait
+    result = call(_FUTEX, base + address, operation, value, timeout, second, third)
+    return result if result != -1 else host.failure()
 
 
 _PR_POINTERS = {1: 0, 2: 2, 16: 2, 15: 2, 37: 2, 40: 2}

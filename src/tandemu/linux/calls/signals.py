@@ -159,7 +159,8 @@ def _to_thread(task: Task, tid: int, signal: int, details: bytes | None = None) 
     if target is None or not signal:
         return None
     if kernel.signals.is_taken_inside(signal):
-        if target.mask & bit(signal) and signal != SIGNAL_KICK:
+        blocked = target.mask & bit(signal)
+        if blocked and signal != SIGNAL_KICK and not kernel.signals.is_synchronous(signal):
             return None
         kernel.signals.send_to(task, target, signal, details or signals.thread_information(signal))
         return 0
@@ -176,6 +177,8 @@ def _kill(task: Task, pid: int, signal: int) -> int:
         # Whoever signals himself has the signal before kill returns.
         candidates = [task, *task.kernel.tasks]
         target = next((one for one in candidates if not one.mask & bit(signal)), None)
+        if target is None and state.is_synchronous(signal):
+            target = task
         if target is not None:
             details = signals.information(signal, pid=os.getpid(), uid=os.getuid())
             state.send_to(task, target, signal, details)
@@ -204,6 +207,8 @@ def _rt_sigqueueinfo(task: Task, pid: int, signal: int, details: int) -> int:
     state = task.kernel.signals
     if signed(pid) == os.getpid() and 1 <= number <= SIGNALS and state.is_taken_inside(number):
         target = next((one for one in task.kernel.tasks if not one.mask & bit(number)), None)
+        if target is None and state.is_synchronous(number):
+            target = task
         if target is not None:
             data = struct.pack("<i", number) + task.memory.read(details + 4, 124)
             state.send_to(task, target, number, data)

@@ -1,0 +1,108 @@
+"""Whole programs of Debian under `tandemu exec` and qemu-riscv64: what people run.
+
+One process each, for qemu-riscv64 starts no other foreign programs without binfmt_misc;
+so gcc is its compiler proper. The work is fixed, and a run under QEMU takes some seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.case import QEMU, ROOT, TANDEMU, Case, Command, Missing, tandemu
+from benchmarks.programs import check_command
+from benchmarks.sysroot import unpack
+from tandemu.guests import GuestError
+
+GROUPS = ("python", "compress", "openssl", "sqlite", "gcc")
+SCRIPTS = ROOT / "benchmarks" / "applications"
+TEXT_BYTES = {"gzip": 40_000_000, "xz": 3_000_000}
+ZERO_BYTES = 500_000_000
+COMPILED_FUNCTIONS = 50
+_WORDS = 5000
+_CC1 = "/usr/libexec/gcc/riscv64-linux-gnu/14/cc1"
+
+
+def commands(sysroot: Path, program: str, *arguments: str | Path) -> dict[str, Command]:
+    """Run the dynamic *program* of *sysroot* under both."""
+    rival = shutil.which("qemu-riscv64") or "qemu-riscv64"
+    words = (*map(str, arguments),)
+    return {
+        TANDEMU: tandemu("exec", "-L", sysroot, program, *words),
+        QEMU: Command((rival, "-L", str(sysroot), f"{sysroot}{program}", *words)),
+    }
+
+
+def text(size: int) -> bytes:
+    """*size* bytes that compress like prose: words that are frequent by rank."""
+    numbers = random.Random(2026)
+    letters = "etaoinshrdlucmfwypvbgkjqxz"
+    words = ["".join(numbers.choices(letters, k=numbers.randrange(2, 10))) for _ in range(_WORDS)]
+    weights = [1 / (rank + 3) for rank in range(_WORDS)]
+    # Beyond the first chunk pieces of it are repeated, farther apart than gzip looks back.
+    chunk = " ".join(numbers.choices(words, weights, k=1_000_000)).encode()
+    made = bytearray(chunk)
+    while len(made) < size:
+        start = numbers.randrange(len(chunk) // 2)
+        made += chunk[start : start + numbers.randrange(100_000, 1_000_000)]
+    return bytes(made[:size])
+
+
+def c_source(functions: int) -> str:
+    """A C file of many functions with loops, branches, arrays and calls, each different."""
+    numbers = random.Random(2026)
+    lines = ["struct node { struct node *next; long value[8]; double weight; };"]
+    for index in range(functions):
+        a, b, c = (numbers.randrange(3, 1000) for _ in range(3))
+        callee = f"function_{numbers.randrange(index)}(list, x - 1)" if index else "x"
+        lines += [
+            f"long function_{index}(struct node *list, long x) {{",
+            f"    long table[{a % 29 + 4}], sum = {c};",
+            "    double weight = 0;",
+            f"    for (unsigned i = 0; i < sizeof table / sizeof *table; i++)"
+            f" table[i] = (x * {a} + i * {b}) ^ (sum >> {b % 13});",
+            "    for (struct node *n = list; n; n = n->next) {",
+            f"        switch (n->value[{a % 8}] % {b % 7 + 3}) {{",
+            f"        case 0: sum += n->value[{b % 8}] * {c}; break;",
+            f"        case 1: sum ^= table[(unsigned long)sum % {a % 4 + 1}] / (x | 1); break;",
+            f"        case 2: if (sum > {a}) continue; sum -= {callee}; break;",
+            f"        default: weight += n->weight * {b}.5; n->value[{c % 8}] = sum;",
+            "        }",
+            "    }",
+            f"    return sum + (long)weight % {c};",
+            "}",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Unpack the programs, make their input, and name the work."""
+    check_command()
+    try:
+        (folder / "sysroot").mkdir()
+        sysroot = unpack(folder / "sysroot", GROUPS)
+    except GuestError as error:
+        raise Missing(str(error)) from error
+
+    def case(name: str, program: str, *arguments: str | Path, expect: str = "") -> Case:
+        return Case("programs", name, commands(sysroot, program, *arguments), expect=expect)
+
+    python = "/usr/bin/python3.13"
+    yield case("python", python, "-E", SCRIPTS / "work.py", expect="checksum 62073999")
+    for name, size in TEXT_BYTES.items():
+        (folder / f"{name}.txt").write_bytes(text(size))
+        yield case(name, f"/usr/bin/{name}", "-kf", folder / f"{name}.txt")
+    zeros = folder / "zeros"
+    zeros.touch()
+    with zeros.open("r+b") as file:
+        file.truncate(ZERO_BYTES)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    yield case("openssl-sha256", "/usr/bin/openssl", "dgst", "-sha256", zeros, expect=digest)
+    read = f".read {SCRIPTS / 'million.sql'}"
+    yield case("sqlite", "/usr/bin/sqlite3", ":memory:", read, expect="1000000|")
+    (folder / "large.c").write_text(c_source(COMPILED_FUNCTIONS), encoding="ascii")
+    options = ("-quiet", "-O2", folder / "large.c", "-o", folder / "large.s")
+    yield case("gcc", _CC1, *options)

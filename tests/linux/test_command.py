@@ -1,0 +1,134 @@
+"""The command line of `tandemu exec` and `Process`: options, streams, ends, messages."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tandemu.cli.exec import binfmt_line
+from tandemu.linux import Call, Process
+from tests.linux.conftest import run_exec
+
+pytestmark = pytest.mark.guest
+
+
+def test_environment_and_name(build: Callable[..., Path]) -> None:
+    program = build("copy")
+    assert run_exec("--env", "COLOUR=red", program).stdout.decode() == f"{program} red\n"
+    assert run_exec("--env=COLOUR=a=b", program).stdout.endswith(b" a=b\n")
+    assert run_exec("--argv0", "other", program).stdout == b"other none\n"
+    assert run_exec(program, COLOUR="blue").stdout.endswith(b" blue\n")
+    hidden = run_exec("--unset", "COLOUR", program, "--env", "COLOUR=red", COLOUR="blue")
+    assert hidden.stdout.endswith(b" none\n")
+    assert hidden.returncode == 3
+
+
+def test_found_in_path(build: Callable[..., Path]) -> None:
+    program = build("copy")
+    ours = run_exec(program.name, PATH=f"{program.parent}:{os.environ['PATH']}")
+    assert ours.stdout.decode() == f"{program.name} none\n"
+
+
+def test_stats_count_calls(build: Callable[..., Path]) -> None:
+    ours = run_exec("--stats", build("copy"))
+    lines = dict(reversed(line.split()) for line in ours.stderr.decode().splitlines()[1:])
+    assert lines["read"] == "1" and lines["exit_group"] == "1"
+    assert ours.stderr.startswith(b"system calls:\n")
+
+
+def test_unknown_calls_are_named_at_the_end(build: Callable[..., Path]) -> None:
+    shown = run_exec("--strace", build("limits"), "refused").stderr.decode()
+    assert "system call 1000 is unknown: ENOSYS, not shown again" in shown
+    assert "unknown system calls answered with ENOSYS: 480 (1x), 1000 (1x), 100000 (1x)" in shown
+    assert "io_uring_setup() = -1 ENOSYS" in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "status", "reason"),
+    [
+        (b"text", 0o755, 126, "is not an ELF file"),
+        (b"\x7fELF\x02\x01\x01", 0o755, 126, "truncated or broken"),
+        (b"\x7fELF\x01\x01\x01".ljust(64, b"\0"), 0o755, 126, "32-bit little-endian"),
+        (b"#!/nonexistent/interpreter\n", 0o755, 127, "/nonexistent/interpreter cannot be run"),
+        (b"#!\n", 0o755, 126, "a script without an interpreter"),
+    ],
+)
+def test_what_cannot_be_run(
+    content: bytes, mode: int, status: int, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(content)
+    path.chmod(mode)
+    ours = run_exec(path)
+    text = ours.stderr.decode()
+    assert reason in text and text.startswith("tandemu: ") and text.count("\n") == 1
+    assert ours.returncode == status
+
+
+def test_what_is_for_another_machine_names_it() -> None:
+    ours = run_exec("/bin/true")
+    assert b"is a program for" in ours.stderr and ours.returncode == 126
+    assert run_exec("/nonexistent/program").returncode == 127
+    assert run_exec("--nonsense").returncode == 2
+
+
+@pytest.mark.skipif("os.geteuid() == 0", reason="root reads everything")
+def test_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(b"\x7fELF")
+    path.chmod(0)
+    ours = run_exec(path)
+    assert b"Permission denied" in ours.stderr and ours.returncode == 126
+
+
+def test_registration_matches_such_programs_only(build: Callable[..., Path]) -> None:
+    printed = run_exec("--binfmt")
+    assert printed.stdout.decode() == binfmt_line("/usr/local/bin/tandemu-riscv64") + "\n"
+    _, name, kind, offset, *texts = printed.stdout.decode().rstrip("\n").split(":")
+    assert (name, kind, offset) == ("tandemu-riscv64", "M", "")
+    magic, mask = (bytes.fromhex(text.replace("\\x", "")) for text in texts[:2])
+
+    def matches(head: bytes) -> bool:
+        return all(a & m == b & m for a, b, m in zip(head, magic, mask, strict=False))
+
+    assert len(magic) == len(mask) == 20
+    assert matches(build("copy").read_bytes()[:20])
+    assert matches(build("bare", "-static", "-nostdlib", "-fPIE", "-Wl,-pie").read_bytes()[:20])
+    assert not matches(Path("/bin/true").read_bytes()[:20])
+    other = bytearray(build("copy").read_bytes()[:20])
+    other[18:20] = struct.pack("<H", 183)
+    assert not matches(bytes(other))
+
+
+def test_process_has_streams_and_an_environment(build: Callable[..., Path], tmp_path: Path) -> None:
+    given, out = tmp_path / "in", tmp_path / "out"
+    given.write_bytes(b"through" * 3000)
+    with given.open("rb") as source, out.open("wb") as target:
+        result = Process(
+            [str(build("copy")), "x"], env={"COLOUR": "green"}, stdin=source, stdout=target,
+            argv0="name",
+        ).run()  # fmt: skip
+    assert result == (2, 0)
+    assert out.read_bytes() == b"name green\n" + b"through" * 3000
+
+
+def test_a_hook_rewrites_what_is_written(build: Callable[..., Path], tmp_path: Path) -> None:
+    def hook(call: Call) -> int | None:
+        if call.name == "read":
+            return -5  # -EIO: the program does not get to read.
+        if call.name == "write":
+            text = call.data(1, call.arguments[2])
+            call.memory.write(call.arguments[1], text.upper())
+        return None
+
+    out = tmp_path / "out"
+    with out.open("wb") as target:
+        result = Process(
+            [str(build("copy"))], env={"COLOUR": "red"}, stdout=target, hook=hook, argv0="me"
+        ).run()
+    assert result == (1, 0)
+    assert out.read_bytes() == b"ME RED\n"
