@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,8 @@ pytestmark = pytest.mark.guest
 
 PROCESSES = """\
 status 11 text executed by exec red
-spawn 0
 executed by spawn none
-status 11
+spawn 0 status 11
 spawn of nothing: No such file or directory
 native 6
 no child -1 No child processes
@@ -50,7 +48,6 @@ def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     assert ours.stderr == b""
 
 
-@pytest.mark.skipif("TANDEMU_BED" not in os.environ, reason="not steady yet: docs/roadmap.md")
 def test_processes(build: Callable[..., Path]) -> None:
     # qemu-riscv64 cannot execute foreign programs without binfmt_misc.
     ours = run_exec(build("processes"))
