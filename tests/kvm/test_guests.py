@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from tandemu.accel import (
+    Exit,
     Interrupted,
     MmioRead,
     MmioWrite,
@@ -17,7 +19,7 @@ from tandemu.accel import (
     Shutdown,
     Stopped,
 )
-from tandemu.kvm import KvmError
+from tandemu.kvm import KvmError, KvmVcpu
 from tandemu.kvm.device import VFIO, KvmDevice
 from tandemu.memory import Ram, RamRegion
 from tests.kvm.guests import CODE, IDT, Guest, guest, needs_kvm, run
@@ -25,6 +27,8 @@ from tests.kvm.guests import CODE, IDT, Guest, guest, needs_kvm, run
 pytestmark = [pytest.mark.kvm, needs_kvm]
 
 HOLE = 0xD000_0000
+PATIENCE_S = 120
+"""Of the test bed on a loaded host; nothing takes so long otherwise."""
 ARITHMETIC = "b807000000bb0500000001d8f7e3e710f4"
 """mov eax, 7; mov ebx, 5; add eax, ebx; mul ebx; out 0x10, eax; hlt"""
 
@@ -156,8 +160,10 @@ def test_single_steps() -> None:
 
 ENABLE_APIC = "bbf000e0fec703ff010000"
 """mov ebx, 0xfee000f0; mov dword [rbx], 0x1ff"""
-WAIT = "fbf4b055e610"
-"""sti; hlt; mov al, 0x55; out 0x10, al"""
+READY = PortWrite(0x12, 1, 1)
+WAIT = "b001e612fbf4b055e610"
+"""mov al, 1; out 0x12, al; sti; hlt; mov al, 0x55; out 0x10, al: an interrupt before the first
+`out` may find the controllers not ready, and is lost as on any hardware."""
 HANDLER = "b077e61148cf"
 """mov al, 0x77; out 0x11, al; iretq"""
 
@@ -171,15 +177,24 @@ def handle_interrupt(machine: Guest, vector: int) -> None:
     machine.vcpu.set_many({"idt.base": IDT, "idt.limit": 0xFFF})
 
 
+def run_interrupted(vcpu: KvmVcpu, send: Callable[[], object]) -> Exit:
+    """Run a guest with `WAIT` until it is ready, and on; *send* is called while it halts."""
+    assert run(vcpu) == READY
+    timer = threading.Timer(0.1, send)
+    timer.start()
+    try:
+        return run(vcpu)
+    finally:
+        timer.join()
+
+
 def test_an_interrupt_ends_a_halt() -> None:
     with guest() as machine:
         vcpu = machine.long(ENABLE_APIC + WAIT)
         handle_interrupt(machine, 0x40)
-        timer = threading.Timer(0.1, vcpu.set_interrupt, (0x40, True))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
+        sent = run_interrupted(vcpu, lambda: vcpu.set_interrupt(0x40, True))
+        assert sent == PortWrite(0x11, 1, 0x77)
         assert run(vcpu) == PortWrite(0x10, 1, 0x55)
-        timer.join()
 
 
 ROUTE_INPUT_17 = "bb0000c0fec70332000000c7431040000000c70333000000c7431000000000"
@@ -192,11 +207,9 @@ def test_an_event_descriptor_raises_an_interrupt() -> None:
         handle_interrupt(machine, 0x40)
         event = os.eventfd(0)
         machine.vm.connect_interrupt(event, 17)
-        timer = threading.Timer(0.1, os.eventfd_write, (event, 1))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
+        sent = run_interrupted(vcpu, lambda: os.eventfd_write(event, 1))
+        assert sent == PortWrite(0x11, 1, 0x77)
         assert run(vcpu) == PortWrite(0x10, 1, 0x55)
-        timer.join()
         os.close(event)
 
 
@@ -204,10 +217,8 @@ def test_an_interrupt_line_raises_an_interrupt() -> None:
     with guest() as machine:
         vcpu = machine.long(ENABLE_APIC + ROUTE_INPUT_17 + WAIT)
         handle_interrupt(machine, 0x40)
-        timer = threading.Timer(0.1, machine.vm.set_interrupt_line, (17, True))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
-        timer.join()
+        sent = run_interrupted(vcpu, lambda: machine.vm.set_interrupt_line(17, True))
+        assert sent == PortWrite(0x11, 1, 0x77)
 
 
 def test_a_write_signals_an_event_descriptor_instead_of_an_exit() -> None:
@@ -261,20 +272,22 @@ def test_kicks_from_another_thread_lose_no_exit() -> None:
     with guest() as machine:
         # mov ecx, 0; loop: mov eax, ecx; out 0x10, eax; inc ecx; jmp loop
         vcpu = machine.protected("b90000000089c8e71041ebf9")
-        over = threading.Event()
+        # A kick for each exit: more of them, on a slow host, would let the guest do nothing.
+        exits, kicks = threading.Semaphore(0), 500
 
         def pester() -> None:
-            while not over.is_set():
+            for _ in range(kicks):
+                exits.acquire()
                 vcpu.kick()
-                time.sleep(0.0005)
 
         pest = threading.Thread(target=pester)
         pest.start()
         try:
-            for number in range(500):
+            for number in range(kicks):
+                exits.release()
                 assert run(vcpu) == PortWrite(0x10, 4, number)
         finally:
-            over.set()
+            exits.release(kicks)
             pest.join()
 
 
@@ -287,7 +300,7 @@ def test_a_vcpu_may_change_its_thread() -> None:
         thread.start()
         time.sleep(0.05)
         vcpu.kick()
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert exits == [Interrupted()]
 
 
@@ -333,7 +346,7 @@ def test_a_second_processor_waits_until_it_is_started() -> None:
         first.start()
         exit = run(machine.vcpus[1])
         machine.vcpus[0].kick()
-        first.join(5)
+        first.join(PATIENCE_S)
         assert exit == PortWrite(0x12, 2, 0x42)
 
 

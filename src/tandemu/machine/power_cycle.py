@@ -34,7 +34,7 @@ from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
 from tandemu.machine.result import POWERED_OFF, Result, failed
 
-_JOIN_S = 10.0
+_JOIN_S = 60.0
 _KICK_INTERVAL_S = 0.2
 _LINE_STATUS, _DATA_READY = 5, 1
 _RECEIVER_ENABLED = 1
