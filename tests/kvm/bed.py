@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ import packaging
 import pluggy
 import pygments
 import pytest
+import pytest_timeout
 
 from tandemu.guests import cache_folder, cpio, fetch_packages
 from tandemu.guests.deb import DebFile
@@ -47,6 +49,7 @@ PACKAGES = (
     "busybox-static",
 )
 KERNELS = {"host": "linux-image-amd64", "guest": "linux-image-cloud-amd64"}
+KEPT_BASES = 2
 MODULES = ("irqbypass", "ccp", "kvm", "kvm-amd")
 _LIBRARIES = re.compile(
     r"usr/lib(64|/x86_64-linux-gnu)/"
@@ -74,9 +77,12 @@ echo "BED up $(cut -d' ' -f1 /proc/uptime) $(ls /dev/kvm)"
 echo "BED done $(cut -d' ' -f1 /proc/uptime)"
 poweroff -f
 """
+TEST_S = 240
+"""Of one test inside: one that hangs is reported, and the others run."""
 PYTEST = (
-    f"python{PYTHON} -m pytest -p bed_report -p no:cacheprovider -c /t/pytest.ini --rootdir /t"
-    " --import-mode=importlib -q -rsf --color=no"
+    f"python{PYTHON} -m pytest -p bed_report -p pytest_timeout -p no:cacheprovider"
+    " -c /t/pytest.ini --rootdir /t --import-mode=importlib -q -rsf --color=no"
+    f" --timeout={TEST_S} --timeout-method=signal"
 )
 REPORT = """\
 def pytest_runtest_logreport(report):
@@ -206,13 +212,14 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
             shutil.copy(path, target)
     shutil.copytree(ROOT / "tests/kvm", work / "t/tests/kvm", ignore=ignore)
     site = work / "t/site"
-    for module in (_pytest, iniconfig, packaging, pluggy, pygments, pytest):
-        folder = Path(module.__file__ or "").parent
+    for package in (_pytest, iniconfig, packaging, pluggy, pygments, pytest):
+        folder = Path(package.__file__ or "").parent
         shutil.copytree(folder, site / folder.name, ignore=ignore)
     for lexer in (site / "pygments/lexers").iterdir():
         if lexer.name not in ("__init__.py", "_mapping.py", "diff.py", "python.py"):
             lexer.unlink()
-    shutil.copy(Path(pytest.__file__).parent.parent / "py.py", site)
+    for module in (Path(pytest.__file__).parent.parent / "py.py", pytest_timeout.__file__):
+        shutil.copy(module, site)
     (site / "bed_report.py").write_text(REPORT)
     (work / "t/pytest.ini").write_text(
         "[pytest]\nmarkers =\n    kvm\n    guest\n    unit\n    bench\n"
@@ -225,21 +232,45 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
     return cpio.write(entries.values())
 
 
-def build(tests: str = "tests/kvm", options: str = "", runner: str = PYTEST) -> tuple[Path, Path]:
-    """Kernel and initramfs of the bed."""
+def base() -> Path:
+    """The folder of what changes with Debian's packages only: kernel, ``base.cpio``, a Python.
+
+    It is made beside and renamed, since several checkouts of the project share it.
+    """
     parts = (_base, _wanted, add_tree, _kernel_packages, _compile)
     recipe = "".join(inspect.getsource(part) for part in parts)
     what = f"{recipe}{PACKAGES}{KERNELS}{MODULES}{_LIBRARIES.pattern}{_UNWANTED.pattern}"
     key = hashlib.sha256(what.encode()).hexdigest()
-    folder = cache_folder() / "kvm-bed" / key[:16]
-    if not (folder / "kernel").exists():
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        folder.mkdir(parents=True)
-        _base(folder)
-    sources = _sources(folder / "system", folder / "work", f"{runner}{options} {tests}")
-    initrd = folder / "initrd"
-    with (folder / "base.cpio").open("rb") as base, initrd.open("wb") as target:
-        shutil.copyfileobj(base, target)
+    beds = cache_folder() / "kvm-bed"
+    folder = beds / key[:16]
+    if (folder / "kernel").exists():
+        return folder
+    beds.mkdir(parents=True, exist_ok=True)
+    older = sorted(beds.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in older[:-KEPT_BASES]:
+        shutil.rmtree(path, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix="new-", dir=beds))
+    try:
+        _base(made)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    except OSError:
+        if not (folder / "kernel").exists():  # else: another process was faster
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def build(
+    where: Path, tests: str = "tests/kvm", options: str = "", runner: str = PYTEST
+) -> tuple[Path, Path]:
+    """Kernel and initramfs of the bed, the latter in the folder *where*."""
+    folder = base()
+    sources = _sources(folder / "system", where / "work", f"{runner}{options} {tests}")
+    initrd = where / "initrd"
+    with (folder / "base.cpio").open("rb") as first, initrd.open("wb") as target:
+        shutil.copyfileobj(first, target)
         target.write(sources)
     return folder / "kernel", initrd
 
@@ -279,6 +310,7 @@ def boot(kernel: Path, initrd: Path, timeout_s: float, echo: bool = False) -> Ou
 
 
 if __name__ == "__main__":
-    where = build(*sys.argv[1:])
-    print(where, os.stat(where[1]).st_size)
-    boot(*where, 240, echo=True)
+    with tempfile.TemporaryDirectory(prefix="tandemu-bed-") as work:
+        where = build(Path(work), *sys.argv[1:])
+        print(where, os.stat(where[1]).st_size)
+        boot(*where, 1200, echo=True)
