@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from tandemu.accel import (
     Shutdown,
     Stopped,
 )
-from tandemu.kvm import KvmError, KvmVcpu
+from tandemu.kvm import KvmError, KvmVcpu, kick
 from tandemu.kvm.device import VFIO, KvmDevice
 from tandemu.memory import Ram, RamRegion
 from tests.kvm.guests import CODE, IDT, Guest, guest, needs_kvm, run
@@ -289,6 +292,49 @@ def test_kicks_from_another_thread_lose_no_exit() -> None:
         finally:
             exits.release(kicks)
             pest.join()
+
+
+BLOCKED_SIGNALS = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(0, ()))"]
+
+
+def test_a_program_started_from_a_vcpus_thread_inherits_no_blocked_signal() -> None:
+    before = subprocess.check_output(BLOCKED_SIGNALS)
+    with guest() as machine:
+        vcpu = machine.protected("e610ebfe")
+        assert run(vcpu) == PortWrite(0x10, 1, 0)
+        timer = threading.Timer(0.1, vcpu.kick)
+        timer.start()
+        assert vcpu.run() == Interrupted()
+        timer.join()
+        assert subprocess.check_output(BLOCKED_SIGNALS) == before
+
+
+def test_a_thread_that_inherited_the_signal_blocked_is_kicked_all_the_same() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (kick.SIGNAL,))
+    try:
+        with guest() as machine:
+            vcpu = machine.protected("ebfe")
+            timer = threading.Timer(0.1, vcpu.kick)
+            timer.start()
+            assert vcpu.run() == Interrupted()
+            timer.join()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_handler_of_the_application_stays() -> None:
+    taken: list[int] = []
+    before = signal.signal(kick.SIGNAL, lambda number, _: taken.append(number))
+    try:
+        with guest() as machine:
+            vcpu = machine.protected("ebfe")
+            timer = threading.Timer(0.1, vcpu.kick)
+            timer.start()
+            assert vcpu.run() == Interrupted()
+            timer.join()
+        assert taken == [kick.SIGNAL]
+    finally:
+        signal.signal(kick.SIGNAL, before if before is not None else signal.SIG_DFL)
 
 
 def test_a_vcpu_may_change_its_thread() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,22 +43,13 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return compile_program
 
 
-def unblock_signals() -> None:
-    """Let a child begin with no signal blocked.
-
-    Tests of KVM in this process leave the signal that kicks a vCPU blocked, and a
-    program starts with the mask of whoever starts it, as on any Linux.
-    """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def run_exec(*words: str | Path, **variables: str) -> Result:
     """Run ``tandemu exec`` with *words*."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
     return subprocess.run(
         [sys.executable, "-m", "tandemu", "exec", *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=TIMEOUT_S,
-        check=False, preexec_fn=unblock_signals,
+        check=False,
     )  # fmt: skip
 
 
@@ -69,5 +59,4 @@ def run_rival(*words: str | Path) -> Result:
     return subprocess.run(
         [RIVAL, *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False,
-        preexec_fn=unblock_signals,
     )  # fmt: skip
