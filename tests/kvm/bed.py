@@ -18,16 +18,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-
-import _pytest
-import iniconfig
-import packaging
-import pluggy
-import pygments
-import pytest
-import pytest_timeout
 
 from tandemu.guests import cache_folder, cpio, fetch_packages
 from tandemu.guests.deb import DebFile
@@ -49,6 +43,10 @@ PACKAGES = (
     "busybox-static",
 )
 KERNELS = {"host": "linux-image-amd64", "guest": "linux-image-cloud-amd64"}
+PYTHON_PACKAGES = (
+    *("_pytest", "iniconfig", "packaging", "pluggy", "pygments", "pytest"),
+    *("py", "pytest_timeout"),
+)
 KEPT_BASES = 2
 MODULES = ("irqbypass", "ccp", "kvm", "kvm-amd")
 _LIBRARIES = re.compile(
@@ -197,6 +195,14 @@ def _compile(system: Path, what: Path) -> None:
     )  # fmt: skip
 
 
+def _installed(name: str) -> Path:
+    """The file of the Python package or module *name* that runs the tests."""
+    found = find_spec(name)
+    if found is None or found.origin is None:
+        raise OSError(f"no Python package {name}; ./test installs it")
+    return Path(found.origin)
+
+
 def _sources(system: Path, work: Path, run: str) -> bytes:
     """Tandemu, its KVM tests and pytest, as a second archive behind the first."""
     shutil.rmtree(work, ignore_errors=True)
@@ -212,14 +218,16 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
             shutil.copy(path, target)
     shutil.copytree(ROOT / "tests/kvm", work / "t/tests/kvm", ignore=ignore)
     site = work / "t/site"
-    for package in (_pytest, iniconfig, packaging, pluggy, pygments, pytest):
-        folder = Path(package.__file__ or "").parent
-        shutil.copytree(folder, site / folder.name, ignore=ignore)
+    for name in PYTHON_PACKAGES:
+        source = _installed(name)
+        if source.name == "__init__.py":
+            shutil.copytree(source.parent, site / name, ignore=ignore)
+        else:
+            site.mkdir(exist_ok=True)
+            shutil.copy(source, site)
     for lexer in (site / "pygments/lexers").iterdir():
         if lexer.name not in ("__init__.py", "_mapping.py", "diff.py", "python.py"):
             lexer.unlink()
-    for module in (Path(pytest.__file__).parent.parent / "py.py", pytest_timeout.__file__):
-        shutil.copy(module, site)
     (site / "bed_report.py").write_text(REPORT)
     (work / "t/pytest.ini").write_text(
         "[pytest]\nmarkers =\n    kvm\n    guest\n    unit\n    bench\n"
@@ -262,12 +270,25 @@ def base() -> Path:
     return folder
 
 
-def build(
-    where: Path, tests: str = "tests/kvm", options: str = "", runner: str = PYTEST
-) -> tuple[Path, Path]:
-    """Kernel and initramfs of the bed, the latter in the folder *where*."""
+def _with_folders(files: Iterable[cpio.Entry]) -> list[cpio.Entry]:
+    """*files*, each folder they stand in before them."""
+    entries: dict[str, cpio.Entry] = {}
+    for entry in files:
+        for parent in reversed(Path(entry.path).parents):
+            if str(parent) != ".":
+                entries.setdefault(str(parent), cpio.directory(str(parent)))
+        entries[entry.path] = entry
+    return list(entries.values())
+
+
+def build(where: Path, run: str, more: Iterable[cpio.Entry] = ()) -> tuple[Path, Path]:
+    """Kernel and initramfs of the bed, the latter in the folder *where*.
+
+    The bed runs the shell command *run*, in the folder with Tandemu's sources, and powers
+    off. *more* is put in besides.
+    """
     folder = base()
-    sources = _sources(folder / "system", where / "work", f"{runner}{options} {tests}")
+    sources = _sources(folder / "system", where / "work", run) + cpio.write(_with_folders(more))
     initrd = where / "initrd"
     with (folder / "base.cpio").open("rb") as first, initrd.open("wb") as target:
         shutil.copyfileobj(first, target)
@@ -311,6 +332,6 @@ def boot(kernel: Path, initrd: Path, timeout_s: float, echo: bool = False) -> Ou
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="tandemu-bed-") as work:
-        where = build(Path(work), *sys.argv[1:])
+        where = build(Path(work), " ".join([PYTEST, *(sys.argv[1:] or ["tests/kvm"])]))
         print(where, os.stat(where[1]).st_size)
         boot(*where, 1200, echo=True)

@@ -43,9 +43,9 @@ def names() -> list[str]:
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> bed.Outcome:
-    paths = " ".join(f"tests/kvm/{module}.py" for module in MODULES)
+    paths = [f"tests/kvm/{module}.py" for module in MODULES]
     try:
-        kernel, initrd = bed.build(tmp_path_factory.mktemp("bed"), paths)
+        kernel, initrd = bed.build(tmp_path_factory.mktemp("bed"), " ".join([bed.PYTEST, *paths]))
     except (GuestError, OSError) as error:
         pytest.skip(f"the bed cannot be built: {error}")
     return bed.boot(kernel, initrd, BED_S)

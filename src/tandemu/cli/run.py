@@ -8,12 +8,14 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tandemu.cli.guests import pull
-from tandemu.guests import DEFAULT_GUESTS, GuestImage, UnknownGuestError, find_image, find_recipe
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, Result
 from tandemu.machine.machine import DEFAULT_MEMORY
+
+if TYPE_CHECKING:
+    from tandemu.guests import GuestImage
 
 _DEFAULT_ARCHITECTURE = "riscv64"
 _SIGNAL_STATUS = 128
@@ -23,9 +25,13 @@ _TERMINAL_NAME = re.compile(r"[A-Za-z0-9.+-]{1,32}")
 def _find_guest(options: argparse.Namespace) -> GuestImage | None:
     """The image to boot: the one named, or the default one where no files are given."""
     name = options.image
+    if name is None and (options.kernel is not None or options.firmware is not None):
+        return None
+    # What fetches guests loads much that a run with one's own files does without.
+    from tandemu.cli.guests import pull
+    from tandemu.guests import DEFAULT_GUESTS, UnknownGuestError, find_image, find_recipe
+
     if name is None:
-        if options.kernel is not None or options.firmware is not None:
-            return None
         arch = options.arch or _DEFAULT_ARCHITECTURE
         name = DEFAULT_GUESTS.get(arch)
         if name is None:

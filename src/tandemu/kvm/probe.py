@@ -7,7 +7,7 @@ is software (or paravirtual): small guests run on it, a stock kernel may not.
 
 from __future__ import annotations
 
-import platform
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ class Findings:
 
 def probe(node: Path = NODE, machine: str = "") -> Findings:
     """Look at KVM and run a guest on it. Never raises."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine.lower() not in _MACHINES:
         return Findings(
             node,
@@ -94,7 +94,7 @@ def find_problem(node: Path = NODE, machine: str = "") -> str:
 
     A VM is about to be made anyway; only a KVM that cannot be hardware is tried first.
     """
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine.lower() not in _MACHINES or not has_hardware():
         return probe(node, machine).problem
     try:

@@ -7,27 +7,23 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tandemu import guests
+from tandemu import board as boards
 from tandemu.accel import AccelError
-from tandemu.board import (
-    BoardError,
-    Program,
-    X86Microvm,
-    parse_kernel,
-    parse_x86_kernel,
-    plan_boot,
-    plan_x86_boot,
-    read_file,
-)
+from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
 from tandemu.machine.console import Console
 from tandemu.machine.engines import AUTO, EngineFactory, Notice, choose_engine, load_engine
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
-from tandemu.machine.power_cycle import Outcome, Plan, PowerCycle, Reset, Statistics
+from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
 from tandemu.machine.result import STOPPED, TIMED_OUT, Result
-from tandemu.native import NativeError
+
+if TYPE_CHECKING:
+    from tandemu.board import Program, X86Microvm
+    from tandemu.guests import Progress
+    from tandemu.machine.power_cycle import Plan
 
 NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
@@ -98,16 +94,18 @@ class Machine:
         *,
         append: str | None = None,
         memory: str | int | None = None,
-        progress: guests.Progress | None = None,
+        progress: Progress | None = None,
         cpus: int = 1,
         accel: str = AUTO,
         timeout: float | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there."""
+        from tandemu.guests import GuestError, find_image, find_recipe, pull_image
+
         try:
-            recipe = guests.find_recipe(name)
-            image = guests.find_image(name) or guests.pull_image(name, progress=progress)
-        except guests.GuestError as error:
+            recipe = find_recipe(name)
+            image = find_image(name) or pull_image(name, progress=progress)
+        except GuestError as error:
             raise MachineError(str(error)) from error
         return cls(
             recipe.architecture,
@@ -124,7 +122,7 @@ class Machine:
 
     def _program(self, source: Source, name: str, *, allow_raw: bool) -> Program:
         data, name = _content(source, name)
-        return parse_kernel(
+        return boards.parse_kernel(
             data,
             name,
             xlen=self.board.xlen,
@@ -144,10 +142,10 @@ class Machine:
                 f"a kernel command line of {len(append)} characters: must be at most "
                 f"{_LONGEST_APPEND_BYTES} bytes without NUL"
             )
-        if isinstance(self.board, X86Microvm):
+        if self.board.kind == "x86-microvm":
             return self._plan_x86_boot(self.board, kernel, initrd, append, firmware)
         own_firmware = firmware is not None and firmware != NO_FIRMWARE
-        return plan_boot(
+        return boards.plan_boot(
             self.board,
             kernel=None
             if kernel is None
@@ -176,9 +174,9 @@ class Machine:
             )
         if kernel is None:
             raise OptionError("nothing to boot: give a bzImage or vmlinux with --kernel")
-        return plan_x86_boot(
+        return boards.plan_x86_boot(
             board,
-            parse_x86_kernel(*_content(kernel, "the kernel")),
+            boards.parse_x86_kernel(*_content(kernel, "the kernel")),
             initrd=None if initrd is None else _content(initrd, "the initrd")[0],
             bootargs=append,
             random=os.urandom(_SEED_BYTES),
@@ -214,7 +212,7 @@ class Machine:
     def _power_on(self, engine: EngineFactory) -> PowerCycle:
         try:
             return PowerCycle(engine, self.board, self._plan, self.console, self._notice)
-        except (BoardError, AccelError, NativeError) as error:
+        except _told_errors() as error:
             raise MachineError(str(error)) from error
         except (OSError, MemoryError) as error:
             raise MachineError(
@@ -282,9 +280,9 @@ class Machine:
         outcome = self._outcome
         if isinstance(outcome, Result):
             return outcome
-        if isinstance(outcome, MachineError | AccelError | BoardError | NativeError):
-            raise MachineError(str(outcome)) from outcome
         assert isinstance(outcome, BaseException)
+        if isinstance(outcome, (MachineError, *_told_errors())):
+            raise MachineError(str(outcome)) from outcome
         raise MachineError(
             f"the machine broke down: {type(outcome).__name__}: {outcome}. This is an error in "
             "Tandemu; TANDEMU_DEBUG=1 shows where"
@@ -329,7 +327,14 @@ class Machine:
         self.stop()
 
 
+def _told_errors() -> tuple[type[Exception], ...]:
+    """The errors of the layers below, whose messages are meant for the user."""
+    from tandemu.native import NativeError
+
+    return BoardError, AccelError, NativeError
+
+
 def _content(source: Source, name: str) -> tuple[memoryview, str]:
     if isinstance(source, bytes | bytearray):
         return memoryview(source), name
-    return read_file(source), str(source)
+    return boards.read_file(source), str(source)

@@ -12,21 +12,11 @@ import threading
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tandemu import board as boards
 from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
-from tandemu.board import (
-    BootPlan,
-    Hart,
-    HartState,
-    Instance,
-    RiscvVirt,
-    X86BootPlan,
-    X86Instance,
-    X86Microvm,
-    build,
-    build_x86,
-)
+from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
 from tandemu.machine.console import Console, Port
@@ -34,14 +24,18 @@ from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
 from tandemu.machine.result import POWERED_OFF, Result, failed
 
+if TYPE_CHECKING:
+    from tandemu.board import BootPlan, Instance, RiscvVirt, X86BootPlan, X86Instance, X86Microvm
+
+    Board = RiscvVirt | X86Microvm
+    Plan = BootPlan | X86BootPlan
+
 _JOIN_S = 60.0
 _KICK_INTERVAL_S = 0.2
 _LINE_STATUS, _DATA_READY = 5, 1
 _RECEIVER_ENABLED = 1
 
 Statistics = Mapping[str, int | float]
-Board = RiscvVirt | X86Microvm
-Plan = BootPlan | X86BootPlan
 
 
 @runtime_checkable
@@ -89,8 +83,9 @@ class PowerCycle:
     def _assemble(self, board: Board, vcpus: list[Vcpu], plan: Plan) -> Instance | X86Instance:
         """The board put together, loaded, its console connected."""
         instance: Instance | X86Instance
-        if isinstance(board, X86Microvm) and isinstance(plan, X86BootPlan):
-            instance = build_x86(
+        if board.kind == "x86-microvm":
+            assert isinstance(plan, boards.X86BootPlan)
+            instance = boards.build_x86(
                 board,
                 self.vm,
                 vcpus,
@@ -100,7 +95,7 @@ class PowerCycle:
             )
             instance.begin(plan)
         else:
-            assert isinstance(board, RiscvVirt) and isinstance(plan, BootPlan)
+            assert isinstance(plan, boards.BootPlan)
             instance = self._build(board, vcpus, plan)
         uart = instance.uart
 
@@ -112,7 +107,7 @@ class PowerCycle:
 
     def _build(self, board: RiscvVirt, vcpus: list[Vcpu], plan: BootPlan) -> Instance:
         console = self._console
-        instance = build(
+        instance = boards.build(
             board,
             self.vm,
             vcpus,
