@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -115,6 +116,23 @@ def test_a_triple_fault_is_told_with_cause_and_mend() -> None:
         vm.start()
         with pytest.raises(MachineError, match=r"triple fault.*rip 0x.*another machine"):
             vm.wait(PATIENCE_S)
+
+
+def test_registers_of_all_processors_are_shown_while_they_run_and_halt() -> None:
+    # or rbx, 0x77 (the second processor waits to be started); then halt without interrupts
+    with machine(bzimage("4883cb77" + say("x") + "faf4ebfd"), cpus=2) as vm:
+        vm.start()
+        vm.console.expect("x", PATIENCE_S)
+        for _ in range(3):
+            shown = vm.dump()
+            assert re.search(r"processor 0\n.*rbx 0{14}77\b", shown), shown
+            assert re.search(r"processor 1\n +rax ", shown), shown
+        vm.stop()
+    with machine(bzimage("4883cb770f0b")) as vm:
+        vm.start()
+        with pytest.raises(MachineError):
+            vm.wait(PATIENCE_S)
+        assert "processor 0" in vm.dump()
 
 
 def test_many_machines_in_one_process() -> None:

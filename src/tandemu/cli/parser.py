@@ -78,6 +78,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--timeout", type=_seconds, metavar="TIME", help="end with status 124 after so many seconds"
     )
     run.add_argument("--stats", action="store_true", help="say at the end what the run took")
+    run.add_argument(
+        "--dump", action="store_true", help="show the registers if the machine breaks down"
+    )
     run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")
 
 

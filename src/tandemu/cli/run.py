@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tandemu.host import Command, Signalled, Terminal
-from tandemu.machine import Ending, Machine, Result
+from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.machine import DEFAULT_MEMORY
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     commands = {
         "info": Command("what runs here", lambda: _information(machine, what, begun_s)),
         "stats": Command("what it took so far", lambda: _statistics(machine, begun_s)),
+        "registers": Command("the processors' registers", machine.dump),
         "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
     }
     terminal = Terminal(
@@ -162,6 +163,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         with machine:
             result = _run_on_terminal(machine, what, begun_s)
+    except MachineError:
+        if options.dump and (text := machine.dump()):
+            print(text, file=sys.stderr)
+        raise
     except Signalled as signalled:
         return _SIGNAL_STATUS + signalled.number
     if result.ending is Ending.TIMED_OUT:

@@ -85,6 +85,7 @@ class Machine:
         self._asked: Result | None = None
         self._outcome: Outcome | None = None
         self._statistics: Statistics = {}
+        self._last_dump = ""
         self._timer: threading.Timer | None = None
 
     @classmethod
@@ -246,6 +247,7 @@ class Machine:
         assert cycle is not None
         outcome = cycle.run()
         self._statistics = cycle.statistics()
+        self._last_dump = cycle.last_dump
         with self._lock:
             self._cycle = None
         cycle.close()
@@ -314,6 +316,12 @@ class Machine:
         with self._lock:
             cycle = self._cycle
             return cycle.statistics() if cycle is not None else self._statistics
+
+    def dump(self) -> str:
+        """The processors' registers as text: now, or when the machine broke down; else empty."""
+        with self._lock:
+            cycle = self._cycle
+        return cycle.dump() if cycle is not None else self._last_dump
 
     def __enter__(self) -> Machine:
         return self
