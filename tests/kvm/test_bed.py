@@ -16,7 +16,7 @@ from tandemu.kvm.probe import find_problem
 from tandemu.kvm.system import has_hardware
 from tests.kvm import bed
 
-MODULES = ("test_guests", "test_state", "test_machine", "test_boot")
+MODULES = ("test_guests", "test_state", "test_bad_hosts", "test_machine", "test_boot")
 BED_S = 1200.0
 HARDWARE = has_hardware() and not find_problem()
 pytestmark = [
