@@ -29,8 +29,10 @@ def main(mode: str) -> int:
         "stats": Command("numbers", lambda: "answer 42"),
         "state": Command("another with the same beginning", lambda: ""),
     }
+    # The name must be bound before input can come, which it does on another thread.
+    terminal = Terminal(receive, done.set, commands=commands)
     try:
-        with Terminal(receive, done.set, commands=commands) as terminal:
+        with terminal:
             terminal.write(b"ready %d\r\n" % os.getpid())
             if mode == "raise":
                 raise ValueError("a mistake")

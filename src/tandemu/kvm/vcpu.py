@@ -16,7 +16,7 @@ import struct
 from collections import deque
 from collections.abc import Mapping
 from fcntl import ioctl
-from threading import Lock, get_ident
+from threading import Lock, get_ident, get_native_id
 from typing import TYPE_CHECKING
 
 from tandemu.accel import (
@@ -108,8 +108,8 @@ class KvmVcpu:
         """Exits by the first eight bytes of what KVM says about an access to a port."""
         self.exits = 0
         self._lock = Lock()
-        self._thread = 0
-        """The thread that runs it, or did last."""
+        self._owner = self._thread = 0
+        """The thread that runs it, or did last: Python's number and the kernel's."""
         self._inside = False
         self._kicked = False
         self._unfinished = False
@@ -147,17 +147,16 @@ class KvmVcpu:
     def _run(self) -> Exit:
         if self._waiting is not None or self._more:
             return self._postponed()
-        if get_ident() != self._thread:
+        if get_ident() != self._owner:
             self._adopt_thread()
-        lock, words = self._lock, self._words
+        words = self._words
         while True:
             if self._kicked:
                 self._kicked = False
                 return _INTERRUPTED
             self._unfinished = False
             try:
-                with lock:
-                    self._inside = True
+                self._inside = True
                 ioctl(self.file.fd, _RUN, 0)
             except OSError as error:
                 if not isinstance(error, InterruptedError | BlockingIOError):
@@ -165,8 +164,7 @@ class KvmVcpu:
                 self._interrupted()
                 continue
             finally:
-                with lock:
-                    self._inside = False
+                self._inside = False
             self.exits += 1
             reason = words[_REASON_WORD]
             if reason == _IO_REASON:
@@ -299,8 +297,7 @@ class KvmVcpu:
         if not self._prepared:
             self._prepare()
         kick.prepare_thread()
-        with self._lock:
-            self._thread = get_ident()
+        self._owner, self._thread = get_ident(), get_native_id()
 
     def complete(self, value: int | None) -> None:
         """Answer the last read or write; None: nothing is there, which reads as all ones."""
@@ -345,6 +342,7 @@ class KvmVcpu:
 
     def kick(self) -> None:
         """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
+        # Whoever is about to enter the kernel, and does not say so yet, finds the byte set.
         self._kicked = True
         with self._lock:
             if self.file.fd >= 0:
