@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
 _LONGEST_APPEND_BYTES = 4096
 _SEED_BYTES = 32
+_SLICE_S = 0.5
 
 Source = str | Path | bytes
 """A file's path, or its content."""
@@ -277,7 +279,7 @@ class Machine:
         """
         if not self._started:
             raise MachineError("this machine was not started; call start() first")
-        if not self._ended.wait(timeout):
+        if not _wait(self._ended, timeout):
             raise MachineTimeout(f"the machine still runs after {timeout:g} s")
         outcome = self._outcome
         if isinstance(outcome, Result):
@@ -298,7 +300,7 @@ class Machine:
         """Power off from outside and wait until all is given back. Again: nothing happens."""
         if self._started:
             self._end(STOPPED)
-            self._ended.wait()
+            _wait(self._ended)
 
     def reset(self) -> None:
         """Press the reset button: memory and devices begin anew."""
@@ -333,6 +335,21 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _wait(event: threading.Event, timeout_s: float | None = None) -> bool:
+    """Wait for *event* in slices.
+
+    Python hears of a signal between two instructions or when a wait ends early for it. One that
+    comes just before the wait begins would go unheard until the wait is over.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while not event.is_set():
+        left = _SLICE_S if deadline is None else min(deadline - time.monotonic(), _SLICE_S)
+        if left <= 0:
+            return False
+        event.wait(left)
+    return True
 
 
 def _told_errors() -> tuple[type[Exception], ...]:
