@@ -79,7 +79,7 @@ TEST_S = 240
 """Of one test inside: one that hangs is reported, and the others run."""
 PYTEST = (
     f"python{PYTHON} -m pytest -p bed_report -p pytest_timeout -p no:cacheprovider"
-    " -c /t/pytest.ini --rootdir /t --import-mode=importlib -q -rsf --color=no"
+    " -c /t/pytest.ini --rootdir /t --import-mode=importlib -q -rsf --color=no -m kvm"
     f" --timeout={TEST_S} --timeout-method=signal"
 )
 REPORT = """\
@@ -92,7 +92,7 @@ _RESULT = re.compile(r"^RESULT (passed|failed|skipped) ([\d.]+) (\S+)", re.MULTI
 
 @dataclass
 class Outcome:
-    """What the bed said: its console, and for each test its worst outcome."""
+    """What the bed said: its console, and for each test function its worst outcome."""
 
     console: str
     tests: dict[str, str] = field(default_factory=dict)
@@ -216,7 +216,8 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    shutil.copytree(ROOT / "tests/kvm", work / "t/tests/kvm", ignore=ignore)
+    for tests in ("tests/kvm", "tests/accel"):
+        shutil.copytree(ROOT / tests, work / "t" / tests, ignore=ignore)
     site = work / "t/site"
     for name in PYTHON_PACKAGES:
         source = _installed(name)
@@ -323,7 +324,7 @@ def boot(kernel: Path, initrd: Path, timeout_s: float, echo: bool = False) -> Ou
         process.wait()
     outcome = Outcome("\n".join(lines))
     for result, seconds, name in _RESULT.findall(outcome.console):
-        function = name.split("::")[-1].split("[")[0]
+        function = name.partition("[")[0]
         worst = outcome.tests.get(function, "passed")
         outcome.tests[function] = worst if result == "passed" else result
         outcome.seconds[name] = float(seconds)

@@ -7,7 +7,6 @@ once for all of them.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,10 @@ from tandemu.kvm.probe import find_problem
 from tandemu.kvm.system import has_hardware
 from tests.kvm import bed
 
-MODULES = ("test_guests", "test_state", "test_bad_hosts", "test_machine", "test_boot")
+MODULES = (
+    "tests/accel/test_engines.py",
+    *(f"tests/kvm/test_{name}.py" for name in ("guests", "state", "bad_hosts", "machine", "boot")),
+)
 BED_S = 1200.0
 HARDWARE = has_hardware() and not find_problem()
 pytestmark = [
@@ -32,20 +34,19 @@ pytestmark = [
 
 
 def names() -> list[str]:
-    """The tests of the modules, as their sources have them."""
+    """The test functions of the modules, as their sources have them."""
     found = []
     for module in MODULES:
-        text = (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        text = (bed.ROOT / module).read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if line.startswith("def test_")]
-        found += [line.removeprefix("def ").split("(")[0] for line in lines]
+        found += [f"{module}::{line.removeprefix('def ').split('(')[0]}" for line in lines]
     return found
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> bed.Outcome:
-    paths = [f"tests/kvm/{module}.py" for module in MODULES]
     try:
-        kernel, initrd = bed.build(tmp_path_factory.mktemp("bed"), " ".join([bed.PYTEST, *paths]))
+        kernel, initrd = bed.build(tmp_path_factory.mktemp("bed"), " ".join([bed.PYTEST, *MODULES]))
     except (GuestError, OSError) as error:
         pytest.skip(f"the bed cannot be built: {error}")
     return bed.boot(kernel, initrd, BED_S)
