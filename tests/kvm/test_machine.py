@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tandemu.kvm.system import has_hardware
 from tandemu.machine import Ending, Machine, MachineError
 from tests.kvm.guests import needs_kvm
 from tests.kvm.kernels import (
@@ -133,6 +134,27 @@ def test_registers_of_all_processors_are_shown_while_they_run_and_halt() -> None
         with pytest.raises(MachineError):
             vm.wait(PATIENCE_S)
         assert "processor 0" in vm.dump()
+
+
+@pytest.mark.skipif(not has_hardware(), reason="a software KVM shows the host's own CPUID")
+@pytest.mark.parametrize(("model", "says"), [("", "e"), ("x86-64-v1", "ne")])
+def test_a_cpu_model_is_what_the_guest_sees(model: str, says: str) -> None:
+    # mov eax, 1; cpuid; bt ecx, 0 (SSE3, which every host has and the first level has not)
+    code = "b8010000000fa20fbae1007207" + say("n") + say("e") + POWER_OFF + FOREVER
+    with machine(bzimage(code), cpu=model) as vm:
+        vm.start()
+        assert vm.wait(PATIENCE_S).exit_status == 0
+        assert vm.console.output == says
+
+
+def test_a_cpu_model_that_cannot_be_is_told() -> None:
+    with (
+        machine(bzimage(FOREVER), cpu="pentium") as vm,
+        pytest.raises(MachineError, match=r"pentium.*must be one of host"),
+    ):
+        vm.start()
+    with pytest.raises(MachineError, match=r"jit has no CPU models.*leave --cpu out"):
+        Machine("riscv64", kernel=b"x", cpu="host")
 
 
 def test_many_machines_in_one_process() -> None:

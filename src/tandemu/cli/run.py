@@ -86,6 +86,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         cpus=options.cpus,
         firmware=options.firmware,
         accel=options.accel,
+        cpu=options.cpu,
         board=options.board,
         timeout=options.timeout,
         notice=_notice,

@@ -15,7 +15,15 @@ from tandemu.accel import AccelError
 from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
 from tandemu.machine.console import Console
-from tandemu.machine.engines import AUTO, EngineFactory, Notice, choose_engine, load_engine
+from tandemu.machine.engines import (
+    AUTO,
+    EngineFactory,
+    Notice,
+    check_cpu_model,
+    choose_engine,
+    load_engine,
+    with_cpu_model,
+)
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
 from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
@@ -42,8 +50,9 @@ class Machine:
     *kernel* and *initrd* are paths or contents, *append* is the kernel's command line,
     *memory* a size such as ``"512M"`` (an integer is bytes). *firmware* is None for the
     built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
-    mode. *timeout* (seconds) ends the run with exit status 124. *notice* hears of long
-    work that is done once, such as compiling the engine. Errors are `MachineError`.
+    mode. *cpu* is a model such as ``"x86-64-v2"`` (KVM). *timeout* (seconds) ends the run
+    with exit status 124. *notice* hears of long work that is done once, such as compiling
+    the engine. Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
             vm.start()
@@ -64,6 +73,7 @@ class Machine:
         cpus: int = 1,
         firmware: Source | None = None,
         accel: str = AUTO,
+        cpu: str = "",
         board: str = "",
         timeout: float | None = None,
         notice: Notice | None = None,
@@ -73,6 +83,7 @@ class Machine:
         self.cpus = check_cpus(cpus)
         self.timeout_s = check_timeout(timeout)
         self.accel = choose_engine(accel, arch)
+        self.cpu_model = check_cpu_model(cpu, self.accel)
         self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
         try:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
@@ -199,7 +210,7 @@ class Machine:
         with self._lock:
             if self._started:
                 raise MachineError("this machine was started before; make another one")
-            engine = load_engine(self.accel)
+            engine = with_cpu_model(load_engine(self.accel), self.cpu_model)
             self._cycle = self._power_on(engine)
             self._started = True
         self.console.opened()
