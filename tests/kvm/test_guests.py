@@ -224,6 +224,22 @@ def test_an_interrupt_line_raises_an_interrupt() -> None:
         assert sent == PortWrite(0x11, 1, 0x77)
 
 
+def test_the_pcs_timer_ticks_where_it_was_asked_for() -> None:
+    def out(port: int, value: int) -> str:
+        return f"b0{value:02x}e6{port:02x}"  # mov al, value; out port, al
+
+    with guest(timer=True) as machine:
+        # The PIC: vectors from 8 on, all but the timer masked. The timer: 291 Hz, for ever.
+        pic = out(0x20, 0x11) + out(0x21, 8) + out(0x21, 4) + out(0x21, 1) + out(0x21, 0xFE)
+        timer = out(0x43, 0x34) + out(0x40, 0) + out(0x40, 0x10)
+        vcpu = machine.real(pic + timer + "fbf4ebfc")  # sti; again: hlt; jmp again
+        vcpu.set("ss", 0)
+        machine.put(8 * 4, (0x1800).to_bytes(4, "little"))
+        machine.put(0x1800, bytes.fromhex(out(0x11, 0x77) + out(0x20, 0x20) + "cf"))
+        for _ in range(3):
+            assert run(vcpu) == PortWrite(0x11, 1, 0x77)
+
+
 def test_a_write_signals_an_event_descriptor_instead_of_an_exit() -> None:
     with guest() as machine:
         # mov al, 3; out 0x30, al; mov ebx, HOLE; mov [ebx], eax; out 0x10, al
