@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -154,6 +155,8 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     with terminal:
         machine.console.mirror(terminal.write)
         machine.start()
+        gc.freeze()
+        gc.enable()
         return machine.wait()
 
 
