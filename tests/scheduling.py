@@ -49,4 +49,8 @@ class SurvivingScheduling(LoadGroupScheduling):
             and not node.shutting_down
             and self._pending_of(self.assigned_work[node]) <= 2
         ):
-            super()._reschedule(node)
+            try:
+                super()._reschedule(node)
+            except OSError:
+                # It is dead already and that is told later: the work goes back then.
+                return
