@@ -6,14 +6,25 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import applications, boot, compute, host, programs, report, smp, start, translate
-from benchmarks.case import LEFT_OUT, Case, Missing
+from benchmarks import (
+    applications,
+    boot,
+    compute,
+    host,
+    kvm,
+    programs,
+    report,
+    smp,
+    start,
+    translate,
+)
+from benchmarks.case import LEFT_OUT, Case, Measured, Missing
 from benchmarks.measure import measure
 
-GROUPS = {
+GROUPS: dict[str, Callable[[Path], Iterator[Case | Measured] | Iterator[Case]]] = {
     "start": start.cases,
     "boot": boot.cases,
     "compute": compute.cases,
@@ -21,6 +32,7 @@ GROUPS = {
     "programs": applications.cases,
     "translate": translate.cases,
     "smp": smp.cases,
+    "kvm": kvm.cases,
 }
 
 
@@ -28,7 +40,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def chosen_cases(groups: list[str], folder: Path, missing: list[str]) -> Iterator[Case]:
+def chosen_cases(groups: list[str], folder: Path, missing: list[str]) -> Iterator[Case | Measured]:
     """Yield the cases of *groups*; what cannot be built is said, and noted in *missing*."""
     for group in groups:
         try:

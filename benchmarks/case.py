@@ -39,6 +39,7 @@ class Case:
     """The same work for each contender.
 
     *expect* must appear in what a run prints. Lines ``metric NAME VALUE`` in it are collected.
+    *until*: the time is taken when this appears in the output, instead of at the end.
     *cores* is how many host cores a run may use. *watch_memory* samples resident memory.
     *once*: one run is enough (it is long, and what it shows is not close).
     """
@@ -47,6 +48,7 @@ class Case:
     name: str
     commands: Mapping[str, Command]
     expect: str = ""
+    until: str = ""
     cores: int = 1
     timeout_s: float = 120.0
     watch_memory: bool = False
@@ -75,6 +77,14 @@ class Outcome:
     def median(self) -> float:
         """The median wall time, or NaN."""
         return statistics.median(self.seconds) if self.seconds else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A case that was measured elsewhere, with what it gave."""
+
+    path: str
+    outcomes: dict[str, Outcome]
 
 
 Results = dict[str, dict[str, Outcome]]

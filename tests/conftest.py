@@ -1,10 +1,14 @@
-"""Marks what is unmarked as a unit test, and keeps guests from competing for one core."""
+"""Marks what is unmarked as a unit test, and hands tests out: guests never compete for a core."""
 
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.scheduling import SurvivingScheduling
 
 # Whoever started the tests may ignore signals (nohup, a job in the background); what they
 # start would inherit that, and some of it is there to be ended by a signal.
@@ -23,3 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif kinds != ["unit"]:
             # With `--dist loadgroup` a group runs one after another on one worker.
             item.add_marker(pytest.mark.xdist_group("guests"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SurvivingScheduling | None:
+    """A hung test ends its worker, not the run; without pytest-xdist nobody asks."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from tests.scheduling import SurvivingScheduling
+
+    return SurvivingScheduling(config, log)

@@ -97,9 +97,16 @@ LOADED_WHEN_USED: frozenset[str] = frozenset({"hashlib", "llvmlite", "rich", "zs
 """Libraries any module may import inside a function, because loading them takes long."""
 
 MODULES_WHEN_USED: frozenset[str] = frozenset(
-    {"tandemu.jit.generate", "tandemu.jit.software", "tandemu.jit.user_program"}
+    {
+        "tandemu.guests",
+        "tandemu.jit.generate",
+        "tandemu.jit.software",
+        "tandemu.jit.user_program",
+        "tandemu.native",
+    }
 )
-"""Modules of ours of which the same holds."""
+"""Modules of ours of which the same holds: a machine with files of its own fetches no guest, and
+under KVM nothing is compiled."""
 
 
 def picture(floors: tuple[Floor, ...] = FLOORS) -> str:

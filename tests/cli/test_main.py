@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import tandemu
+from tandemu.cli import doctor
 from tandemu.cli.main import main
 from tandemu.cli.parser import make_parser
 from tandemu.cli.progress import Bar, Lines, make_progress
@@ -157,6 +158,25 @@ def test_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str]) -> None:
     report = capsys.readouterr().out
     for subject in ("host", "Python", "llvmlite", "executable memory", "cache", "apt", "KVM"):
         assert f"  {subject}" in report
+
+
+@pytest.mark.parametrize(
+    ("content", "verdict", "says"),
+    [
+        ("always within_size [advise] never deny force", "ok", "'advise'"),
+        ("always within_size advise [never] deny force", "note", "echo advise >"),
+        (None, "note", "this kernel has none"),
+    ],
+)
+def test_doctor_says_whether_guest_memory_has_huge_pages(
+    tmp_path: Path, content: str | None, verdict: str, says: str
+) -> None:
+    setting = tmp_path / "shmem_enabled"
+    if content is not None:
+        setting.write_text(content)
+    finding = doctor._huge_pages(setting)
+    assert finding.verdict.value == verdict
+    assert says in finding.text
 
 
 def test_output_that_nobody_reads_is_no_traceback() -> None:

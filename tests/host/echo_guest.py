@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 
 from tandemu.host import Command, Signalled, Terminal
 
@@ -29,12 +30,18 @@ def main(mode: str) -> int:
         "stats": Command("numbers", lambda: "answer 42"),
         "state": Command("another with the same beginning", lambda: ""),
     }
+    # The name must be bound before input can come, which it does on another thread.
+    terminal = Terminal(receive, done.set, commands=commands)
     try:
-        with Terminal(receive, done.set, commands=commands) as terminal:
+        with terminal:
             terminal.write(b"ready %d\r\n" % os.getpid())
             if mode == "raise":
                 raise ValueError("a mistake")
-            done.wait(30)
+            # In slices, as `Machine.wait` does: a signal that comes just before a wait begins
+            # is handled when the wait ends.
+            deadline = time.monotonic() + 30
+            while not done.wait(0.1) and time.monotonic() < deadline:
+                pass
             terminal.write(b"\x1b[31mlast words")
     except Signalled as signalled:
         return 128 + signalled.number

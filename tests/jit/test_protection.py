@@ -249,8 +249,8 @@ def test_writing_to_read_only_memory() -> None:
 
 
 COUNTER, SHARED, RESULTS = (BASE + number * PAGE for number in (40, 48, 64))
-TRIES = 3000
-PATIENCE = 1 << 30
+TRIES = 1000
+PATIENCE = 1 << 36
 """Instructions: harts that wait for each other run many."""
 
 
@@ -277,7 +277,7 @@ def test_store_buffering_with_fences() -> None:
     thread = threading.Thread(target=lambda: exits.append(m.run(1, limit=PATIENCE)))
     thread.start()
     exits.append(m.run(0, limit=PATIENCE))
-    thread.join(20)
+    thread.join(200)
     assert [leaving.address for leaving in exits if isinstance(leaving, MmioWrite)] == [END, END]
     data = m.read(RESULTS, 16 * TRIES)
     assert all(any(data[place : place + 16]) for place in range(0, len(data), 16))

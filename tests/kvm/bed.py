@@ -16,16 +16,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-
-import _pytest
-import iniconfig
-import packaging
-import pluggy
-import pygments
-import pytest
 
 from tandemu.guests import cache_folder, cpio, fetch_packages
 from tandemu.guests.deb import DebFile
@@ -47,6 +43,11 @@ PACKAGES = (
     "busybox-static",
 )
 KERNELS = {"host": "linux-image-amd64", "guest": "linux-image-cloud-amd64"}
+PYTHON_PACKAGES = (
+    *("_pytest", "iniconfig", "packaging", "pluggy", "pygments", "pytest"),
+    *("py", "pytest_timeout"),
+)
+KEPT_BASES = 2
 MODULES = ("irqbypass", "ccp", "kvm", "kvm-amd")
 _LIBRARIES = re.compile(
     r"usr/lib(64|/x86_64-linux-gnu)/"
@@ -74,9 +75,12 @@ echo "BED up $(cut -d' ' -f1 /proc/uptime) $(ls /dev/kvm)"
 echo "BED done $(cut -d' ' -f1 /proc/uptime)"
 poweroff -f
 """
+TEST_S = 240
+"""Of one test inside: one that hangs is reported, and the others run."""
 PYTEST = (
-    f"python{PYTHON} -m pytest -p bed_report -p no:cacheprovider -c /t/pytest.ini --rootdir /t"
-    " --import-mode=importlib -q -rsf --color=no"
+    f"python{PYTHON} -m pytest -p bed_report -p pytest_timeout -p no:cacheprovider"
+    " -c /t/pytest.ini --rootdir /t --import-mode=importlib -q -rsf --color=no -m kvm"
+    f" --timeout={TEST_S} --timeout-method=signal"
 )
 REPORT = """\
 def pytest_runtest_logreport(report):
@@ -88,7 +92,7 @@ _RESULT = re.compile(r"^RESULT (passed|failed|skipped) ([\d.]+) (\S+)", re.MULTI
 
 @dataclass
 class Outcome:
-    """What the bed said: its console, and for each test its worst outcome."""
+    """What the bed said: its console, and for each test function its worst outcome."""
 
     console: str
     tests: dict[str, str] = field(default_factory=dict)
@@ -191,6 +195,14 @@ def _compile(system: Path, what: Path) -> None:
     )  # fmt: skip
 
 
+def _installed(name: str) -> Path:
+    """The file of the Python package or module *name* that runs the tests."""
+    found = find_spec(name)
+    if found is None or found.origin is None:
+        raise OSError(f"no Python package {name}; ./test installs it")
+    return Path(found.origin)
+
+
 def _sources(system: Path, work: Path, run: str) -> bytes:
     """Tandemu, its KVM tests and pytest, as a second archive behind the first."""
     shutil.rmtree(work, ignore_errors=True)
@@ -204,15 +216,19 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    shutil.copytree(ROOT / "tests/kvm", work / "t/tests/kvm", ignore=ignore)
+    for tests in ("tests/kvm", "tests/accel"):
+        shutil.copytree(ROOT / tests, work / "t" / tests, ignore=ignore)
     site = work / "t/site"
-    for module in (_pytest, iniconfig, packaging, pluggy, pygments, pytest):
-        folder = Path(module.__file__ or "").parent
-        shutil.copytree(folder, site / folder.name, ignore=ignore)
+    for name in PYTHON_PACKAGES:
+        source = _installed(name)
+        if source.name == "__init__.py":
+            shutil.copytree(source.parent, site / name, ignore=ignore)
+        else:
+            site.mkdir(exist_ok=True)
+            shutil.copy(source, site)
     for lexer in (site / "pygments/lexers").iterdir():
         if lexer.name not in ("__init__.py", "_mapping.py", "diff.py", "python.py"):
             lexer.unlink()
-    shutil.copy(Path(pytest.__file__).parent.parent / "py.py", site)
     (site / "bed_report.py").write_text(REPORT)
     (work / "t/pytest.ini").write_text(
         "[pytest]\nmarkers =\n    kvm\n    guest\n    unit\n    bench\n"
@@ -225,21 +241,58 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
     return cpio.write(entries.values())
 
 
-def build(tests: str = "tests/kvm", options: str = "", runner: str = PYTEST) -> tuple[Path, Path]:
-    """Kernel and initramfs of the bed."""
+def base() -> Path:
+    """The folder of what changes with Debian's packages only: kernel, ``base.cpio``, a Python.
+
+    It is made beside and renamed, since several checkouts of the project share it.
+    """
     parts = (_base, _wanted, add_tree, _kernel_packages, _compile)
     recipe = "".join(inspect.getsource(part) for part in parts)
     what = f"{recipe}{PACKAGES}{KERNELS}{MODULES}{_LIBRARIES.pattern}{_UNWANTED.pattern}"
     key = hashlib.sha256(what.encode()).hexdigest()
-    folder = cache_folder() / "kvm-bed" / key[:16]
-    if not (folder / "kernel").exists():
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        folder.mkdir(parents=True)
-        _base(folder)
-    sources = _sources(folder / "system", folder / "work", f"{runner}{options} {tests}")
-    initrd = folder / "initrd"
-    with (folder / "base.cpio").open("rb") as base, initrd.open("wb") as target:
-        shutil.copyfileobj(base, target)
+    beds = cache_folder() / "kvm-bed"
+    folder = beds / key[:16]
+    if (folder / "kernel").exists():
+        return folder
+    beds.mkdir(parents=True, exist_ok=True)
+    older = sorted(beds.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in older[:-KEPT_BASES]:
+        shutil.rmtree(path, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix="new-", dir=beds))
+    try:
+        _base(made)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    except OSError:
+        if not (folder / "kernel").exists():  # else: another process was faster
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def _with_folders(files: Iterable[cpio.Entry]) -> list[cpio.Entry]:
+    """*files*, each folder they stand in before them."""
+    entries: dict[str, cpio.Entry] = {}
+    for entry in files:
+        for parent in reversed(Path(entry.path).parents):
+            if str(parent) != ".":
+                entries.setdefault(str(parent), cpio.directory(str(parent)))
+        entries[entry.path] = entry
+    return list(entries.values())
+
+
+def build(where: Path, run: str, more: Iterable[cpio.Entry] = ()) -> tuple[Path, Path]:
+    """Kernel and initramfs of the bed, the latter in the folder *where*.
+
+    The bed runs the shell command *run*, in the folder with Tandemu's sources, and powers
+    off. *more* is put in besides.
+    """
+    folder = base()
+    sources = _sources(folder / "system", where / "work", run) + cpio.write(_with_folders(more))
+    initrd = where / "initrd"
+    with (folder / "base.cpio").open("rb") as first, initrd.open("wb") as target:
+        shutil.copyfileobj(first, target)
         target.write(sources)
     return folder / "kernel", initrd
 
@@ -271,7 +324,7 @@ def boot(kernel: Path, initrd: Path, timeout_s: float, echo: bool = False) -> Ou
         process.wait()
     outcome = Outcome("\n".join(lines))
     for result, seconds, name in _RESULT.findall(outcome.console):
-        function = name.split("::")[-1].split("[")[0]
+        function = name.partition("[")[0]
         worst = outcome.tests.get(function, "passed")
         outcome.tests[function] = worst if result == "passed" else result
         outcome.seconds[name] = float(seconds)
@@ -279,6 +332,7 @@ def boot(kernel: Path, initrd: Path, timeout_s: float, echo: bool = False) -> Ou
 
 
 if __name__ == "__main__":
-    where = build(*sys.argv[1:])
-    print(where, os.stat(where[1]).st_size)
-    boot(*where, 240, echo=True)
+    with tempfile.TemporaryDirectory(prefix="tandemu-bed-") as work:
+        where = build(Path(work), " ".join([PYTEST, *(sys.argv[1:] or ["tests/kvm"])]))
+        print(where, os.stat(where[1]).st_size)
+        boot(*where, 1200, echo=True)

@@ -24,11 +24,11 @@ needs_kvm = pytest.mark.skipif(not FINDINGS.works, reason=FINDINGS.problem or "K
 
 
 class Guest:
-    """A VM with RAM from address 0 and *cpus* processors."""
+    """A VM with RAM from address 0 and *cpus* processors; *timer*: with the PC's timer and PIC."""
 
-    def __init__(self, cpus: int = 1, ram_bytes: int = RAM_BYTES) -> None:
+    def __init__(self, cpus: int = 1, ram_bytes: int = RAM_BYTES, *, timer: bool = False) -> None:
         self.ram = Ram(ram_bytes)
-        self.vm = KvmVm()
+        self.vm = KvmVm(timer=timer)
         self.region = RamRegion(0, ram_bytes, self.ram)
         self.vm.set_memory_slot(self.region)
         self.vcpus = [self.vm.create_vcpu(index) for index in range(cpus)]
@@ -99,8 +99,8 @@ class Guest:
 
 
 @contextmanager
-def guest(cpus: int = 1, ram_bytes: int = RAM_BYTES) -> Iterator[Guest]:
-    made = Guest(cpus, ram_bytes)
+def guest(cpus: int = 1, ram_bytes: int = RAM_BYTES, *, timer: bool = False) -> Iterator[Guest]:
+    made = Guest(cpus, ram_bytes, timer=timer)
     try:
         yield made
     finally:

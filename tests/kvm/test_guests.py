@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from tandemu.accel import (
+    Exit,
     Interrupted,
     MmioRead,
     MmioWrite,
@@ -17,7 +22,7 @@ from tandemu.accel import (
     Shutdown,
     Stopped,
 )
-from tandemu.kvm import KvmError
+from tandemu.kvm import KvmError, KvmVcpu, kick
 from tandemu.kvm.device import VFIO, KvmDevice
 from tandemu.memory import Ram, RamRegion
 from tests.kvm.guests import CODE, IDT, Guest, guest, needs_kvm, run
@@ -25,6 +30,8 @@ from tests.kvm.guests import CODE, IDT, Guest, guest, needs_kvm, run
 pytestmark = [pytest.mark.kvm, needs_kvm]
 
 HOLE = 0xD000_0000
+PATIENCE_S = 120
+"""Of the test bed on a loaded host; nothing takes so long otherwise."""
 ARITHMETIC = "b807000000bb0500000001d8f7e3e710f4"
 """mov eax, 7; mov ebx, 5; add eax, ebx; mul ebx; out 0x10, eax; hlt"""
 
@@ -156,8 +163,10 @@ def test_single_steps() -> None:
 
 ENABLE_APIC = "bbf000e0fec703ff010000"
 """mov ebx, 0xfee000f0; mov dword [rbx], 0x1ff"""
-WAIT = "fbf4b055e610"
-"""sti; hlt; mov al, 0x55; out 0x10, al"""
+READY = PortWrite(0x12, 1, 1)
+WAIT = "b001e612fbf4b055e610"
+"""mov al, 1; out 0x12, al; sti; hlt; mov al, 0x55; out 0x10, al: an interrupt before the first
+`out` may find the controllers not ready, and is lost as on any hardware."""
 HANDLER = "b077e61148cf"
 """mov al, 0x77; out 0x11, al; iretq"""
 
@@ -171,15 +180,24 @@ def handle_interrupt(machine: Guest, vector: int) -> None:
     machine.vcpu.set_many({"idt.base": IDT, "idt.limit": 0xFFF})
 
 
+def run_interrupted(vcpu: KvmVcpu, send: Callable[[], object]) -> Exit:
+    """Run a guest with `WAIT` until it is ready, and on; *send* is called while it halts."""
+    assert run(vcpu) == READY
+    timer = threading.Timer(0.1, send)
+    timer.start()
+    try:
+        return run(vcpu)
+    finally:
+        timer.join()
+
+
 def test_an_interrupt_ends_a_halt() -> None:
     with guest() as machine:
         vcpu = machine.long(ENABLE_APIC + WAIT)
         handle_interrupt(machine, 0x40)
-        timer = threading.Timer(0.1, vcpu.set_interrupt, (0x40, True))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
+        sent = run_interrupted(vcpu, lambda: vcpu.set_interrupt(0x40, True))
+        assert sent == PortWrite(0x11, 1, 0x77)
         assert run(vcpu) == PortWrite(0x10, 1, 0x55)
-        timer.join()
 
 
 ROUTE_INPUT_17 = "bb0000c0fec70332000000c7431040000000c70333000000c7431000000000"
@@ -192,11 +210,9 @@ def test_an_event_descriptor_raises_an_interrupt() -> None:
         handle_interrupt(machine, 0x40)
         event = os.eventfd(0)
         machine.vm.connect_interrupt(event, 17)
-        timer = threading.Timer(0.1, os.eventfd_write, (event, 1))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
+        sent = run_interrupted(vcpu, lambda: os.eventfd_write(event, 1))
+        assert sent == PortWrite(0x11, 1, 0x77)
         assert run(vcpu) == PortWrite(0x10, 1, 0x55)
-        timer.join()
         os.close(event)
 
 
@@ -204,10 +220,24 @@ def test_an_interrupt_line_raises_an_interrupt() -> None:
     with guest() as machine:
         vcpu = machine.long(ENABLE_APIC + ROUTE_INPUT_17 + WAIT)
         handle_interrupt(machine, 0x40)
-        timer = threading.Timer(0.1, machine.vm.set_interrupt_line, (17, True))
-        timer.start()
-        assert run(vcpu) == PortWrite(0x11, 1, 0x77)
-        timer.join()
+        sent = run_interrupted(vcpu, lambda: machine.vm.set_interrupt_line(17, True))
+        assert sent == PortWrite(0x11, 1, 0x77)
+
+
+def test_the_pcs_timer_ticks_where_it_was_asked_for() -> None:
+    def out(port: int, value: int) -> str:
+        return f"b0{value:02x}e6{port:02x}"  # mov al, value; out port, al
+
+    with guest(timer=True) as machine:
+        # The PIC: vectors from 8 on, all but the timer masked. The timer: 291 Hz, for ever.
+        pic = out(0x20, 0x11) + out(0x21, 8) + out(0x21, 4) + out(0x21, 1) + out(0x21, 0xFE)
+        timer = out(0x43, 0x34) + out(0x40, 0) + out(0x40, 0x10)
+        vcpu = machine.real(pic + timer + "fbf4ebfc")  # sti; again: hlt; jmp again
+        vcpu.set("ss", 0)
+        machine.put(8 * 4, (0x1800).to_bytes(4, "little"))
+        machine.put(0x1800, bytes.fromhex(out(0x11, 0x77) + out(0x20, 0x20) + "cf"))
+        for _ in range(3):
+            assert run(vcpu) == PortWrite(0x11, 1, 0x77)
 
 
 def test_a_write_signals_an_event_descriptor_instead_of_an_exit() -> None:
@@ -261,21 +291,66 @@ def test_kicks_from_another_thread_lose_no_exit() -> None:
     with guest() as machine:
         # mov ecx, 0; loop: mov eax, ecx; out 0x10, eax; inc ecx; jmp loop
         vcpu = machine.protected("b90000000089c8e71041ebf9")
-        over = threading.Event()
+        # A kick for each exit: more of them, on a slow host, would let the guest do nothing.
+        exits, kicks = threading.Semaphore(0), 500
 
         def pester() -> None:
-            while not over.is_set():
+            for _ in range(kicks):
+                exits.acquire()
                 vcpu.kick()
-                time.sleep(0.0005)
 
         pest = threading.Thread(target=pester)
         pest.start()
         try:
-            for number in range(500):
+            for number in range(kicks):
+                exits.release()
                 assert run(vcpu) == PortWrite(0x10, 4, number)
         finally:
-            over.set()
+            exits.release(kicks)
             pest.join()
+
+
+BLOCKED_SIGNALS = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(0, ()))"]
+
+
+def test_a_program_started_from_a_vcpus_thread_inherits_no_blocked_signal() -> None:
+    before = subprocess.check_output(BLOCKED_SIGNALS)
+    with guest() as machine:
+        vcpu = machine.protected("e610ebfe")
+        assert run(vcpu) == PortWrite(0x10, 1, 0)
+        timer = threading.Timer(0.1, vcpu.kick)
+        timer.start()
+        assert vcpu.run() == Interrupted()
+        timer.join()
+        assert subprocess.check_output(BLOCKED_SIGNALS) == before
+
+
+def test_a_thread_that_inherited_the_signal_blocked_is_kicked_all_the_same() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (kick.SIGNAL,))
+    try:
+        with guest() as machine:
+            vcpu = machine.protected("ebfe")
+            timer = threading.Timer(0.1, vcpu.kick)
+            timer.start()
+            assert vcpu.run() == Interrupted()
+            timer.join()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_handler_of_the_application_stays() -> None:
+    taken: list[int] = []
+    before = signal.signal(kick.SIGNAL, lambda number, _: taken.append(number))
+    try:
+        with guest() as machine:
+            vcpu = machine.protected("ebfe")
+            timer = threading.Timer(0.1, vcpu.kick)
+            timer.start()
+            assert vcpu.run() == Interrupted()
+            timer.join()
+        assert taken == [kick.SIGNAL]
+    finally:
+        signal.signal(kick.SIGNAL, before if before is not None else signal.SIG_DFL)
 
 
 def test_a_vcpu_may_change_its_thread() -> None:
@@ -287,7 +362,7 @@ def test_a_vcpu_may_change_its_thread() -> None:
         thread.start()
         time.sleep(0.05)
         vcpu.kick()
-        thread.join(5)
+        thread.join(PATIENCE_S)
         assert exits == [Interrupted()]
 
 
@@ -333,7 +408,7 @@ def test_a_second_processor_waits_until_it_is_started() -> None:
         first.start()
         exit = run(machine.vcpus[1])
         machine.vcpus[0].kick()
-        first.join(5)
+        first.join(PATIENCE_S)
         assert exit == PortWrite(0x12, 2, 0x42)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -62,15 +61,6 @@ def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def unblock_signals() -> None:
-    """Let a child begin with no signal blocked.
-
-    Tests of KVM in this process leave the signal that kicks a vCPU blocked, and a
-    program starts with the mask of whoever starts it, as on any Linux.
-    """
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def run_exec(
     *words: str | Path, cwd: Path | None = None, timeout_s: int = TIMEOUT_S, **variables: str
 ) -> Result:
@@ -80,7 +70,7 @@ def run_exec(
     return subprocess.run(
         [sys.executable, "-m", "tandemu", "exec", *hidden, *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=timeout_s,
-        check=False, preexec_fn=unblock_signals, cwd=cwd,
+        check=False, cwd=cwd,
     )  # fmt: skip
 
 
@@ -90,5 +80,5 @@ def run_rival(*words: str | Path, cwd: Path | None = None) -> Result:
     return subprocess.run(
         [RIVAL, *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False,
-        preexec_fn=unblock_signals, cwd=cwd,
+        cwd=cwd,
     )  # fmt: skip

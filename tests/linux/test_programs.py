@@ -15,8 +15,7 @@ pytestmark = pytest.mark.guest
 PROCESSES = """\
 status 11 text executed by exec red
 executed by spawn none
-spawn 0
-status 11
+spawn 0 status 11
 spawn of nothing: No such file or directory
 native 6
 no child -1 No child processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,31 @@ def test_what_the_engine_cannot_run_says_so(scripted) -> None:
     vm.start()
     with pytest.raises(MachineError, match=r"hart 0 \(code 3\): triple fault"):
         vm.wait(10)
+
+
+def test_registers_are_shown_on_request_and_after_a_break_down(scripted) -> None:
+    def script(vcpu: ScriptedVcpu) -> Script:
+        vcpu.registers["pc"] = 0x1234 + vcpu.index
+        yield from say(b"x")
+        while True:
+            vcpu.registers["a0"] = vcpu.index + 7
+            yield IDLE
+            if vcpu.registers.get("mcause"):
+                yield Unsupported(3, "broken")
+
+    vm, engine = scripted(script, cpus=2)
+    assert vm.dump() == ""
+    vm.start()
+    vm.console.expect("x", 10)
+    shown = vm.dump()
+    assert re.search(r"processor 0\n +pc 0+1234 ", shown)
+    # The second one may not have begun yet.
+    assert re.search(r"processor 1(\n +pc 0+1235 | is not started)", shown)
+    engine.vcpus[0].registers["mcause"] = 5
+    engine.vcpus[0].kick()
+    with pytest.raises(MachineError, match="broken"):
+        vm.wait(10)
+    assert re.search(r"mcause 0+5\b", vm.dump())
 
 
 def test_an_access_where_nothing_is_gets_a_bus_error(scripted) -> None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from tandemu.bits import align_down, align_up
 from tandemu.board.errors import LoadError
+from tandemu.board.part import GIB, MIB
 from tandemu.board.program import Program, Segment, let_go
 from tandemu.board.reset_vector import reset_vector
-from tandemu.board.riscv_virt import GIB, MIB, RAM_BASE, ROM, RiscvVirt
+from tandemu.board.riscv_virt import RAM_BASE, ROM, RiscvVirt
 from tandemu.memory import PhysicalMap
 
 DEVICE_TREE_SLACK = 64 << 10

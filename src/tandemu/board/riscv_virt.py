@@ -11,11 +11,12 @@ bus, more than one NUMA node.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64, flatten
 from tandemu.board.errors import BoardError
+from tandemu.board.part import GIB, KIB, MIB, Part
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 TIMEBASE_HZ = 10_000_000
 MAX_HARTS = 512
 INTERRUPT_SOURCES = 95
@@ -24,30 +25,6 @@ UART_CLOCK_HZ = 3_686_400
 
 SUPERVISOR_EXTERNAL, MACHINE_EXTERNAL = 9, 11
 MACHINE_SOFTWARE, MACHINE_TIMER = 3, 7
-
-
-@dataclass(frozen=True)
-class Part:
-    """*count* parts of *size* bytes each, the first at guest-physical *base*.
-
-    *interrupt* is the source number at the PLIC of the first, 0 if it has none;
-    the others follow.
-    """
-
-    name: str
-    base: int
-    size: int
-    interrupt: int = 0
-    count: int = 1
-
-    def bases(self) -> list[int]:
-        """The address of each."""
-        return [self.base + number * self.size for number in range(self.count)]
-
-    @property
-    def end(self) -> int:
-        """The address behind the last."""
-        return self.base + self.count * self.size
 
 
 ROM = Part("boot ROM", 0x1000, 0xF000)
@@ -86,6 +63,7 @@ class RiscvVirt:
     ``zba``, ``sstc``); *mmu* is the widest translation scheme, "" for none.
     """
 
+    kind: ClassVar[Literal["riscv-virt"]] = "riscv-virt"
     memory_bytes: int = 512 * MIB
     harts: int = 1
     xlen: int = 64

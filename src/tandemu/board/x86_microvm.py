@@ -8,11 +8,12 @@ Linux kernel itself: no BIOS. Left out: PCI, a real-time clock (kvmclock tells t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from tandemu.board import acpi, aml
 from tandemu.board.acpi_power import POWER_PORTS, RESET, SLEEP_CONTROL, SLEEP_STATUS
 from tandemu.board.errors import BoardError
-from tandemu.board.riscv_virt import GIB, MIB, Part
+from tandemu.board.part import GIB, MIB, Part
 from tandemu.board.zero_page import ACPI, RAM, RESERVED, Area
 
 MAX_CPUS = 64
@@ -37,6 +38,7 @@ LOW_RAM = range(0, 0x9_F000)
 class X86Microvm:
     """*memory_bytes* of RAM, *harts* processors, *virtio* of the slots in use."""
 
+    kind: ClassVar[Literal["x86-microvm"]] = "x86-microvm"
     memory_bytes: int
     harts: int = 1
     virtio: int = 0

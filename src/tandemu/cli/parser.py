@@ -61,6 +61,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--accel", default="auto", help="the engine: auto, kvm or jit (default: %(default)s)"
     )
     run.add_argument(
+        "--cpu",
+        default="",
+        metavar="MODEL",
+        help="what the guest sees of the processor (KVM): host or x86-64-v1 to x86-64-v4",
+    )
+    run.add_argument(
         "--memory", metavar="SIZE", help="such as 512M or 2G (default: what the guest needs)"
     )
     run.add_argument("--cpus", type=_cpus, default=1, metavar="N", help="how many (default: 1)")
@@ -78,6 +84,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--timeout", type=_seconds, metavar="TIME", help="end with status 124 after so many seconds"
     )
     run.add_argument("--stats", action="store_true", help="say at the end what the run took")
+    run.add_argument(
+        "--dump", action="store_true", help="show the registers if the machine breaks down"
+    )
     run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tandemu.cli.guests import pull
-from tandemu.guests import DEFAULT_GUESTS, GuestImage, UnknownGuestError, find_image, find_recipe
 from tandemu.host import Command, Signalled, Terminal
-from tandemu.machine import Ending, Machine, Result
+from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.machine import DEFAULT_MEMORY
+
+if TYPE_CHECKING:
+    from tandemu.guests import GuestImage
 
 _DEFAULT_ARCHITECTURE = "riscv64"
 _SIGNAL_STATUS = 128
@@ -23,9 +26,13 @@ _TERMINAL_NAME = re.compile(r"[A-Za-z0-9.+-]{1,32}")
 def _find_guest(options: argparse.Namespace) -> GuestImage | None:
     """The image to boot: the one named, or the default one where no files are given."""
     name = options.image
+    if name is None and (options.kernel is not None or options.firmware is not None):
+        return None
+    # What fetches guests loads much that a run with one's own files does without.
+    from tandemu.cli.guests import pull
+    from tandemu.guests import DEFAULT_GUESTS, UnknownGuestError, find_image, find_recipe
+
     if name is None:
-        if options.kernel is not None or options.firmware is not None:
-            return None
         arch = options.arch or _DEFAULT_ARCHITECTURE
         name = DEFAULT_GUESTS.get(arch)
         if name is None:
@@ -80,6 +87,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         cpus=options.cpus,
         firmware=options.firmware,
         accel=options.accel,
+        cpu=options.cpu,
         board=options.board,
         timeout=options.timeout,
         notice=_notice,
@@ -129,6 +137,7 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     commands = {
         "info": Command("what runs here", lambda: _information(machine, what, begun_s)),
         "stats": Command("what it took so far", lambda: _statistics(machine, begun_s)),
+        "registers": Command("the processors' registers", machine.dump),
         "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
     }
     terminal = Terminal(
@@ -146,6 +155,8 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     with terminal:
         machine.console.mirror(terminal.write)
         machine.start()
+        gc.freeze()
+        gc.enable()
         return machine.wait()
 
 
@@ -156,6 +167,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         with machine:
             result = _run_on_terminal(machine, what, begun_s)
+    except MachineError:
+        if options.dump and (text := machine.dump()):
+            print(text, file=sys.stderr)
+        raise
     except Signalled as signalled:
         return _SIGNAL_STATUS + signalled.number
     if result.ending is Ending.TIMED_OUT:

@@ -1,8 +1,8 @@
 """Guest output to a file descriptor: prompt, in few system calls, with back-pressure.
 
 A guest transmits byte by byte on a vCPU's thread. The bytes are gathered and a
-thread of their own writes them: the first at once, the following in batches a few
-milliseconds apart. A descriptor that takes no more (a slow terminal, a stopped pager)
+thread of their own writes them: the first at once, the following in batches as far apart as
+the frames of a screen. A descriptor that takes no more (a slow terminal, a stopped pager)
 makes the guest wait once *limit_bytes* are gathered.
 """
 
@@ -13,7 +13,7 @@ import select
 import threading
 from collections.abc import Callable
 
-_BATCH_INTERVAL_S = 0.004
+_BATCH_INTERVAL_S = 0.016
 _POLL_S = 0.1
 _LIMIT_BYTES = 256 << 10
 

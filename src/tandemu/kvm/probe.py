@@ -7,7 +7,8 @@ is software (or paravirtual): small guests run on it, a stock kernel may not.
 
 from __future__ import annotations
 
-import platform
+import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Findings:
 
 def probe(node: Path = NODE, machine: str = "") -> Findings:
     """Look at KVM and run a guest on it. Never raises."""
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine.lower() not in _MACHINES:
         return Findings(
             node,
@@ -94,7 +95,7 @@ def find_problem(node: Path = NODE, machine: str = "") -> str:
 
     A VM is about to be made anyway; only a KVM that cannot be hardware is tried first.
     """
-    machine = machine or platform.machine()
+    machine = machine or os.uname().machine
     if machine.lower() not in _MACHINES or not has_hardware():
         return probe(node, machine).problem
     try:
@@ -104,27 +105,31 @@ def find_problem(node: Path = NODE, machine: str = "") -> str:
     return ""
 
 
+def _close(vm: KvmVm | None, ram: Ram) -> None:
+    if vm is not None:
+        vm.close()
+    ram.close()
+
+
 def _run_guest(system: System) -> tuple[str, float]:
-    ram = Ram(_PAGE, "probe")
+    ram, vm = Ram(_PAGE, "probe"), None
     try:
         vm = KvmVm(system=system)
-        try:
-            ram.view[: len(_CODE)] = _CODE
-            vm.set_memory_slot(RamRegion(_CODE_AT, _PAGE, ram))
-            vcpu = vm.create_vcpu(0)
-            vcpu.set("cs.base", 0)
-            vcpu.set("cs", 0)
-            vcpu.set("rip", _CODE_AT)
-            vcpu.set("rflags", 2)
-            begun = time.perf_counter()
+        ram.view[: len(_CODE)] = _CODE
+        vm.set_memory_slot(RamRegion(_CODE_AT, _PAGE, ram))
+        vcpu = vm.create_vcpu(0)
+        vcpu.set("cs.base", 0)
+        vcpu.set("cs", 0)
+        vcpu.set("rip", _CODE_AT)
+        vcpu.set("rflags", 2)
+        begun = time.perf_counter()
+        exit = vcpu.run()
+        while isinstance(exit, Interrupted):
             exit = vcpu.run()
-            while isinstance(exit, Interrupted):
-                exit = vcpu.run()
-            seconds = time.perf_counter() - begun
-        finally:
-            vm.close()
+        seconds = time.perf_counter() - begun
     finally:
-        ram.close()
+        # The end of a VM takes the kernel longer than its life here, and nobody waits for it.
+        threading.Thread(target=_close, args=(vm, ram), name="end of the probe").start()
     if exit != _ANSWER:
         return (
             f"KVM opens, but a guest of ten instructions answered {exit} instead of"

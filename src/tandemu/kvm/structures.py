@@ -188,7 +188,6 @@ TRANSLATION = Layout(
     pad=U8[5],
 )
 INTERRUPT = Layout("kvm_interrupt", irq=U32)
-SIGNAL_MASK = Layout("kvm_signal_mask", len=U32)
 MSRS = Layout("kvm_msrs", nmsrs=U32, pad=U32)
 MSR_ENTRY = Layout("kvm_msr_entry", index=U32, reserved=U32, data=U64)
 MSR_LIST = Layout("kvm_msr_list", nmsrs=U32)

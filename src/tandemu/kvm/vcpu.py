@@ -1,9 +1,9 @@
 """A vCPU of KVM: `accel.Vcpu`. Exits are read from the page shared with the kernel.
 
 `KVM_RUN` releases the interpreter lock. A kick sets ``immediate_exit`` there and, if the
-thread is inside the kernel, sends it a real-time signal. The signal is blocked in the
-thread and unblocked only inside `KVM_RUN` (`KVM_SET_SIGNAL_MASK`): it needs no handler,
-cannot be lost, and disturbs nothing else in the process.
+thread is inside the kernel, sends it a real-time signal (`tandemu.kvm.kick`). One that comes
+just before or behind `KVM_RUN` does nothing, and ``immediate_exit`` ends the next `KVM_RUN`
+at once: no kick is lost.
 
 KVM finishes an access it reported only when it is entered again, so registers are read
 after entering once more with ``immediate_exit``. Left out: Hyper-V and Xen exits.
@@ -11,15 +11,13 @@ after entering once more with ``immediate_exit``. Left out: Hyper-V and Xen exit
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import signal
 import struct
 from collections import deque
 from collections.abc import Mapping
 from fcntl import ioctl
-from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any
+from threading import Lock, get_ident, get_native_id
+from typing import TYPE_CHECKING
 
 from tandemu.accel import (
     EntryFailed,
@@ -34,10 +32,10 @@ from tandemu.accel import (
     Stopped,
     Unsupported,
 )
-from tandemu.bits import U64, mask
-from tandemu.kvm import abi, cpuid, registers
+from tandemu.bits import mask
+from tandemu.kvm import abi, cpuid, kick, registers
 from tandemu.kvm.abi import Capability, ExitReason
-from tandemu.kvm.calls import File, with_entries
+from tandemu.kvm.calls import File
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.structures import (
     EXIT_DEBUG,
@@ -48,7 +46,6 @@ from tandemu.kvm.structures import (
     EXIT_MMIO,
     GUEST_DEBUG,
     RUN,
-    SIGNAL_MASK,
     TRANSLATION,
 )
 from tandemu.kvm.system import cpuid_table, has_hardware
@@ -56,7 +53,6 @@ from tandemu.kvm.system import cpuid_table, has_hardware
 if TYPE_CHECKING:
     from tandemu.kvm.vm import KvmVm
 
-KICK_SIGNAL = signal.SIGRTMIN + 1
 NMI_LINE = 2
 _FIRST_VECTOR = 16
 
@@ -112,8 +108,8 @@ class KvmVcpu:
         """Exits by the first eight bytes of what KVM says about an access to a port."""
         self.exits = 0
         self._lock = Lock()
-        self._thread = 0
-        """The thread that has blocked the signal."""
+        self._owner = self._thread = 0
+        """The thread that runs it, or did last: Python's number and the kernel's."""
         self._inside = False
         self._kicked = False
         self._unfinished = False
@@ -151,17 +147,16 @@ class KvmVcpu:
     def _run(self) -> Exit:
         if self._waiting is not None or self._more:
             return self._postponed()
-        if get_ident() != self._thread:
+        if get_ident() != self._owner:
             self._adopt_thread()
-        lock, words = self._lock, self._words
+        words = self._words
         while True:
             if self._kicked:
                 self._kicked = False
                 return _INTERRUPTED
             self._unfinished = False
             try:
-                with lock:
-                    self._inside = True
+                self._inside = True
                 ioctl(self.file.fd, _RUN, 0)
             except OSError as error:
                 if not isinstance(error, InterruptedError | BlockingIOError):
@@ -169,8 +164,7 @@ class KvmVcpu:
                 self._interrupted()
                 continue
             finally:
-                with lock:
-                    self._inside = False
+                self._inside = False
             self.exits += 1
             reason = words[_REASON_WORD]
             if reason == _IO_REASON:
@@ -294,26 +288,16 @@ class KvmVcpu:
             return f"its registers cannot be read ({error})"
 
     def _interrupted(self) -> None:
-        """`KVM_RUN` ended early: take the signal, then the request that came with it."""
-        signal.sigtimedwait((KICK_SIGNAL,), 0)
+        """`KVM_RUN` ended early: take the request that was the reason."""
         # The order matters: `kick` sets the flag before this byte.
         self._view[_IMMEDIATE_EXIT] = 0
 
     def _adopt_thread(self) -> None:
-        """Block the signal in this thread, and let it through inside `KVM_RUN` only."""
+        """From now on kicks go to this thread."""
         if not self._prepared:
             self._prepare()
-        others = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK_SIGNAL})
-        allowed = 0
-        for number in others:
-            allowed |= 1 << (number - 1)
-        allowed &= ~(1 << (KICK_SIGNAL - 1))
-        request: Any = with_entries(SIGNAL_MASK, ctypes.c_uint8, U64.size)
-        request.header.len = U64.size
-        request.entries[:] = list(allowed.to_bytes(8, "little"))
-        self.file.structure(abi.SET_SIGNAL_MASK, request)
-        with self._lock:
-            self._thread = get_ident()
+        kick.prepare_thread()
+        self._owner, self._thread = get_ident(), get_native_id()
 
     def complete(self, value: int | None) -> None:
         """Answer the last read or write; None: nothing is there, which reads as all ones."""
@@ -358,12 +342,13 @@ class KvmVcpu:
 
     def kick(self) -> None:
         """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
+        # Whoever is about to enter the kernel, and does not say so yet, finds the byte set.
         self._kicked = True
         with self._lock:
             if self.file.fd >= 0:
                 self._view[_IMMEDIATE_EXIT] = 1
             if self._inside:
-                signal.pthread_kill(self._thread, KICK_SIGNAL)
+                kick.send(self._thread)
 
     def set_interrupt(self, line: int, level: bool) -> None:
         """Deliver vector *line* when *level* rises: 2 is the NMI, others from 16 on."""

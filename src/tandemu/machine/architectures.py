@@ -5,9 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tandemu.board import BoardError, RiscvVirt, X86Microvm
+from tandemu import board as boards
+from tandemu.board import BoardError
 from tandemu.machine.errors import OptionError
+
+if TYPE_CHECKING:
+    from tandemu.board import RiscvVirt, X86Microvm
+
+    Board = RiscvVirt | X86Microvm
 
 _RISCV_COMMON = (
     "zicbom",
@@ -25,9 +32,6 @@ _RISCV_COMMON = (
 )
 
 
-Board = RiscvVirt | X86Microvm
-
-
 @dataclass(frozen=True)
 class Architecture:
     """What a guest of this architecture runs on; *boards* maps names to their makers.
@@ -42,12 +46,16 @@ class Architecture:
 
 def _riscv64_virt(memory_bytes: int, cpus: int) -> RiscvVirt:
     extensions = ("i", "m", "a", "f", "d", "c", *_RISCV_COMMON)
-    return RiscvVirt(memory_bytes, cpus, 64, extensions, "sv48")
+    return boards.RiscvVirt(memory_bytes, cpus, 64, extensions, "sv48")
+
+
+def _x86_64_microvm(memory_bytes: int, cpus: int) -> X86Microvm:
+    return boards.X86Microvm(memory_bytes, cpus)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "riscv64": Architecture("riscv64", 64, {"riscv-virt": _riscv64_virt}),
-    "x86_64": Architecture("x86_64", 64, {"x86-microvm": X86Microvm}),
+    "x86_64": Architecture("x86_64", 64, {"x86-microvm": _x86_64_microvm}),
 }
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from tandemu.accel import Vm
 from tandemu.machine.errors import MachineError, OptionError
@@ -22,10 +23,12 @@ class Engine:
     module: str
     attribute: str
     guests: frozenset[str]
+    has_cpu_models: bool = False
+    """Whether it can show a guest less than it has: its class takes *cpu_model*."""
 
 
 ENGINES: Mapping[str, Engine] = {
-    "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"})),
+    "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"}), has_cpu_models=True),
     "jit": Engine("tandemu.jit.vm", "JitVm", frozenset({"riscv64"})),
 }
 """By name. ``auto`` takes the first that has the guest and runs on this host."""
@@ -86,6 +89,21 @@ def kvm_problem() -> str:
     """Why KVM cannot be used here, with the mend; empty if it can."""
     problem: str = import_module("tandemu.kvm.probe").find_problem()
     return problem
+
+
+def check_cpu_model(model: str, engine: str) -> str:
+    """*model* if the engine called *engine* has models at all, or none is asked for."""
+    if model and not ENGINES[engine].has_cpu_models:
+        able = [name for name, other in ENGINES.items() if other.has_cpu_models]
+        raise OptionError(
+            f"the engine {engine} has no CPU models, {', '.join(able)} has: leave --cpu out"
+        )
+    return model
+
+
+def with_cpu_model(factory: EngineFactory, model: str) -> EngineFactory:
+    """The same engine, whose guests see no more of the processor than *model*."""
+    return factory if not model else partial(cast(Any, factory), cpu_model=model)
 
 
 def load_engine(name: str) -> EngineFactory:

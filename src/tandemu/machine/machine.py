@@ -5,34 +5,40 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from tandemu import guests
+from tandemu import board as boards
 from tandemu.accel import AccelError
-from tandemu.board import (
-    BoardError,
-    Program,
-    X86Microvm,
-    parse_kernel,
-    parse_x86_kernel,
-    plan_boot,
-    plan_x86_boot,
-    read_file,
-)
+from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
 from tandemu.machine.console import Console
-from tandemu.machine.engines import AUTO, EngineFactory, Notice, choose_engine, load_engine
+from tandemu.machine.engines import (
+    AUTO,
+    EngineFactory,
+    Notice,
+    check_cpu_model,
+    choose_engine,
+    load_engine,
+    with_cpu_model,
+)
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
-from tandemu.machine.power_cycle import Outcome, Plan, PowerCycle, Reset, Statistics
+from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
 from tandemu.machine.result import STOPPED, TIMED_OUT, Result
-from tandemu.native import NativeError
+
+if TYPE_CHECKING:
+    from tandemu.board import Program, X86Microvm
+    from tandemu.guests import Progress
+    from tandemu.machine.power_cycle import Plan
 
 NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
 _LONGEST_APPEND_BYTES = 4096
 _SEED_BYTES = 32
+_SLICE_S = 0.5
 
 Source = str | Path | bytes
 """A file's path, or its content."""
@@ -44,8 +50,9 @@ class Machine:
     *kernel* and *initrd* are paths or contents, *append* is the kernel's command line,
     *memory* a size such as ``"512M"`` (an integer is bytes). *firmware* is None for the
     built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
-    mode. *timeout* (seconds) ends the run with exit status 124. *notice* hears of long
-    work that is done once, such as compiling the engine. Errors are `MachineError`.
+    mode. *cpu* is a model such as ``"x86-64-v2"`` (KVM). *timeout* (seconds) ends the run
+    with exit status 124. *notice* hears of long work that is done once, such as compiling
+    the engine. Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
             vm.start()
@@ -66,6 +73,7 @@ class Machine:
         cpus: int = 1,
         firmware: Source | None = None,
         accel: str = AUTO,
+        cpu: str = "",
         board: str = "",
         timeout: float | None = None,
         notice: Notice | None = None,
@@ -75,6 +83,7 @@ class Machine:
         self.cpus = check_cpus(cpus)
         self.timeout_s = check_timeout(timeout)
         self.accel = choose_engine(accel, arch)
+        self.cpu_model = check_cpu_model(cpu, self.accel)
         self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
         try:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
@@ -89,6 +98,7 @@ class Machine:
         self._asked: Result | None = None
         self._outcome: Outcome | None = None
         self._statistics: Statistics = {}
+        self._last_dump = ""
         self._timer: threading.Timer | None = None
 
     @classmethod
@@ -98,16 +108,18 @@ class Machine:
         *,
         append: str | None = None,
         memory: str | int | None = None,
-        progress: guests.Progress | None = None,
+        progress: Progress | None = None,
         cpus: int = 1,
         accel: str = AUTO,
         timeout: float | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there."""
+        from tandemu.guests import GuestError, find_image, find_recipe, pull_image
+
         try:
-            recipe = guests.find_recipe(name)
-            image = guests.find_image(name) or guests.pull_image(name, progress=progress)
-        except guests.GuestError as error:
+            recipe = find_recipe(name)
+            image = find_image(name) or pull_image(name, progress=progress)
+        except GuestError as error:
             raise MachineError(str(error)) from error
         return cls(
             recipe.architecture,
@@ -124,7 +136,7 @@ class Machine:
 
     def _program(self, source: Source, name: str, *, allow_raw: bool) -> Program:
         data, name = _content(source, name)
-        return parse_kernel(
+        return boards.parse_kernel(
             data,
             name,
             xlen=self.board.xlen,
@@ -144,10 +156,10 @@ class Machine:
                 f"a kernel command line of {len(append)} characters: must be at most "
                 f"{_LONGEST_APPEND_BYTES} bytes without NUL"
             )
-        if isinstance(self.board, X86Microvm):
+        if self.board.kind == "x86-microvm":
             return self._plan_x86_boot(self.board, kernel, initrd, append, firmware)
         own_firmware = firmware is not None and firmware != NO_FIRMWARE
-        return plan_boot(
+        return boards.plan_boot(
             self.board,
             kernel=None
             if kernel is None
@@ -176,9 +188,9 @@ class Machine:
             )
         if kernel is None:
             raise OptionError("nothing to boot: give a bzImage or vmlinux with --kernel")
-        return plan_x86_boot(
+        return boards.plan_x86_boot(
             board,
-            parse_x86_kernel(*_content(kernel, "the kernel")),
+            boards.parse_x86_kernel(*_content(kernel, "the kernel")),
             initrd=None if initrd is None else _content(initrd, "the initrd")[0],
             bootargs=append,
             random=os.urandom(_SEED_BYTES),
@@ -198,7 +210,7 @@ class Machine:
         with self._lock:
             if self._started:
                 raise MachineError("this machine was started before; make another one")
-            engine = load_engine(self.accel)
+            engine = with_cpu_model(load_engine(self.accel), self.cpu_model)
             self._cycle = self._power_on(engine)
             self._started = True
         self.console.opened()
@@ -214,7 +226,7 @@ class Machine:
     def _power_on(self, engine: EngineFactory) -> PowerCycle:
         try:
             return PowerCycle(engine, self.board, self._plan, self.console, self._notice)
-        except (BoardError, AccelError, NativeError) as error:
+        except _told_errors() as error:
             raise MachineError(str(error)) from error
         except (OSError, MemoryError) as error:
             raise MachineError(
@@ -248,6 +260,7 @@ class Machine:
         assert cycle is not None
         outcome = cycle.run()
         self._statistics = cycle.statistics()
+        self._last_dump = cycle.last_dump
         with self._lock:
             self._cycle = None
         cycle.close()
@@ -277,14 +290,14 @@ class Machine:
         """
         if not self._started:
             raise MachineError("this machine was not started; call start() first")
-        if not self._ended.wait(timeout):
+        if not _wait(self._ended, timeout):
             raise MachineTimeout(f"the machine still runs after {timeout:g} s")
         outcome = self._outcome
         if isinstance(outcome, Result):
             return outcome
-        if isinstance(outcome, MachineError | AccelError | BoardError | NativeError):
-            raise MachineError(str(outcome)) from outcome
         assert isinstance(outcome, BaseException)
+        if isinstance(outcome, (MachineError, *_told_errors())):
+            raise MachineError(str(outcome)) from outcome
         raise MachineError(
             f"the machine broke down: {type(outcome).__name__}: {outcome}. This is an error in "
             "Tandemu; TANDEMU_DEBUG=1 shows where"
@@ -298,7 +311,7 @@ class Machine:
         """Power off from outside and wait until all is given back. Again: nothing happens."""
         if self._started:
             self._end(STOPPED)
-            self._ended.wait()
+            _wait(self._ended)
 
     def reset(self) -> None:
         """Press the reset button: memory and devices begin anew."""
@@ -317,6 +330,12 @@ class Machine:
             cycle = self._cycle
             return cycle.statistics() if cycle is not None else self._statistics
 
+    def dump(self) -> str:
+        """The processors' registers as text: now, or when the machine broke down; else empty."""
+        with self._lock:
+            cycle = self._cycle
+        return cycle.dump() if cycle is not None else self._last_dump
+
     def __enter__(self) -> Machine:
         return self
 
@@ -329,7 +348,29 @@ class Machine:
         self.stop()
 
 
+def _wait(event: threading.Event, timeout_s: float | None = None) -> bool:
+    """Wait for *event* in slices.
+
+    Python hears of a signal between two instructions or when a wait ends early for it. One that
+    comes just before the wait begins would go unheard until the wait is over.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while not event.is_set():
+        left = _SLICE_S if deadline is None else min(deadline - time.monotonic(), _SLICE_S)
+        if left <= 0:
+            return False
+        event.wait(left)
+    return True
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """The errors of the layers below, whose messages are meant for the user."""
+    from tandemu.native import NativeError
+
+    return BoardError, AccelError, NativeError
+
+
 def _content(source: Source, name: str) -> tuple[memoryview, str]:
     if isinstance(source, bytes | bytearray):
         return memoryview(source), name
-    return read_file(source), str(source)
+    return boards.read_file(source), str(source)

@@ -12,36 +12,31 @@ import threading
 import time
 from collections.abc import Mapping
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tandemu import board as boards
 from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
-from tandemu.board import (
-    BootPlan,
-    Hart,
-    HartState,
-    Instance,
-    RiscvVirt,
-    X86BootPlan,
-    X86Instance,
-    X86Microvm,
-    build,
-    build_x86,
-)
+from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
 from tandemu.machine.console import Console, Port
+from tandemu.machine.dump import DumpRequest, describe
 from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
 from tandemu.machine.result import POWERED_OFF, Result, failed
 
-_JOIN_S = 10.0
+if TYPE_CHECKING:
+    from tandemu.board import BootPlan, Instance, RiscvVirt, X86BootPlan, X86Instance, X86Microvm
+
+    Board = RiscvVirt | X86Microvm
+    Plan = BootPlan | X86BootPlan
+
+_JOIN_S = 60.0
 _KICK_INTERVAL_S = 0.2
 _LINE_STATUS, _DATA_READY = 5, 1
 _RECEIVER_ENABLED = 1
 
 Statistics = Mapping[str, int | float]
-Board = RiscvVirt | X86Microvm
-Plan = BootPlan | X86BootPlan
 
 
 @runtime_checkable
@@ -76,8 +71,12 @@ class PowerCycle:
         self._over = threading.Event()
         self._ending = False
         self._lock = threading.Lock()
+        self._dumping = threading.Lock()
         self._console = console
         self._stuck = False
+        self._dump: DumpRequest | None = None
+        self.last_dump = ""
+        """The registers of the processor that ended it, if one broke down."""
         self.vm: Vm = engine(xlen=board.xlen, firmware_calls=plan.supervisor, notice=notice)
         try:
             vcpus = [self.vm.create_vcpu(index) for index in range(board.harts)]
@@ -89,8 +88,9 @@ class PowerCycle:
     def _assemble(self, board: Board, vcpus: list[Vcpu], plan: Plan) -> Instance | X86Instance:
         """The board put together, loaded, its console connected."""
         instance: Instance | X86Instance
-        if isinstance(board, X86Microvm) and isinstance(plan, X86BootPlan):
-            instance = build_x86(
+        if board.kind == "x86-microvm":
+            assert isinstance(plan, boards.X86BootPlan)
+            instance = boards.build_x86(
                 board,
                 self.vm,
                 vcpus,
@@ -100,7 +100,7 @@ class PowerCycle:
             )
             instance.begin(plan)
         else:
-            assert isinstance(board, RiscvVirt) and isinstance(plan, BootPlan)
+            assert isinstance(plan, boards.BootPlan)
             instance = self._build(board, vcpus, plan)
         uart = instance.uart
 
@@ -112,7 +112,7 @@ class PowerCycle:
 
     def _build(self, board: RiscvVirt, vcpus: list[Vcpu], plan: BootPlan) -> Instance:
         console = self._console
-        instance = build(
+        instance = boards.build(
             board,
             self.vm,
             vcpus,
@@ -211,6 +211,11 @@ class PowerCycle:
 
     def _not_the_boards(self, hart: Hart, exit: Exit) -> None:
         """`Interrupted` and `Stopped` need no answer; what the engine cannot run ends all."""
+        dump = self._dump
+        if dump is not None:
+            dump.answer(hart.vcpu)
+        if isinstance(exit, Unsupported | EntryFailed | Shutdown):
+            self._note_registers(hart)
         if isinstance(exit, Unsupported | EntryFailed):
             raise AccelError(
                 f"the engine cannot go on with hart {hart.index} (code {exit.code}): {exit.reason}"
@@ -220,6 +225,23 @@ class PowerCycle:
                 f"processor {hart.index} shut down, {exit.reason}. The guest broke its own "
                 "tables, or has a kernel for another machine"
             )
+
+    def _note_registers(self, hart: Hart) -> None:
+        try:
+            self.last_dump = describe(hart.vcpu)
+        except AccelError as error:
+            self.last_dump = f"processor {hart.index}: its registers cannot be read: {error}"
+
+    def dump(self) -> str:
+        """The registers of all processors as text. Any thread but theirs."""
+        with self._dumping:
+            if self._ending:
+                return self.last_dump
+            request = self._dump = DumpRequest(self.instance.harts, lambda: self._ending)
+            try:
+                return request.collect()
+            finally:
+                self._dump = None
 
     def statistics(self) -> Statistics:
         """The vCPUs' counters, added up; empty where the engine has none."""
@@ -233,6 +255,7 @@ class PowerCycle:
     def close(self) -> None:
         """Give everything back, unless a thread might still use it."""
         self._console.connect(None)
-        if not self._stuck:
-            self.vm.close()
-            self.instance.close()
+        with self._dumping:  # whoever is at it still kicks the vCPUs
+            if not self._stuck:
+                self.vm.close()
+                self.instance.close()

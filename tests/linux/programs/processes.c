@@ -42,9 +42,10 @@ int main(int argc, char **argv) {
     waitpid(child, &status, 0);
     printf("status %d text %.*s", WEXITSTATUS(status), (int)read(ends[0], text, 63), text);
     char *arguments[] = {"again", "by spawn", NULL};
+    // Both may write as soon as the child has its program: the parent waits first.
     int spawned = posix_spawn(&child, self, NULL, NULL, arguments, environ);
-    waitpid(child, &status, 0); /* It writes to the same output: who is first is anybody's guess. */
-    printf("spawn %d\nstatus %d\n", spawned, WEXITSTATUS(status));
+    waitpid(child, &status, 0);
+    printf("spawn %d status %d\n", spawned, WEXITSTATUS(status));
     printf("spawn of nothing: %s\n",
            strerror(posix_spawn(&child, "/nonexistent", NULL, NULL, arguments, environ)));
     printf("native %d\n", WEXITSTATUS(system("exit 6")));

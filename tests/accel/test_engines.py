@@ -1,0 +1,200 @@
+"""What `accel.Vm` and `accel.Vcpu` promise, asked of every engine by one and the same tests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from importlib import import_module
+
+import pytest
+
+from tandemu.accel import AccelError, Interrupted, MmioRead, MmioWrite, Stopped
+from tandemu.kvm.probe import find_problem
+from tandemu.memory import Ram, RamRegion
+from tests.accel.guests import FAR, HOLE, PAGE, RISCV, X86, Architecture, Guest, guest
+
+PATIENCE_S = 120
+_NO_KVM = find_problem()
+KVM = [pytest.mark.kvm, pytest.mark.skipif(bool(_NO_KVM), reason=_NO_KVM or "KVM works")]
+
+Make = Callable[[str], AbstractContextManager[Guest]]
+
+
+@pytest.fixture(params=[pytest.param(RISCV, id="jit"), pytest.param(X86, id="kvm", marks=KVM)])
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    return request.param
+
+
+@pytest.fixture
+def make(architecture: Architecture) -> Make:
+    return partial(guest, architecture, import_module(architecture.engine))
+
+
+def later(action: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(0.1, action)
+    timer.start()
+    return timer
+
+
+def test_memory_that_is_no_ram_is_an_exit(make: Make, architecture: Architecture) -> None:
+    with make(architecture.echo) as machine:
+        for value in (0, 41, 0xFFFF_FFFE):
+            assert machine.run() == MmioRead(HOLE, 4)
+            machine.vcpu.complete(value)
+            exit = machine.run()
+            assert isinstance(exit, MmioWrite)
+            assert (exit.address, exit.size) == (HOLE + 8, 4)
+            assert exit.value & 0xFFFF_FFFF == value + 1
+            machine.vcpu.complete(0)
+
+
+def test_an_answer_is_in_the_register_before_the_guest_goes_on(
+    make: Make, architecture: Architecture
+) -> None:
+    with make(architecture.echo) as machine:
+        assert machine.run() == MmioRead(HOLE, 4)
+        machine.vcpu.complete(6)
+        assert machine.run() == MmioWrite(HOLE + 8, 4, 7)
+        assert machine.vcpu.get(architecture.data) == 7
+        machine.vcpu.set(architecture.data, 99)
+        machine.vcpu.complete(0)
+        assert machine.run() == MmioRead(HOLE, 4)
+
+
+def test_writes_come_in_order_and_once(make: Make, architecture: Architecture) -> None:
+    with make(architecture.count) as machine:
+        for number in range(300):
+            assert machine.run() == MmioWrite(HOLE, 4, number)
+            machine.vcpu.complete(0)
+
+
+def test_a_kick_ends_an_endless_loop(make: Make, architecture: Architecture) -> None:
+    with make(architecture.endless) as machine:
+        timer = later(machine.vcpu.kick)
+        assert machine.vcpu.run() == Interrupted()
+        timer.join()
+        assert machine.vcpu.get("pc") == machine.at
+
+
+def test_a_kick_before_running_is_not_lost(make: Make, architecture: Architecture) -> None:
+    with make(architecture.count) as machine:
+        machine.vcpu.kick()
+        assert machine.vcpu.run() == Interrupted()
+        assert machine.run() == MmioWrite(HOLE, 4, 0)
+
+
+def test_kicks_lose_no_exit(make: Make, architecture: Architecture) -> None:
+    # A kick for each exit, from another thread: more would let a slow host do nothing else.
+    exits, number_of_kicks = threading.Semaphore(0), 300
+    with make(architecture.count) as machine:
+
+        def pester() -> None:
+            for _ in range(number_of_kicks):
+                exits.acquire()
+                machine.vcpu.kick()
+
+        pest = threading.Thread(target=pester)
+        pest.start()
+        try:
+            for number in range(number_of_kicks):
+                exits.release()
+                assert machine.run() == MmioWrite(HOLE, 4, number)
+                machine.vcpu.complete(0)
+        finally:
+            exits.release(number_of_kicks)
+            pest.join()
+
+
+def test_a_vcpu_may_change_its_thread(make: Make, architecture: Architecture) -> None:
+    with make(architecture.endless) as machine:
+        timer = later(machine.vcpu.kick)
+        assert machine.vcpu.run() == Interrupted()
+        timer.join()
+        exits: list[object] = []
+        thread = threading.Thread(target=lambda: exits.append(machine.vcpu.run()))
+        thread.start()
+        time.sleep(0.05)
+        machine.vcpu.kick()
+        thread.join(PATIENCE_S)
+        assert exits == [Interrupted()]
+
+
+def test_single_steps(make: Make, architecture: Architecture) -> None:
+    with make(architecture.steps) as machine:
+        machine.vcpu.set(architecture.data, 5)
+        for number in range(1, 4):
+            where = machine.at + number * architecture.step_bytes
+            assert machine.vcpu.step() == Stopped(where)
+            assert machine.vcpu.get(architecture.data) == 5 + number
+        timer = later(machine.vcpu.kick)
+        assert machine.vcpu.run() == Interrupted()  # it runs freely again
+        timer.join()
+
+
+def test_slots_come_go_and_are_replaced(make: Make, architecture: Architecture) -> None:
+    place = architecture.base + FAR
+    with make(architecture.load_far) as machine:
+        assert machine.run() == MmioRead(place, 4)
+        machine.vcpu.complete(1)
+        assert machine.run() == MmioWrite(HOLE, 4, 1)
+        machine.vcpu.complete(0)
+        first, second = Ram(PAGE), Ram(PAGE)
+        first.view[0], second.view[0] = 2, 3
+        for ram, value in ((first, 2), (second, 3), (first, 2)):
+            machine.vm.set_memory_slot(RamRegion(place, PAGE, ram))
+            assert machine.run() == MmioWrite(HOLE, 4, value)
+            machine.vcpu.complete(0)
+        machine.vm.remove_memory_slot(place)
+        assert machine.run() == MmioRead(place, 4)
+
+
+def test_read_only_memory_is_read_directly_and_written_by_an_exit(
+    make: Make, architecture: Architecture
+) -> None:
+    place = architecture.base + FAR
+    with make(architecture.store_far) as machine:
+        rom = Ram(PAGE)
+        machine.vm.set_memory_slot(RamRegion(place, PAGE, rom, readonly=True))
+        assert machine.run() == MmioWrite(place, 4, 7)
+        machine.vcpu.complete(0)
+        assert machine.run() == MmioWrite(HOLE, 4, 7)
+        assert rom.view[0] == 0
+        machine.vcpu.complete(0)
+        machine.vm.set_memory_slot(RamRegion(place, PAGE, rom))
+        assert machine.run() == MmioWrite(HOLE, 4, 7)
+        assert rom.view[0] == 7
+
+
+def test_written_pages_are_logged_and_the_log_is_cleared(
+    make: Make, architecture: Architecture
+) -> None:
+    with make(architecture.store_ram) as machine:
+        machine.vm.start_dirty_log(architecture.base)
+        for _ in range(2):
+            assert isinstance(machine.run(), MmioWrite)
+            machine.vcpu.complete(0)
+            bits = machine.vm.dirty_log(architecture.base)
+            dirty = {page for page in range(256) if bits[page // 8] >> page % 8 & 1}
+            assert {0x20, 0x50} <= dirty
+            assert 0x30 not in dirty
+            later_bits = machine.vm.dirty_log(architecture.base)
+            assert not later_bits[0x20 // 8] >> (0x20 % 8) & 1
+            machine.begin()
+
+
+def test_the_clock_goes_on(make: Make, architecture: Architecture) -> None:
+    with make(architecture.endless) as machine:
+        first = machine.vm.time()
+        time.sleep(0.01)
+        assert machine.vm.time() > first
+
+
+def test_what_an_engine_cannot_do_is_its_error(make: Make, architecture: Architecture) -> None:
+    with make(architecture.endless) as machine:
+        with pytest.raises(AccelError, match="whole pages"):
+            machine.vm.set_memory_slot(RamRegion(HOLE, 100, machine.ram))
+        with pytest.raises(AccelError, match="no memory slot"):
+            machine.vm.dirty_log(HOLE)
