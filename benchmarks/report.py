@@ -52,7 +52,8 @@ def _row(path: str, outcomes: Mapping[str, Outcome]) -> list[str]:
 def _means(results: Results) -> list[list[str]]:
     """One row for each family of kernels: its geometric mean."""
     rows = []
-    for family in ("compute/int-", "compute/float-", "exec/int-", "exec/float-", "programs/"):
+    families = ("compute/int-", "compute/float-", "exec/int-", "exec/float-", "programs/")
+    for family in (*families, "hot/user-", "hot/system-"):
         chosen = [outcomes for path, outcomes in results.items() if path.startswith(family)]
         ratios = [
             (one[TANDEMU].minimum / one[QEMU].minimum, one[TANDEMU].median / one[QEMU].median)

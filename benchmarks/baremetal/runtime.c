@@ -2,6 +2,10 @@
    board, or as a native program (NATIVE) through standard output. */
 #include "kernel.h"
 
+#ifndef REPEATS
+#define REPEATS 1
+#endif
+
 #ifdef NATIVE
 #include <stdio.h>
 static void put(char c) { putchar(c); }
@@ -36,6 +40,8 @@ void *memset(void *to, int byte, size_t size)
 int main(void)
 {
     uint64_t sum = kernel();
+    for (int more = 1; more < REPEATS; more++)
+        sum = mix(sum, kernel());
     for (const char *c = "checksum "; *c; c++)
         put(*c);
     for (int shift = 60; shift >= 0; shift -= 4)

@@ -8,6 +8,7 @@ import pytest
 
 from tandemu.accel import Fence
 from tandemu.jit import vcpu as vcpu_module
+from tandemu.jit.cpu import CacheSizes
 from tests.jit.random_code import STRAIGHT, candidates, random_registers, straight_line
 from tests.jit.small_machine import BASE, PAGE, Code, SmallMachine, encode, machine
 
@@ -85,8 +86,8 @@ def test_code_of_another_hart() -> None:
 
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> SmallMachine:
-    for name, size in (("HOT_SIZE", 1 << 17), ("COLD_SIZE", 1 << 17), ("SITE_SIZE", 1 << 17)):
-        monkeypatch.setattr(vcpu_module, name, size)
+    small = CacheSizes(1 << 17, 1 << 17, 1 << 17, 1 << 17)
+    monkeypatch.setattr(vcpu_module, "FULL_CACHE", small)
     return SmallMachine().reset()
 
 

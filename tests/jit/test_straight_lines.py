@@ -289,7 +289,7 @@ def test_a_branch_ends_with_its_target(xlen: int) -> None:
             assert (last.symbol, last.offset) == (taken, len(stencil.code) - 4), name
 
 
-COLD_STENCILS = ("memory_stub", "link_stub", "head_stub", "miss_stub")
+COLD_STENCILS = ("memory_stub", "link_stub", "head_stub", "miss_stub", "region_bridge")
 
 
 def pattern(table: StencilTable, number: int) -> re.Pattern[bytes]:

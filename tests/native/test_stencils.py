@@ -26,8 +26,8 @@ PRELUDE = """
 @RD = external global i8, !absolute_symbol !0
 @RS1 = external global i8, !absolute_symbol !0
 @IMM = external global i8, !absolute_symbol !1
-declare tailcc void @NEXT(ptr, i64)
-declare tailcc void @TAKEN(ptr, i64)
+declare preserve_nonecc void @NEXT(ptr, i64)
+declare preserve_nonecc void @TAKEN(ptr, i64)
 !0 = !{i64 0, i64 65536}
 !1 = !{i64 -2147483648, i64 2147483648}
 !3 = !{!"branch_weights", i32 1, i32 2000}
@@ -36,14 +36,14 @@ ATTRIBUTES = 'nounwind optsize align 1 "frame-pointer"="none"'
 
 
 def stencil(name: str, body: str) -> str:
-    return f"define tailcc void @{name}(ptr %cpu, i64 %k) {ATTRIBUTES} {{\n{body}\n}}\n"
+    return f"define preserve_nonecc void @{name}(ptr %cpu, i64 %k) {ATTRIBUTES} {{\n{body}\n}}\n"
 
 
 def register(name: str) -> str:
     return f"getelementptr i8, ptr %cpu, i64 ptrtoint (ptr @{name} to i64)"
 
 
-NEXT = "musttail call tailcc void @NEXT(ptr %cpu, i64 {0})\n  ret void"
+NEXT = "musttail call preserve_nonecc void @NEXT(ptr %cpu, i64 {0})\n  ret void"
 ADDI = stencil(
     "addi",
     f"""
@@ -80,15 +80,15 @@ BRANCH = stencil(
 no:
   {NEXT.format("poison")}
 yes:
-  musttail call tailcc void @TAKEN(ptr %cpu, i64 poison)
+  musttail call preserve_nonecc void @TAKEN(ptr %cpu, i64 poison)
   ret void""",
 )
 JUMP = stencil("jump", "  " + NEXT.format("%k"))
 END = stencil("end", f"  %d = {register('RD')}\n  store i64 %k, ptr %d\n  ret void")
-# `tailcc` functions pop their own arguments: C does not call them, this does.
+# `preserve_nonecc` functions pop their own arguments: C does not call them, this does.
 ENTER = """
 define void @enter(ptr %code, ptr %cpu) nounwind {
-  call tailcc void %code(ptr %cpu, i64 0)
+  call preserve_nonecc void %code(ptr %cpu, i64 0)
   ret void
 }
 """
@@ -205,7 +205,7 @@ def test_unusable_stencils_are_named() -> None:
   {NEXT.format("%k")}""",
     )
     stranger = stencil(
-        "stranger", "  musttail call tailcc void @OTHER(ptr %cpu, i64 %k)\n  ret void"
+        "stranger", "  musttail call preserve_nonecc void @OTHER(ptr %cpu, i64 %k)\n  ret void"
     )
     long = stencil(
         "long",
@@ -232,7 +232,7 @@ def test_unusable_stencils_are_named() -> None:
         + many
         + ADDI
         + PRELUDE
-        + "declare tailcc void @OTHER(ptr, i64)\n"
+        + "declare preserve_nonecc void @OTHER(ptr, i64)\n"
     )
     names = ("constant", "stranger", "long", "many", "addi", "absent")
     with pytest.raises(NativeError, match="unusable stencils") as caught:

@@ -8,6 +8,7 @@ when the program needs its operating system.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 
@@ -71,6 +72,8 @@ class UserEngine(Protocol):
     """Host address of guest address 0."""
     size: int
     """Size of the window in bytes; the guest's addresses are below it."""
+    adopt_descriptor: Callable[[int], int]
+    """Takes a file descriptor of the engine's out of the program's way; its new number."""
 
     def create_cpu(self) -> UserCpu:
         """Create a processor with all registers zero."""
@@ -80,6 +83,15 @@ class UserEngine(Protocol):
 
         For memory that was unmapped, mapped anew or protected otherwise, and for the
         program's own request to see code it wrote. Any thread.
+        """
+
+    def statistics(self) -> dict[str, int]:
+        """Counters by name, all threads added up."""
+
+    def be_precise(self) -> None:
+        """From now on a `MemoryFault` comes with the registers as they were.
+
+        Until then they may be older: enough for a program that ends with it. Any thread.
         """
 
     def close(self) -> None:

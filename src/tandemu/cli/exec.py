@@ -23,7 +23,7 @@ a signal, are the program's own; 126: it cannot be run, 127: it is not there.
                 libraries; absolute paths are looked up there first (or TANDEMU_SYSROOT)
   --strace      print every system call on the standard error output
   --env K=V     set a variable of its environment (may be repeated); --unset K removes one
-  --stats       say at the end how often it made which system call
+  --stats       say at the end how often it made which system call, and what was translated
   --argv0 NAME  what the program is told it is called
   --binfmt      print the line that has the kernel run such programs by themselves
 """

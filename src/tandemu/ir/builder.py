@@ -130,6 +130,7 @@ class Builder:
         self._body: list[Node] = []
         self._block = self._body
         self._loops = 0
+        self._places = 0
         self._parameters = {key: self.new(type) for key, type in parameters}
         self._function = Function(
             name, list(self._parameters.values()), result, convention, self._body, [], 0
@@ -158,7 +159,8 @@ class Builder:
         return value
 
     def add(self, node: Node) -> None:
-        if self._block and isinstance(self._block[-1], program.TERMINATORS):
+        closed = self._block and isinstance(self._block[-1], program.TERMINATORS)
+        if closed and not isinstance(node, program.Place):
             raise IrError(f"{self.name}: code after {type(self._block[-1]).__name__} cannot run")
         self._block.append(node)
 
@@ -218,19 +220,36 @@ class Builder:
 
     # Memory ------------------------------------------------------------------------------
 
-    def load(self, pointer: Value, type: Type, *, atomic: bool = False) -> Value:
-        return emit("atomic_load" if atomic else "load", pointer, attributes=(type,))
+    def load(
+        self, pointer: Value, type: Type, *, atomic: bool = False, mark: int | None = None
+    ) -> Value:
+        if atomic:
+            return emit("atomic_load", pointer, attributes=(type, mark))
+        return emit("load", pointer, attributes=(type,))
 
     def store(self, pointer: Value, value: Value, *, atomic: bool = False) -> None:
         emit_effect("atomic_store" if atomic else "store", pointer, value)
 
-    def atomic(self, kind: str, pointer: Value, value: Value) -> Value:
-        """Read-modify-write in one piece; the old value."""
-        return emit("atomic_" + kind, pointer, value)
+    def access_load(self, pointer: Value, type: Type, mark: int | None = None) -> Value:
+        """Load what others may change or the host refuse: exactly once, in its place.
 
-    def compare_exchange(self, pointer: Value, expected: Value, new: Value) -> Value:
+        The object file says which machine instruction does it, by the number *mark*.
+        """
+        return emit("access_load", pointer, attributes=(type, mark))
+
+    def access_store(self, pointer: Value, value: Value, mark: int | None = None) -> None:
+        """The store that goes with `access_load`."""
+        emit_effect("access_store", pointer, value, attributes=(mark,))
+
+    def atomic(self, kind: str, pointer: Value, value: Value, mark: int | None = None) -> Value:
+        """Read-modify-write in one piece; the old value."""
+        return emit("atomic_" + kind, pointer, value, attributes=(mark,))
+
+    def compare_exchange(
+        self, pointer: Value, expected: Value, new: Value, mark: int | None = None
+    ) -> Value:
         """Store *new* if *expected* is there, in one piece; the old value."""
-        return emit("compare_exchange", pointer, expected, new)
+        return emit("compare_exchange", pointer, expected, new, attributes=(mark,))
 
     def fence(self) -> None:
         emit_effect("fence", builder=self)
@@ -341,6 +360,20 @@ class Builder:
             with self.If(~condition()):
                 self.Break()
             yield
+
+    def place(self) -> program.Place:
+        """A place for `Goto`, to be put in the code with `Put`."""
+        self._places += 1
+        return program.Place(self._places)
+
+    def Put(self, place: program.Place) -> None:
+        """The code that follows is what is done at *place*."""
+        if self._block is not self._body:
+            raise IrError(f"{self.name}: a place must be in the outermost block")
+        self.add(place)
+
+    def Goto(self, place: program.Place) -> None:
+        self.add(program.Goto(place))
 
     def Break(self) -> None:
         if not self._loops:

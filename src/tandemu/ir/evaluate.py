@@ -16,7 +16,7 @@ from tandemu.ir.program import Function, Node
 from tandemu.ir.types import IrError
 from tandemu.ir.values import Constant, Symbol, Undefined, Value
 
-_NEXT, _BREAK, _RETURN = range(3)
+_NEXT, _BREAK, _RETURN, _GOTO = range(4)
 
 
 class Evaluator:
@@ -46,7 +46,7 @@ class Evaluator:
             for parameter, operand in zip(function.parameters, operands, strict=True):
                 values[parameter.number] = operand & mask(parameter.type.bits)
             frame = _Frame(self, values)
-            frame.block(function.body)
+            frame.run(function.body)
             if frame.tail is None:
                 return frame.result
             target, operands = frame.tail
@@ -74,6 +74,7 @@ class _Frame:
         self.values = values
         self.variables: dict[program.Variable, int] = {}
         self.result: int | None = None
+        self.place = program.Place(0)
         self.tail: tuple[Function | str | int, tuple[int, ...]] | None = None
 
     def value(self, value: Value) -> int:
@@ -87,6 +88,12 @@ class _Frame:
 
     def _target(self, target: Function | str | Value) -> Function | str | int:
         return self.value(target) if isinstance(target, Value) else target
+
+    def run(self, body: list[Node]) -> None:
+        """Run a function's outermost block, from place to place."""
+        start = 0
+        while self.block(body[start:]) == _GOTO:
+            start = body.index(self.place)
 
     def block(self, block: list[Node]) -> int:
         for node in block:
@@ -125,6 +132,9 @@ class _Frame:
             case program.TailCall(target=target, operands=operands):
                 self.tail = self._target(target), tuple(map(self.value, operands))
                 return _RETURN
+            case program.Goto(place=place):
+                self.place = place
+                return _GOTO
             case program.Break():
                 return _BREAK
             case program.Return(value=returned):

@@ -16,6 +16,16 @@ from tandemu.ir.program import Function, Node
 from tandemu.ir.types import PTR, Type
 from tandemu.ir.values import Constant, Symbol, Undefined, Value
 
+_CONVENTIONS = {"c": "", "tail": "preserve_nonecc ", "cold": "preserve_mostcc "}
+"""LLVM's calling conventions: the host's own; no register is the callee's to preserve;
+all general registers (but r11) are."""
+
+MARKS = "tandemu.marks"
+"""The object's section of marks: pairs of 32-bit words, the distance from the word itself
+to a machine instruction, and its number."""
+_FIRST_MARK = 1 << 20
+"""Metadata above are marks."""
+
 _LIKELY = '!{!"branch_weights", i32 2000, i32 1}'
 _UNLIKELY = '!{!"branch_weights", i32 1, i32 2000}'
 
@@ -35,6 +45,7 @@ class _Module:
     symbols: dict[str, Symbol] = field(default_factory=dict)
     declarations: set[str] = field(default_factory=set)
     externals: dict[str, str] = field(default_factory=dict)
+    marks: set[int] = field(default_factory=set)
 
 
 def lower(functions: Iterable[Function]) -> str:
@@ -54,6 +65,10 @@ def lower(functions: Iterable[Function]) -> str:
         low, high = (-1, -1) if symbol.wide else (symbol.low, symbol.high)
         metadata.append(f"!{number} = !{{i64 {low}, i64 {high}}}")
         lines.append(f"@{symbol.name} = external global i8, !absolute_symbol !{number}")
+    for mark in sorted(module.marks):
+        number = _FIRST_MARK + 2 * mark
+        metadata.append(f'!{number} = !{{!"{MARKS}", !{number + 1}}}')
+        metadata.append(f"!{number + 1} = !{{i32 {mark}}}")
     for name, declaration in module.externals.items():
         if name not in module.defined:
             lines.append(declaration)
@@ -83,7 +98,7 @@ class _Lowering:
             self.breaks = breaks
             self.block(body)
             self.jump(join)
-        convention = "tailcc " if function.convention == "tail" else ""
+        convention = _CONVENTIONS[function.convention]
         linkage = "" if function.exported else "internal "
         parameters = ", ".join(f"{type_text(p.type)} %v{p.number}" for p in function.parameters)
         head = (
@@ -158,9 +173,10 @@ class _Lowering:
             case program.Call():
                 self.call(node)
             case program.TailCall(target=target, operands=operands):
-                callee = self.target(target, operands, None, "tailcc ")
+                convention = _CONVENTIONS["tail"]
+                callee = self.target(target, operands, None, convention)
                 arguments = self.arguments(operands)
-                self.add(f"musttail call tailcc void {callee}({arguments})")
+                self.add(f"musttail call {convention}void {callee}({arguments})")
                 self.add("ret void")
             case program.If():
                 self.branch(node)
@@ -175,6 +191,11 @@ class _Lowering:
                 self.lines.append(f"{out}:")
             case program.Switch():
                 self.switch(node)
+            case program.Place(number=number):
+                self.jump(f"place{number}")
+                self.lines.append(f"place{number}:")
+            case program.Goto(place=place):
+                self.add(f"br label %place{place.number}")
             case program.Break():
                 self.add(f"br label %{self.breaks[-1]}")
             case program.Return(value=returned):
@@ -200,6 +221,12 @@ class _Lowering:
             "r": type_text(result.type) if result is not None else "",
             "size": str(size),
         }
+        if "{mark}" in node.operation.llvm:
+            mark = node.attributes[-1]
+            names["mark"] = ""
+            if mark is not None:
+                self.module.marks.add(mark)
+                names["mark"] = f", !pcsections !{_FIRST_MARK + 2 * mark}"
         # Intrinsics are mangled with f32 and f64, not float and double.
         for key in ("t", "r"):
             names["m" + key] = {"float": "f32", "double": "f64"}.get(names[key], names[key])
@@ -233,7 +260,7 @@ class _Lowering:
         return f"@{target}"
 
     def call(self, node: program.Call) -> None:
-        convention = "tailcc " if node.convention == "tail" else ""
+        convention = _CONVENTIONS[node.convention]
         result = node.result.type if node.result is not None else None
         callee = self.target(node.target, node.operands, result, convention)
         text = f"call {convention}{type_text(result)} {callee}({self.arguments(node.operands)})"

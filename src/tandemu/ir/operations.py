@@ -9,7 +9,8 @@ Values are unsigned Python integers of the type's width; a float is its bit
 pattern; a pointer is a host address. In `llvm`, ``{0}`` … are the operands,
 ``{t}`` is the first operand's type, ``{r}`` the result's; a row that needs more
 than one instruction separates them with newlines and names temporaries ``{a}``,
-``{b}`` …; its last line is the result.
+``{b}`` …; its last line is the result. ``{mark}`` is the name that the last attribute gives
+the machine instruction (`llvm.MARKS`).
 
 Rows for floating point are in `float_operations`, those that touch memory here.
 """
@@ -291,11 +292,21 @@ def _store(types: tuple[Type, ...], _: Any, address: int, value: int) -> None:
 
 operation("load", _load_type, "load {r}, ptr {0}, align 1", _load, pure=False)
 operation("store", _store_type, "store {t1} {1}, ptr {0}, align 1", _store, pure=False)
+# In its place among others of the kind. The last attribute is a number by which the object
+# file names the machine instruction, or None.
+operation("access_load", _load_type, "load volatile {r}, ptr {0}, align 1{mark}", _load, pure=False)
+operation(
+    "access_store",
+    _store_type,
+    "store volatile {t1} {1}, ptr {0}, align 1{mark}",
+    _store,
+    pure=False,
+)
 # Shared with other host threads: one access, in order with the other atomic ones.
 operation(
     "atomic_load",
     _load_type,
-    "load atomic {r}, ptr {0} seq_cst, align {size}",
+    "load atomic {r}, ptr {0} seq_cst, align {size}{mark}",
     _load,
     pure=False,
 )
@@ -340,7 +351,7 @@ for _name, (_llvm, _function) in _RMW.items():
     operation(
         "atomic_" + _name,
         _rmw_type,
-        f"atomicrmw {_llvm} ptr {{0}}, {{t1}} {{1}} seq_cst",
+        f"atomicrmw {_llvm} ptr {{0}}, {{t1}} {{1}} seq_cst{{mark}}",
         _rmw(_function),
         pure=False,
     )
@@ -363,9 +374,27 @@ def _compare_exchange(
 operation(
     "compare_exchange",
     _exchange_type,
-    "{a} = cmpxchg ptr {0}, {t1} {1}, {t1} {2} seq_cst seq_cst\nextractvalue {{ {t1}, i1 }} {a}, 0",
+    "{a} = cmpxchg ptr {0}, {t1} {1}, {t1} {2} seq_cst seq_cst{mark}\n"
+    "extractvalue {{ {t1}, i1 }} {a}, 0",
     _compare_exchange,
     pure=False,
+)
+# The same value, of which LLVM knows nothing.
+operation(
+    "opaque",
+    same,
+    'call {t} asm "", "=r,0"({t} {0})',
+    lambda t, _, a: a,
+    pure=False,
+)
+# Where the caller's return address is: the stack pointer as it was on entry.
+operation(
+    "return_slot",
+    lambda t, _: PTR,
+    "call ptr @llvm.addressofreturnaddress.p0()",
+    lambda t, _: 0,
+    pure=False,
+    declarations=("declare ptr @llvm.addressofreturnaddress.p0()",),
 )
 operation("fence", lambda t, _: None, "fence seq_cst", lambda t, _: None, pure=False)
 

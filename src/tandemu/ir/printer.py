@@ -75,6 +75,10 @@ def _lines(block: list[Node]) -> Iterator[str]:
                     yield from ("    " + line for line in _lines(body))
                 yield "  default"
                 yield from ("    " + line for line in _lines(default))
+            case program.Place(number=number):
+                yield f"place {number}"
+            case program.Goto(place=place):
+                yield f"goto {place.number}"
             case program.Break():
                 yield "break"
             case program.Return(value=value):

@@ -1,7 +1,9 @@
 """What a builder leaves behind: a function as a tree of nodes.
 
-Control flow is structured: `If`, `Loop` with `Break`, `Switch`. A function ends
-in `Return`, `TailCall` or `Unreachable` on every path.
+Control flow is structured: `If`, `Loop` with `Break`, `Switch`. What follows control
+flow that is not (a guest's) has `Place`s in the function's outermost block and a `Goto`
+where it likes. A function ends in `Return`, `TailCall`, `Goto` or `Unreachable` on
+every path.
 """
 
 from __future__ import annotations
@@ -98,6 +100,20 @@ class Break:
 
 
 @dataclass(eq=False)
+class Place:
+    """Where `Goto` goes: only in the outermost block of a function."""
+
+    number: int
+
+
+@dataclass(eq=False)
+class Goto:
+    """Go on at *place*; values do not come along, variables do."""
+
+    place: Place
+
+
+@dataclass(eq=False)
 class Return:
     """Return to the caller."""
 
@@ -109,13 +125,31 @@ class Unreachable:
     """Control never comes here."""
 
 
-Node = Do | Get | Set | Call | TailCall | If | Loop | Switch | Break | Return | Unreachable
-TERMINATORS = (TailCall, Break, Return, Unreachable)
+Node = (
+    Do
+    | Get
+    | Set
+    | Call
+    | TailCall
+    | If
+    | Loop
+    | Switch
+    | Break
+    | Place
+    | Goto
+    | Return
+    | Unreachable
+)
+TERMINATORS = (TailCall, Break, Goto, Return, Unreachable)
 
 
 @dataclass(eq=False)
 class Function:
-    """A finished function. *convention*: ``c`` or ``tail`` (guaranteed tail calls)."""
+    """A finished function.
+
+    *convention*: ``c``, ``tail`` (guaranteed tail calls, preserves no register) or
+    ``cold`` (preserves the general registers: calling it disturbs little).
+    """
 
     name: str
     parameters: list[Value]

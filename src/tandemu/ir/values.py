@@ -24,12 +24,14 @@ Operand = "Value | int"
 class Value:
     """A typed value. Python integers mix freely with integer values."""
 
-    __slots__ = ("builder", "number", "type")
+    __slots__ = ("builder", "narrow", "number", "type")
 
     def __init__(self, type: Type, builder: Builder | None = None, number: int = -1) -> None:
         self.type = type
         self.builder = builder
         self.number = number
+        self.narrow: Value | None = None
+        """What this is the sign extension of, if that is known."""
 
     def __repr__(self) -> str:
         return f"%{self.number}:{self.type}"
@@ -189,7 +191,12 @@ class Value:
 
     def sext(self, to: Type) -> Value:
         """Widen with copies of the sign; the same type is left alone."""
-        return self if to == self.type else emit("sext", self, attributes=(to,))
+        if to == self.type:
+            return self
+        wide = emit("sext", self, attributes=(to,))
+        if not isinstance(wide, Constant):
+            wide.narrow = self
+        return wide
 
     def trunc(self, to: Type) -> Value:
         """Keep the low bits; the same type is left alone."""
@@ -287,6 +294,30 @@ def _identity(name: str, operands: tuple[Value, ...]) -> Value | None:
     return None
 
 
+def _narrowed(name: str, operands: tuple[Value, ...]) -> Value | None:
+    """A bitwise operation on sign-extended values is the sign extension of a narrower one.
+
+    LLVM would find rotations in it no more once it has forgotten where the values came from.
+    """
+    if name not in ("and", "or", "xor"):
+        return None
+    narrow = next((one.narrow for one in operands if one.narrow is not None), None)
+    if narrow is None:
+        return None
+    pair: list[Value] = []
+    for one in operands:
+        if one.narrow is not None and one.narrow.type == narrow.type:
+            pair.append(one.narrow)
+        elif isinstance(one, Constant):
+            low = Constant(narrow.type, one.value)
+            if low.signed != one.signed:
+                return None
+            pair.append(low)
+        else:
+            return None
+    return emit(name, *pair).sext(operands[0].type)
+
+
 def emit(name: str, *operands: Value, attributes: tuple[Any, ...] = ()) -> Value:
     """Fold or add operation *name*; the result value."""
     result = emit_effect(name, *operands, attributes=attributes)
@@ -315,6 +346,8 @@ def emit_effect(
             assert folded is not None
             return Constant(result_type, folded)
         same = _identity(name, operands)
+        if same is None:
+            same = _narrowed(name, operands)
         if same is not None:
             return same
         if name == "select":

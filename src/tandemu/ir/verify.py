@@ -1,13 +1,13 @@
 """The verifier: every value is defined before it is used, on every path.
 
 Types are checked as operations are added; what is left to check is structure:
-a value made inside a block is not used outside it, a loop has a way out, and a
-function that gives a value returns one.
+a value made inside a block is not used outside it nor behind a place that control
+may come to by itself, a loop has a way out, and a function that gives a value returns one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tandemu.ir import program
 from tandemu.ir.program import Function, Node
@@ -18,6 +18,10 @@ from tandemu.ir.values import Constant, Symbol, Undefined, Value
 def verify(function: Function) -> None:
     """Raise `IrError` if *function* is put together wrongly."""
     defined = {id(parameter) for parameter in function.parameters}
+    placed = {id(node) for node in function.body if isinstance(node, program.Place)}
+    missing = [goto for goto in _gotos(function.body) if id(goto.place) not in placed]
+    if missing:
+        raise IrError(f"{function.name}: Goto a place that was never put")
     if not _block(function, function.body, defined) and function.result is not None:
         raise IrError(f"{function.name}: control can reach the end without Return")
 
@@ -31,6 +35,21 @@ def _use(function: Function, operands: Iterable[Value], defined: set[int]) -> No
                 f"{function.name}: {operand!r} is used where it is not defined "
                 "(made in another block or function: pass it through a variable)"
             )
+
+
+def _gotos(block: list[Node]) -> Iterator[program.Goto]:
+    for node in block:
+        match node:
+            case program.Goto():
+                yield node
+            case program.If():
+                yield from _gotos(node.then)
+                yield from _gotos(node.otherwise)
+            case program.Loop():
+                yield from _gotos(node.body)
+            case program.Switch():
+                for body in (node.default, *(body for _, body in node.cases)):
+                    yield from _gotos(body)
 
 
 def _breaks(block: list[Node]) -> bool:
@@ -96,6 +115,10 @@ def _block(function: Function, block: list[Node], outer: set[int]) -> bool:
                 if value is not None:
                     _use(function, (value,), defined)
                 ends = True
-            case program.Break() | program.Unreachable():
+            case program.Place():
+                # Only what the parameters hold is known here, whoever comes.
+                defined = {id(parameter) for parameter in function.parameters}
+                ends = False
+            case program.Break() | program.Goto() | program.Unreachable():
                 ends = True
     return ends

@@ -27,6 +27,8 @@ from tandemu.jit.layout import (
     PAGE_SHIFT,
     PAGE_SIZE,
     PAGE_WRITTEN,
+    SAMPLE,
+    SAMPLES,
     SITE,
     TLB_ENTRIES,
     TLB_ENTRY,
@@ -35,6 +37,7 @@ from tandemu.jit.layout import (
 from tandemu.jit.memory import code_log_stamp, find_slot, machine_of
 
 JUMP_OPCODE = 0xE9
+JUMP_SIZE = 5
 
 LARGEST_STENCIL = 512
 """More than any has; `generate` checks it."""
@@ -78,8 +81,15 @@ def build_flush_code(layout: Layout) -> Function:
     b.fill(cpu.buckets.to_pointer(), 0, HASH_BUCKETS * 4)
     b.fill(cpu.pages.to_pointer(), 0, HASH_BUCKETS * 4)
     b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    b.fill(cpu.pointer("samples"), 0, SAMPLES * SAMPLE.size)
     b.Return()
     return b.finish()
+
+
+def put_jump(b: Builder, place: Value, target: Value) -> None:
+    """Make what stands at *place* a jump to *target*."""
+    b.store(place.to_pointer(), Constant(I8, JUMP_OPCODE))
+    b.store((place + 1).to_pointer(), (target - place - JUMP_SIZE).trunc(I32))
 
 
 def block_record(b: Builder, cpu: Any, index: Value) -> Any:
@@ -90,8 +100,8 @@ def block_record(b: Builder, cpu: Any, index: Value) -> Any:
 def build_lookup(layout: Layout) -> Function:
     """lookup(cpu, tag, physical, second) -> host address of the block's code, or 0.
 
-    *second* is the second half of an instruction that crosses a page, INVALID for
-    a block that has none.
+    `found_region` is then where to go with the pinned registers at hand. *second* is the
+    second half of an instruction that crosses a page, INVALID for a block that has none.
     """
     parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("second", I64)]
     b = Builder("lookup", parameters, result=I64)
@@ -102,7 +112,9 @@ def build_lookup(layout: Layout) -> Function:
         block = block_record(b, cpu, index.value)
         same = (block.tag == b.tag) & (block.physical == b.physical) & (block.second == b.second)
         with b.If(same):
-            b.Return(block.code.zext(I64))
+            code = block.code.zext(I64)
+            cpu.found_region = b.select(block.region == 0, code, block.region.zext(I64))
+            b.Return(code)
         index.value = block.next
     b.Return(0)
     return b.finish()
@@ -213,6 +225,8 @@ def build_fence_instructions(layout: Layout, flush_code: Function) -> Function:
                 b.call(flush_code, b.cpu)
                 b.Return()
     with b.If(stale.value != 0):
+        # What becomes hot again is to be noticed.
+        b.fill(cpu.pointer("samples"), 0, SAMPLES * SAMPLE.size)
         b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
         cpu.stale = cpu.stale + stale.value
     b.Return()
@@ -231,8 +245,10 @@ def _forget_page(b: Builder, cpu: Any, physical: Value, stale: Local) -> None:
             block.physical = INVALID
             code = block.code.zext(I64)
             site = b.struct(SITE, block.site.zext(I64).to_pointer())
-            stub = site.next.zext(I64)
-            b.store(code.to_pointer(), Constant(I8, JUMP_OPCODE))
-            b.store((code + 1).to_pointer(), (stub - code - 5).trunc(I32))
+            put_jump(b, code, site.next.zext(I64))
+            region = block.region.zext(I64)
+            with b.If(region != 0, likely=False):
+                put_jump(b, region, block.region_stub.zext(I64))
+                cpu.stale_regions = cpu.stale_regions + 1
             stale.value = stale.value + 1
         index.value = block.page_next

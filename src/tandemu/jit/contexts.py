@@ -12,34 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tandemu.bits import Layout, mask
-from tandemu.ir import I1, I64, PTR, Builder, Constant, Function, I, Type, Undefined, Value
+from tandemu.ir import I1, I64, Builder, Constant, Function, I, Value
 from tandemu.isa.instruction import Instruction
-from tandemu.jit.layout import CACHED_RESULTS, JUMP_ENTRIES, JUMP_ENTRY, PAGE_SIZE, TLB_ENTRY
+from tandemu.jit.convention import CACHED_RESULTS, leaving_operands, tail_operands
+from tandemu.jit.layout import JUMP_ENTRIES, JUMP_ENTRY, PAGE_SIZE, TLB_ENTRY
 from tandemu.jit.tlb import tlb_entry
 
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
 """Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is x0."""
-
-
-def tail_parameters(xlen: int) -> list[tuple[str, Type]]:
-    """The parameters of everything that runs between guest instructions."""
-    results = [(f"k{index}", I(xlen)) for index in range(CACHED_RESULTS)]
-    return [("cpu", PTR), ("tlb", PTR), ("budget", I64), *results]
-
-
-def tail_operands(builder: Builder) -> list[Value]:
-    """The values of `tail_parameters` in a function that has them."""
-    return [getattr(builder, name) for name in builder.parameter_names]
-
-
-def leaving_operands(builder: Builder) -> list[Value]:
-    """`tail_operands` where a block ends: no cached result is needed any more.
-
-    Passing them on would be wrong, too: LLVM may make them anew from what it knows
-    (after a comparison with zero, say) instead of leaving the registers alone.
-    """
-    operands = tail_operands(builder)
-    return [*operands[:3], *(Undefined(operand.type) for operand in operands[3:])]
 
 
 @dataclass(frozen=True)
@@ -225,10 +205,8 @@ class StencilContext:
     def finish(self) -> Function:
         """End the stencil: go on with the next, the result in its register."""
         if not self._ended:
-            operands = tail_operands(self.ir)
-            if self._result is not None:
-                operands[3 + self._variant.rd] = self._result
-            self.ir.TailCall("NEXT", *operands)
+            result = {} if self._result is None else {f"k{self._variant.rd}": self._result}
+            self.ir.TailCall("NEXT", *tail_operands(self.ir, **result))
         return self.ir.finish()
 
 
@@ -252,10 +230,17 @@ class FlatStencilContext(StencilContext):
         return ir.tlb.offset(address)
 
 
+def jump_offset(layout: Layout, pc: Value) -> Value:
+    """Offset in the CPU structure of the jump cache's entry for *pc*."""
+    # Instructions lie at even addresses.
+    shift = JUMP_ENTRY.size.bit_length() - 2
+    index = (pc << shift) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
+    return index + layout.offset("jumps")
+
+
 def jump_entry(ir: Builder, layout: Layout, pc: Value) -> Value:
     """Address of the jump cache's entry for *pc*."""
-    index = (pc << 3) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
-    return ir.cpu.offset(index).offset(layout.offset("jumps"))
+    return ir.cpu.offset(jump_offset(layout, pc))
 
 
 def reserve(context: Any, value: Value, address: Value) -> Value:
@@ -265,14 +250,16 @@ def reserve(context: Any, value: Value, address: Value) -> Value:
     return value
 
 
-def conditional(context: Any, host: Value, address: Value, value: Value) -> Value:
+def conditional(
+    context: Any, host: Value, address: Value, value: Value, mark: int | None = None
+) -> Value:
     """SC: store if the reservation is for *address* and memory still holds its value."""
     ir: Builder = context.ir
     hart = context.hart
     done = ir.variable(I1, 0)
     with ir.If(hart.reservation_address == address.zext(I64)):
         expected = hart.reservation_value.resize(value.type)
-        done.value = ir.compare_exchange(host, expected, value) == expected
+        done.value = ir.compare_exchange(host, expected, value, mark) == expected
     hart.reservation_address = mask(64)
     return done.value
 

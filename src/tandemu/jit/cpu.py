@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandemu.bits import align_up
 from tandemu.jit.engine import Engine
@@ -27,11 +27,13 @@ _TABLES = {
 """The tables of blocks, by the field that holds their address; sizes in bytes."""
 
 
-class CacheSizes:
-    """Sizes of a code cache's regions in bytes: address space; memory is used as it fills."""
+class CacheSizes(NamedTuple):
+    """Sizes of a code cache's parts in bytes: address space; memory is used as it fills."""
 
-    def __init__(self, hot: int, cold: int, site: int) -> None:
-        self.hot, self.cold, self.site = hot, cold, site
+    hot: int
+    cold: int
+    site: int
+    region: int
 
 
 class TranslatedCpu:
@@ -54,9 +56,12 @@ class TranslatedCpu:
         """Host address of the CPU structure."""
         self.cpu: Any = engine.layout.at(self.address)
         """The CPU structure, live."""
-        self._code = ExecutableMemory(sizes.hot + sizes.cold + sizes.site)
+        self._code = ExecutableMemory(sum(sizes))
         self._enter = engine.routine("enter", 1)
         self._change_request = engine.routine("change_request", 3)
+        self.install_region = engine.routine("install_region", 4)
+        self.link_region = engine.routine("link_region", 5)
+        self.start_worker = engine.routine("start_worker", 6)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -72,6 +77,8 @@ class TranslatedCpu:
             setattr(cpu, f"{name}_start", place)
             place += getattr(self._sizes, name)
             setattr(cpu, f"{name}_end", place)
+        cpu.region_start = cpu.region_next = place
+        self.region_end = place + self._sizes.region
         for name, address in engine.addresses.items():
             setattr(cpu, name, address)
         for number, symbol in enumerate(SYMBOLS):
@@ -83,6 +90,14 @@ class TranslatedCpu:
     def flush_code(self) -> None:
         """Forget every translation. The processor must be at rest."""
         self._engine.routine("flush_code", 1)(self.address)
+
+    def routine_address(self, name: str) -> int:
+        """Host address of a routine of the engine."""
+        return self._engine.image.address(name)
+
+    def request(self, flags: int) -> None:
+        """Ask generated code to leave soon. Any thread."""
+        self._change_request(self.address, flags, 0)
 
     def counters(self) -> dict[str, int]:
         """What this processor has done, by name of the counter."""

@@ -18,110 +18,41 @@ from tandemu.bits import Layout
 from tandemu.ir import I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.hart import data_privilege
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.isa.riscv.privileged import PrivilegedFunctions
-from tandemu.jit.contexts import extract_immediate, jump_entry, tail_operands, tail_parameters
+from tandemu.jit.blocks import block_tag
+from tandemu.jit.contexts import extract_immediate, jump_entry
+from tandemu.jit.convention import entering_operands, tail_operands, tail_parameters
 from tandemu.jit.interpreter import retired
 from tandemu.jit.layout import (
+    EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_LIMIT,
     EXIT_WAIT,
-    FETCH_ENTRIES,
     FETCH_ENTRY,
     FORM,
     JUMP_ENTRIES,
     JUMP_ENTRY,
-    LARGE_PAGE_BITS,
-    PAGE_SHIFT,
     PAGE_SIZE,
+    REGION_LINK,
     RESPONSE_NONE,
+    SAMPLES,
     SITE,
-    TLB_ENTRIES,
-    TLB_ENTRY,
-    TLB_MODES,
 )
 from tandemu.jit.memory import FILLED, READ, STATUS_DONE, STATUS_TRAP, WRITE, MemoryRoutines
+from tandemu.jit.regions.routines import build_region_fill
 from tandemu.jit.stencils import FLOATING, STORES, StencilProgram
-from tandemu.jit.tlb import large_page_bit, tlb_entry
+from tandemu.jit.translations import (
+    build_flush_page,
+    build_flush_translations,
+    build_select_tlb,
+    jump_page,
+)
 from tandemu.jit.translator import TranslatorRoutines
 
-SLICE = 16384
-"""Instructions between two looks at timers and requests: some 10 µs."""
-
-_TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
-_PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)
+NEARLY_NOTHING = 512
+"""A region leaves when the rest of a slice is too short for its next block."""
 _TRAP_COST = 1
-
-
-def build_select_tlb(layout: Layout) -> Function:
-    """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `mode`."""
-    b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
-    cpu = b.struct(layout, b.cpu)
-    privilege = data_privilege(b, cpu)
-    summed = (cpu.mstatus & riscv.SUM) != 0
-    supervisor = b.select(summed, Constant(I64, _SUPERVISOR_SUM), Constant(I64, _SUPERVISOR))
-    index = b.select(
-        privilege == riscv.MACHINE,
-        Constant(I64, _PHYSICAL),
-        b.select(privilege == riscv.USER, Constant(I64, _USER), supervisor),
-    )
-    tlb = cpu.pointer("tlbs").offset(index * _TLB_SIZE)
-    cpu.tlb = tlb.from_pointer()
-    cpu.data_privilege = privilege
-    cpu.mode = b.select(cpu.privilege == riscv.USER, Constant(I64, 1), Constant(I64, 0))
-    b.Return(tlb)
-    return b.finish()
-
-
-def build_flush_translations(layout: Layout) -> Function:
-    """flush_translations(cpu, all): forget translations; those of M mode only if *all*."""
-    b = Builder("flush_translations", [("cpu", PTR), ("all", I64)])
-    cpu = b.struct(layout, b.cpu)
-    cpu.tlb_flushes = cpu.tlb_flushes + 1
-    kept = b.select(b.all != 0, Constant(I64, 0), Constant(I64, _TLB_SIZE))
-    b.fill(cpu.pointer("tlbs").offset(kept), 0xFF, Constant(I64, _TLB_SIZE * TLB_MODES) - kept)
-    b.fill(cpu.pointer("fetches"), 0xFF, FETCH_ENTRIES * FETCH_ENTRY.size)
-    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
-    b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
-    b.fill(cpu.pointer("large_pages"), 0, LARGE_PAGE_BITS // 8)
-    b.Return()
-    return b.finish()
-
-
-def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Function) -> Function:
-    """flush_page(cpu, address): forget the translations made from one leaf entry.
-
-    *large_pages* are the log2 of the sizes a leaf can have; *flush* forgets all.
-    """
-    b = Builder("flush_page", [("cpu", PTR), ("address", I64)])
-    cpu = b.struct(layout, b.cpu)
-    cpu.page_flushes = cpu.page_flushes + 1
-    page = b.address & -PAGE_SIZE
-    for size in large_pages:
-        word, bit = large_page_bit(b.address, Constant(I64, size))
-        with b.If(((cpu.large_pages[word] >> bit) & 1) != 0, likely=False):
-            b.call(flush, b.cpu, 0)
-            b.Return()
-    for mode in (_SUPERVISOR, _SUPERVISOR_SUM, _USER):
-        tlb = cpu.pointer("tlbs").offset(mode * _TLB_SIZE)
-        entry = b.struct(TLB_ENTRY, tlb_entry(b, tlb, page))
-        entry.read = (1 << 64) - 1
-        entry.write = (1 << 64) - 1
-    cpu.fetches[(page >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)].tag = (1 << 64) - 1
-    word, bit = _jump_page(page)
-    with b.If(((cpu.jump_pages[word] >> bit) & 1) != 0):
-        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
-        b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
-    b.Return()
-    return b.finish()
-
-
-def _jump_page(page: Value) -> tuple[Value, Value]:
-    """Where the bit stands that says the jump cache may hold targets on *page*."""
-    number = page >> PAGE_SHIFT
-    number = number ^ (number >> 10)
-    return (number >> 6) & 15, number & 63
 
 
 def build_update_timers(layout: Layout, clock: Function) -> Function:
@@ -188,10 +119,9 @@ class Dispatcher:
         budget: Value | None = None,
     ) -> None:
         """Tail-call *target* with another TLB or budget."""
-        operands = tail_operands(b)
-        operands[1] = operands[1] if tlb is None else tlb
-        operands[2] = operands[2] if budget is None else budget
-        b.TailCall(target, *operands)
+        changes = {"tlb": tlb, "budget": budget}
+        known = {name: value for name, value in changes.items() if value is not None}
+        b.TailCall(target, *tail_operands(b, **known))
 
     def leave(self, b: Builder, cpu: Any, kind: int | None, budget: Value) -> None:
         """Return to Python."""
@@ -273,7 +203,8 @@ class Dispatcher:
         with b.If((pc & (PAGE_SIZE - 1)) != PAGE_SIZE - 2, likely=True):
             b.store(entry, tag)
             b.store(entry.offset(JUMP_ENTRY.offset("code")), code)
-            word, bit = _jump_page(pc)
+            b.store(entry.offset(JUMP_ENTRY.offset("region")), cpu.found_region)
+            word, bit = jump_page(pc)
             cpu.jump_pages[word] = cpu.jump_pages[word] | (Constant(I64, 1) << bit)
         self.go(b, code.to_pointer())
         return b.finish()
@@ -292,6 +223,8 @@ class Dispatcher:
         zero = Constant(I64, 0)
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, zero)
+        with b.If(b.budget.slt(NEARLY_NOTHING)):
+            self.sample(b, cpu)
         b.call(self.update_timers, b.cpu)
         waiting = (cpu.effects & riscv.WAIT) != 0
         cpu.effects = cpu.effects & ~(riscv.WAIT | riscv.INTERRUPTS)
@@ -302,14 +235,51 @@ class Dispatcher:
         # Traps count too, so that a guest whose handler traps comes to its limit.
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
-        cpu.slice = SLICE
-        budget = Constant(I64, SLICE)
+        budget = cpu.slice_length
+        cpu.slice = budget
         interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
         with b.If(interrupt.sge(0), likely=False):
             cpu.trap_cause = interrupt | (1 << (self.isa.xlen - 1))
             cpu.trap_value = 0
             self.trap(b, cpu, budget)
         self.resume(b, cpu, budget)
+        return b.finish()
+
+    def sample(self, b: Builder, cpu: Any) -> None:
+        """A slice is used up at pc: note it, and leave if the block there has become hot.
+
+        A slice is a number of instructions, so this counts what blocks cost, exactly
+        the same in every run.
+        """
+        cpu.slices = cpu.slices + 1
+        with b.If(cpu.hot_threshold != 0):
+            tag = block_tag(b, cpu, cpu.pc)
+            number = sample_number(tag)
+            one = cpu.samples[number & (SAMPLES - 1)]
+            count = b.variable(I64, one.count + 1)
+            with b.If(one.tag != tag):
+                # Another one's place: it has to be seen less often for this one to get it.
+                count.value = 1
+                with b.If(one.count.ugt(1)):
+                    one.count = one.count - 1
+                    count.value = 0
+                with b.Else():
+                    one.tag = tag
+            with b.If(count.value != 0):
+                one.count = count.value
+                word = (cpu.known + ((number.bits(0, 16) >> 6) << 3)).to_pointer()
+                known = ((b.load(word, I64) >> (number & 63)) & 1) != 0
+                hot = (count.value == cpu.hot_threshold) | (
+                    count.value == cpu.hot_threshold << VERY_HOT
+                )
+                with b.If(hot | (known & (count.value == 1)), likely=False):
+                    self.leave(b, cpu, EXIT_HOT, Constant(I64, 0))
+
+    def build_region_poll(self) -> Function:
+        """The slice is used up inside a region."""
+        b, cpu = self.begin("region_poll")
+        cpu.region_slices = cpu.region_slices + 1
+        self.go(b, "slice_end")
         return b.finish()
 
     def site(self, b: Builder, cpu: Any) -> Any:
@@ -329,7 +299,9 @@ class Dispatcher:
         # Blocks that hold half an instruction of the next page are found anew each time.
         last = (cpu.pc & (PAGE_SIZE - 1)) == PAGE_SIZE - 2
         with b.If((flushes == cpu.flushes) & ~last, likely=True):
-            b.store(field.to_pointer(), (code - field - 4).trunc(I32), atomic=False)
+            # The link of a region goes straight to a region; this once, by the stencils' way.
+            region = b.select(site.word == REGION_LINK, cpu.found_region, code)
+            b.store(field.to_pointer(), (region - field - 4).trunc(I32))
         self.go(b, code.to_pointer())
         return b.finish()
 
@@ -444,9 +416,9 @@ class Dispatcher:
                 self.end_floats(b, cpu, saved)
                 b.Return(cpu.exit_kind)
         tlb = b.call(self.select_tlb, b.cpu)
-        results = [Constant(p[1], 0) for p in tail_parameters(self.isa.xlen)[3:]]
         # What an exit left of its slice is accounted for by the end of that slice.
-        b.call("slice_end", b.cpu, tlb, cpu.budget, *results, convention="tail")
+        operands = entering_operands(self.isa.xlen, b.cpu, tlb, cpu.budget)
+        b.call("slice_end", *operands, convention="tail")
         self.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
@@ -536,12 +508,23 @@ class Dispatcher:
             self.build_jump_miss(),
             self.build_dispatch(),
             self.build_slice_end(),
+            self.build_region_poll(),
             *self.build_extra(),
         )
 
     def build_extra(self) -> tuple[Function, ...]:
         """Build what only engines of machines have."""
-        return (self.build_step(), build_set_interrupt(self.layout))
+        fill = build_region_fill(self.layout, self.memory.fill)
+        return (self.build_step(), build_set_interrupt(self.layout), fill)
+
+
+VERY_HOT = 6
+"""Log2 of how much hotter than hot is very hot."""
+
+
+def sample_number(tag: Any) -> Any:
+    """What tells where the block of *tag* is counted, and where it stands in the filter."""
+    return (tag >> 1) ^ (tag >> 11) ^ (tag >> 23)
 
 
 def build_set_interrupt(layout: Layout) -> Function:

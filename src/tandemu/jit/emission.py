@@ -1,4 +1,4 @@
-"""Two routines of the translator: copying a stencil, and telling an instruction's form."""
+"""Pieces of the translator: copying a stencil, writing a site, telling an instruction's form."""
 
 from __future__ import annotations
 
@@ -6,13 +6,67 @@ from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.decoder import SUB_TABLE
 from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.jit.layout import FORM, SYMBOLS
+from tandemu.jit.layout import FORM, SITE, SYMBOLS
+from tandemu.jit.stencils import StencilProgram
 from tandemu.native.stencils import HOLE, STENCIL, HoleKind
 
 _COPY = 16
 
 VALUE_NUMBER = {name: number for number, name in enumerate(SYMBOLS)}
 """The place of each symbol in the `values` that fill holes."""
+
+
+class Emission:
+    """A function of the embedded language that adds to the cold code and the sites.
+
+    `cold` and `site` are where the next go; `keep` makes that so for good.
+    """
+
+    def __init__(self, b: Builder, layout: Layout, program: StencilProgram) -> None:
+        self.b, self.layout, self.program = b, layout, program
+        self.emit_function = build_emit(layout)
+        cpu = self.cpu = b.struct(layout, b.cpu)
+        self.cold = b.variable(I64, cpu.cold_next)
+        self.site = b.variable(I64, cpu.site_next)
+        self.values = cpu.values
+
+    def keep(self) -> None:
+        """What was added stays."""
+        self.cpu.cold_next = self.cold.value
+        self.cpu.site_next = self.site.value
+
+    def value(self, symbol: str, value: Value | int) -> None:
+        """Set what the holes named *symbol* are filled with."""
+        self.values[VALUE_NUMBER[symbol]] = value
+
+    def emit_cold(self, name: str) -> None:
+        """Copy a service stencil to the cold region."""
+        b = self.b
+        number = self.program.numbers[name]
+        self.cold.value = b.call(self.emit_function, b.cpu, self.cold.value, number)
+
+    def add_site(
+        self,
+        stub: str,
+        pc: Value,
+        code: Value,
+        *,
+        word: Value | int = 0,
+        form: Value | int = 0,
+        next: Value | int = 0,
+        remaining: Value | int = 0,
+    ) -> None:
+        """Write a site and the stub that points to it; the stub starts at `cold`."""
+        site = self.b.struct(SITE, self.site.value.to_pointer())
+        site.pc = pc
+        site.word = word if isinstance(word, int) else word.resize(I32)
+        site.code = code.trunc(I32)
+        site.next = next if isinstance(next, int) else next.resize(I32)
+        site.form = form if isinstance(form, int) else form.resize(I16)
+        site.remaining = remaining if isinstance(remaining, int) else remaining.resize(I16)
+        self.value("SITE", self.site.value)
+        self.emit_cold(stub)
+        self.site.value = self.site.value + SITE.size
 
 
 def build_emit(layout: Layout) -> Function:

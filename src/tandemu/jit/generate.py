@@ -13,7 +13,7 @@ from typing import Any
 from tandemu.bits import Layout
 from tandemu.ir import Function, Value, lower
 from tandemu.isa.riscv.hart import Environment
-from tandemu.isa.riscv.instruction_set import RV32GC, RV64GC, InstructionSet
+from tandemu.isa.riscv.instruction_set import BY_XLEN, InstructionSet
 from tandemu.isa.riscv.privileged import (
     PrivilegedFunctions,
     build_privileged,
@@ -29,6 +29,11 @@ from tandemu.jit.engine import ENGINE_KIND
 from tandemu.jit.interpreter import Services, build_interpreter, build_time, retired
 from tandemu.jit.layout import SYMBOLS, cpu_layout
 from tandemu.jit.memory import MemoryRoutines, build_memory, build_ram_pointer, build_take_dirty
+from tandemu.jit.regions.routines import (
+    build_install_region,
+    build_link_region,
+    build_start_worker,
+)
 from tandemu.jit.stencils import StencilProgram
 from tandemu.jit.translator import TranslatorRoutines, build_translator
 from tandemu.native import container
@@ -36,8 +41,6 @@ from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.extractor import extract
 from tandemu.native.linker import link
 from tandemu.native.stencils import STENCIL, StencilTable
-
-_SETS = {64: RV64GC, 32: RV32GC}
 
 
 class Program:
@@ -68,7 +71,7 @@ class Program:
     @cached_property
     def isa(self) -> InstructionSet:
         """The instruction set with every meaning attached."""
-        return _SETS[self.xlen].joined(privileged_semantics(self.privileged))
+        return BY_XLEN[self.xlen].joined(privileged_semantics(self.privileged))
 
     @cached_property
     def memory(self) -> MemoryRoutines:
@@ -109,10 +112,21 @@ class Program:
             self.clock,
         ).build()
 
+    @property
+    def region_routines(self) -> tuple[Function, ...]:
+        """What Python calls to put a region in its place."""
+        return (
+            build_install_region(self.layout, self.stencils),
+            build_link_region(self.layout, self.stencils, self.translator.lookup),
+            build_start_worker(),
+            self.memory.fetch,
+        )
+
     def runtime_functions(self) -> list[Function]:
         """All routines, those that stubs and Python call first."""
         return [
             *self.routines,
+            *self.region_routines,
             self.translator.flush_code,
             build_request(self.layout),
             self.clock,

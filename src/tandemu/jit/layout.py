@@ -17,9 +17,6 @@ from tandemu.isa.riscv.state import (
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
-CACHED_RESULTS = 3
-"""Results that stay in host registers (DESIGN section 3); the register arguments k0, k1, k2."""
-
 TLB_MODES = 4
 """One TLB each for M (physical), S, S with SUM, U: switching mode flushes nothing."""
 TLB_ENTRIES = 1024
@@ -43,7 +40,9 @@ TLB_ENTRY = Layout("TlbEntry", read=U64, write=U64, addend=U64, spare=U64)
 FETCH_ENTRY = Layout("FetchEntry", tag=U64, physical=U64, host=U64, spare=U64)
 """Translation of a page for fetching; tag = page address + privilege + 1."""
 
-JUMP_ENTRY = Layout("JumpEntry", tag=U64, code=U64)
+JUMP_ENTRY = Layout("JumpEntry", tag=U64, code=U64, region=U64, spare=U64)
+"""Where a guest address goes: *region* for who has the pinned registers at hand, *code*
+for who has not. They are the same where there is no region."""
 
 SITE = Layout("Site", pc=U64, word=U32, code=U32, next=U32, form=U16, remaining=U16)
 """Who calls the run-time from a cold stub.
@@ -51,8 +50,11 @@ SITE = Layout("Site", pc=U64, word=U32, code=U32, next=U32, form=U16, remaining=
 *pc*: of the instruction, or the target of a link. *word*: the instruction, its
 low bit cleared if it was compressed. *code*: host address of its stencil, or of
 the field to patch. *next*: host address behind it, 0 if the block ends there.
-*remaining*: instructions of the block from this one on, itself included.
+*remaining*: instructions of the block from this one on, itself included. A link of a
+region is told by its *word* `REGION_LINK`.
 """
+
+REGION_LINK = 1
 
 BLOCK = Layout(
     "Block",
@@ -63,8 +65,16 @@ BLOCK = Layout(
     site=U32,
     next=U32,
     page_next=U32,
+    region=U32,
+    region_stub=U32,
+    region_around=U32,
+    spare=U32,
 )
 """A translated block: (tag, physical, second) tell it apart.
+
+*region* is the host address of the region at its place, 0 if there is none, and
+*region_stub* that of what the region's first instruction becomes a jump to, and
+*region_around* that of the stencils' code under it.
 
 *second* is the other half of its instruction if that crosses a page, else INVALID.
 
@@ -127,8 +137,15 @@ of their physical addresses; guest time 0 is *time_offset* ns of the host's cloc
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there."""
 
+SAMPLE = Layout("Sample", tag=U64, count=U64)
+"""How often a slice ended where a block would begin: its tag, and the number."""
+SAMPLES = 1024
+KNOWN_BITS = 1 << 16
+"""A filter: the tags of blocks whose regions are compiled already."""
+
 REQUEST_KICK = 1
 REQUEST_FENCE = 2
+REQUEST_REGION = 4
 
 EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE, EXIT_LIMIT = (
     range(1, 8)
@@ -136,6 +153,8 @@ EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE
 
 EXIT_TRAP = 8
 """A program trapped; `trap_cause` says how."""
+EXIT_HOT = 9
+"""The block at pc has become hot."""
 
 FETCH_CHECK = 64
 """A program's trap cause: may code be fetched from this page?"""
@@ -156,13 +175,16 @@ COUNTERS = (
     "interpreted",
     "traps",
     "stale",
+    "stale_regions",
+    "slices",
+    "region_slices",
 )
 """Event counts that generated code keeps, for `--stats`."""
 
 # Symbols of stencils, in the order of the `values` array that fills their holes.
 VALUE_SYMBOLS = (
     *("RD", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "MODE", "JUMP", "COUNT"),
-    *("COLD", "TAKEN"),
+    *("COLD", "TAKEN", "REGION"),
 )
 ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
 SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")
@@ -180,6 +202,7 @@ def cpu_layout(xlen: int) -> Layout:
         in_machine=U64,
         budget=U64,
         slice=U64,
+        slice_length=U64,
         slice_limit=U64,
         instructions=U64,
         request=U64,
@@ -203,6 +226,13 @@ def cpu_layout(xlen: int) -> Layout:
         software_word=U64,
         software_raw=U64,
         software_next=U64,
+        # Regions.
+        found_region=U64,
+        region_start=U64,
+        region_next=U64,
+        hot_threshold=U64,
+        known=U64,
+        host_stack=U64,
         # Translation.
         site=U64,
         seen_generation=U64,
@@ -232,5 +262,6 @@ def cpu_layout(xlen: int) -> Layout:
         tlbs=TLB_ENTRY[TLB_ENTRIES * TLB_MODES],
         jumps=JUMP_ENTRY[JUMP_ENTRIES],
         fetches=FETCH_ENTRY[FETCH_ENTRIES],
+        samples=SAMPLE[SAMPLES],
     )
     return Layout(f"Cpu{xlen}", **fields)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from tandemu.ir import Evaluator
@@ -65,3 +65,9 @@ class SoftwareInterpreter:
         elif status == STATUS_TRAP:
             take_trap = self.program.privileged.take_trap
             self.evaluator.run(take_trap, address, cpu.trap_cause, cpu.trap_value)
+
+
+@cache
+def software_interpreter(xlen: int) -> SoftwareInterpreter:
+    """The one of this process."""
+    return SoftwareInterpreter(xlen)

@@ -22,11 +22,15 @@ from tandemu.jit.contexts import (
     FlatStencilContext,
     StencilContext,
     Variant,
+)
+from tandemu.jit.convention import (
+    CACHED_RESULTS,
+    PINNED_REGISTERS,
     leaving_operands,
     tail_operands,
     tail_parameters,
 )
-from tandemu.jit.layout import CACHED_RESULTS, FORM, JUMP_ENTRY
+from tandemu.jit.layout import FORM, JUMP_ENTRY
 
 _ATTRIBUTES = 'optsize align 1 "frame-pointer"="none"'
 
@@ -73,6 +77,7 @@ SERVICE = (
     "head_stub",
     "miss_stub",
     "jump_cached",
+    "region_bridge",
 )
 
 
@@ -94,8 +99,7 @@ def _service(xlen: int, layout: Layout) -> Iterator[Function]:
 
     b = begin("head")
     left = b.budget - b.symbol("COUNT", 0, 1 << 30)
-    operands = leaving_operands(b)
-    operands[2] = left
+    operands = leaving_operands(b, budget=left)
     with b.If(left.slt(0), likely=False):
         b.TailCall("COLD", *operands)
     b.TailCall("NEXT", *operands)
@@ -123,6 +127,12 @@ def _service(xlen: int, layout: Layout) -> Iterator[Function]:
     code = b.load(entry.offset(JUMP_ENTRY.offset("code")), I64)
     b.TailCall(code.to_pointer(), *leaving_operands(b))
     yield b.finish()
+    # From stencils into a region, which wants the pinned registers in place.
+    b = begin("region_bridge")
+    registers = b.struct(layout, b.cpu).x
+    pinned = {f"k{number}": registers[one] for number, one in enumerate(PINNED_REGISTERS)}
+    b.TailCall("REGION", *tail_operands(b, **pinned))
+    yield b.finish()
     for rd in range(CACHED_RESULTS):
         for kind, symbol in (
             ("short", b.symbol("IMM", -(1 << 31), 1 << 31)),
@@ -132,9 +142,7 @@ def _service(xlen: int, layout: Layout) -> Iterator[Function]:
             slot = b.cpu.offset(b.symbol("RD", 0, 1 << 16))
             value = b.symbol(symbol.name, symbol.low, symbol.high).trunc(I(xlen)) + 0
             b.store(slot, value)
-            operands = tail_operands(b)
-            operands[3 + rd] = value
-            b.TailCall("NEXT", *operands)
+            b.TailCall("NEXT", *tail_operands(b, **{f"k{rd}": value}))
             yield b.finish()
     for source in range(-1, CACHED_RESULTS):
         for rd in range(CACHED_RESULTS):
@@ -142,9 +150,7 @@ def _service(xlen: int, layout: Layout) -> Iterator[Function]:
             register = b.cpu.offset(b.symbol("RS1", 0, 1 << 16))
             value = b.load(register, I(xlen)) if source < 0 else getattr(b, f"k{source}")
             b.store(b.cpu.offset(b.symbol("RD", 0, 1 << 16)), value)
-            operands = tail_operands(b)
-            operands[3 + rd] = value
-            b.TailCall("NEXT", *operands)
+            b.TailCall("NEXT", *tail_operands(b, **{f"k{rd}": value}))
             yield b.finish()
 
 

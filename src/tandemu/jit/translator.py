@@ -34,15 +34,13 @@ from tandemu.jit.blocks import (
     build_mark_code,
     page_bucket,
 )
-from tandemu.jit.contexts import extract_immediate
-from tandemu.jit.emission import VALUE_NUMBER, build_decode, build_emit
+from tandemu.jit.contexts import extract_immediate, jump_offset
+from tandemu.jit.convention import CACHED_RESULTS
+from tandemu.jit.emission import VALUE_NUMBER, Emission, build_decode
 from tandemu.jit.layout import (
     BLOCK_INSTRUCTIONS,
-    CACHED_RESULTS,
     FORM,
     INVALID,
-    JUMP_ENTRIES,
-    JUMP_ENTRY,
     PAGE_SIZE,
     SITE,
 )
@@ -59,12 +57,13 @@ class TranslatorRoutines:
     """What the dispatcher calls."""
 
     find_block: Function
+    lookup: Function
     flush_code: Function
     fence_instructions: Function
     decode: Function
 
 
-class _Translation:
+class _Translation(Emission):
     """Builds `translate`; its attributes are the locals of that function."""
 
     def __init__(
@@ -77,14 +76,11 @@ class _Translation:
     ) -> None:
         parameters = [("cpu", PTR), ("start", I64), ("physical", I64), ("host", I64)]
         parameters += [("second", I64)]
-        b = self.b = Builder("translate", parameters, result=I64, exported=False)
-        self.isa, self.layout, self.program = isa, layout, program
-        self.decode_function, self.lookup = decode, lookup
-        self.emit_function = build_emit(layout)
-        cpu = self.cpu = b.struct(layout, b.cpu)
+        b = Builder("translate", parameters, result=I64, exported=False)
+        super().__init__(b, layout, program)
+        self.isa, self.decode_function, self.lookup = isa, decode, lookup
+        cpu = self.cpu
         self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
-        self.cold = b.variable(I64, cpu.cold_next)
-        self.site = b.variable(I64, cpu.site_next)
         self.offset = b.variable(I64, 0)
         self.count = b.variable(I64, 0)
         self.done = b.variable(I1, 0)
@@ -93,48 +89,18 @@ class _Translation:
         # Addresses of a program are what they are; machine mode's are physical.
         flat = Constant(I1, 1)
         self.free_jumps = flat if program.flat else cpu.privilege == MACHINE_PRIVILEGE
-        self.values = cpu.values
 
     # Pieces ------------------------------------------------------------------------------
-
-    def value(self, symbol: str, value: Value | int) -> None:
-        """Set what the holes named *symbol* are filled with."""
-        self.values[VALUE_NUMBER[symbol]] = value
 
     def emit(self, number: Value | int) -> None:
         """Copy a stencil to the hot region."""
         b = self.b
         self.out.value = b.call(self.emit_function, b.cpu, self.out.value, number)
 
-    def emit_cold(self, name: str) -> None:
-        """Copy a service stencil to the cold region."""
-        b = self.b
-        number = self.program.numbers[name]
-        self.cold.value = b.call(self.emit_function, b.cpu, self.cold.value, number)
-
-    def add_site(
-        self,
-        stub: str,
-        pc: Value,
-        code: Value,
-        *,
-        word: Value | int = 0,
-        form: Value | int = 0,
-        next: Value | int = 0,
-    ) -> None:
-        """Write a site and the stub that points to it; the stub starts at `cold`."""
-        b = self.b
-        site = b.struct(SITE, self.site.value.to_pointer())
-        site.pc = pc
-        site.word = word if isinstance(word, int) else word.resize(I32)
-        site.code = code.trunc(I32)
-        site.next = next if isinstance(next, int) else next.resize(I32)
-        site.form = form if isinstance(form, int) else form.resize(I16)
-        # For now the instruction's place in the block; `finish` turns it round.
-        site.remaining = self.count.value.trunc(I16)
-        self.value("SITE", self.site.value)
-        self.emit_cold(stub)
-        self.site.value = self.site.value + SITE.size
+    def add_block_site(self, stub: str, pc: Value, code: Value, **more: Value | int) -> None:
+        """Write a site of the instruction at hand, and its stub."""
+        # For now the instruction's place in the block; `build` turns it round.
+        self.add_site(stub, pc, code, remaining=self.count.value, **more)
 
     def find(self, register: Value) -> Value:
         """The place of *register* for a stride: 0 memory, n+1 cached result n."""
@@ -184,8 +150,7 @@ class _Translation:
 
     def jump_through_cache(self, target: Value, emit: Any) -> None:
         """Emit the jump that asks the jump cache, its miss in the cold region."""
-        index = (target << 3) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
-        self.value("JUMP", index + self.layout.offset("jumps"))
+        self.value("JUMP", jump_offset(self.layout, target))
         self.value("WIDE", target)
         miss = self.cold.value
         self.emit_cold("miss_stub")
@@ -202,7 +167,7 @@ class _Translation:
             with b.If(code != 0):
                 destination.value = code
             with b.Else():
-                self.add_site("link_stub", target, field)
+                self.add_block_site("link_stub", target, field)
         with b.Else():
             # The stub for its miss comes first; the jump is what is reached.
             self.jump_through_cache(target, self._cold_jump(destination))
@@ -383,12 +348,12 @@ class _Translation:
         if self.program.flat:
             # The site of an access is what the host's fault handler looks for.
             with b.If((flags & (stencils.COLD | stencils.MEMORY)) != 0):
-                self.add_site("interpret_stub", pc, start, word=word, form=number)
+                self.add_block_site("interpret_stub", pc, start, word=word, form=number)
         else:
             with b.If((flags & stencils.MEMORY) != 0):
-                self.add_site("memory_stub", pc, start, word=word, form=number)
+                self.add_block_site("memory_stub", pc, start, word=word, form=number)
             with b.If((flags & stencils.COLD) != 0):
-                self.add_site("interpret_stub", pc, Constant(I64, 0), word=word, form=number)
+                self.add_block_site("interpret_stub", pc, Constant(I64, 0), word=word, form=number)
         self.emit(stencil.value)
         with b.If(form.special == stencils.BRANCH):
             immediate = self.values[VALUE_NUMBER["IMM"]]
@@ -447,7 +412,7 @@ class _Translation:
         # The head takes the block's instructions from the budget; how many is patched in.
         self.value("COUNT", 0)
         self.value("COLD", self.cold.value)
-        self.add_site("head_stub", b.start, start, next=self.cold.value)
+        self.add_block_site("head_stub", b.start, start, next=self.cold.value)
         self.emit(self.program.numbers["head"])
         page_left = PAGE_SIZE - (b.start & (PAGE_SIZE - 1))
         with b.While(lambda: ~self.done.value):
@@ -482,6 +447,9 @@ class _Translation:
         block.second = b.second
         block.code = start.trunc(I32)
         block.site = first_site.trunc(I32)
+        block.region = 0
+        block.region_stub = 0
+        cpu.found_region = start
         bucket = (cpu.buckets + (block_hash(b.physical) << 2)).to_pointer()
         block.next = b.load(bucket, I32)
         b.store(bucket, index.trunc(I32))
@@ -489,8 +457,7 @@ class _Translation:
         block.page_next = b.load(page, I32)
         b.store(page, index.trunc(I32))
         cpu.hot_next = self.out.value
-        cpu.cold_next = self.cold.value
-        cpu.site_next = self.site.value
+        self.keep()
         cpu.translations = cpu.translations + 1
         b.Return(start)
         return b.finish()
@@ -508,4 +475,4 @@ def build_translator(
     translate = translation.build(None if program.flat else build_mark_code(layout))
     find_block = build_find_block(layout, memory.fetch, lookup, translate, flush_code)
     fence = flush_code if program.flat else build_fence_instructions(layout, flush_code)
-    return TranslatorRoutines(find_block, flush_code, fence, decode)
+    return TranslatorRoutines(find_block, lookup, flush_code, fence, decode)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from tandemu.isa.riscv import state as riscv
 from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
 from tandemu.jit.engine import Engine, engine_code
 from tandemu.jit.layout import (
+    EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_SOFTWARE,
     EXIT_TRAP,
@@ -38,24 +40,41 @@ from tandemu.jit.layout import (
     PAGE_SIZE,
     REQUEST_FENCE,
     REQUEST_KICK,
+    REQUEST_REGION,
     VCPU_LIMIT,
 )
+from tandemu.jit.regions.installer import Place, RegionInstaller
+from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.service import RegionService, region_service
+from tandemu.jit.regions.settings import optimiser_settings
 
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
 
-FIRST_CACHE = CacheSizes(24 * MEBIBYTE, 12 * MEBIBYTE, 12 * MEBIBYTE)
-THREAD_CACHE = CacheSizes(3 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE)
+FIRST_CACHE = CacheSizes(22 * MEBIBYTE, 10 * MEBIBYTE, 12 * MEBIBYTE, 6 * MEBIBYTE)
+THREAD_CACHE = CacheSizes(2 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE, MEBIBYTE)
 """The code caches of the first thread and of those that follow: low memory is scarce."""
 
 _SIGSEGV, _SIGBUS = 11, 7
 _SA_SIGINFO, _SA_NODEFER, _SA_RESTART = 4, 0x40000000, 0x10000000
 _PROT_NONE, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0, 2, 0x20, 0x4000
 
+_CODE_PAGES = 16
+"""A region stays within so many pages of its entry."""
+_SLICE = 1 << 16
+"""Instructions between two looks at requests: some 50 µs."""
+_THRESHOLD = 24
+"""Slices that end at a block before it is hot: a million and a half of instructions."""
+_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
+
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
 _ECALL_SIZE = 4
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 """A program that forks must not share the engine's tables with its child."""
+
+
+def _as_it_is(descriptor: int) -> int:
+    return descriptor
 
 
 def _reserve(size: int) -> int:
@@ -101,6 +120,10 @@ class JitUserEngine:
         self._machine.executable = ctypes.addressof(ctypes.c_char.from_buffer(self._executable))
         self.executable: Callable[[int], bool] = self._readable
         """Whether code may be fetched at an address; asked once a page until it changes."""
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE)
+        self.adopt_descriptor: Callable[[int], int] = _as_it_is
+        self.precise = False
+        """Whether registers are in memory when an access is refused (`be_precise`)."""
         self._cpus: list[JitUserCpu] = []
         self._lock = threading.Lock()
         self._catch_faults()
@@ -131,6 +154,22 @@ class JitUserEngine:
             return False
         self._executable[page >> PAGE_SHIFT] = 1
         return True
+
+    def code_around(self, address: int) -> dict[int, bytes]:
+        """The pages near *address* from which code was fetched, by address."""
+        middle = address >> PAGE_SHIFT
+        pages: dict[int, bytes] = {}
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            for page in range(max(0, middle - _CODE_PAGES), middle + _CODE_PAGES + 1):
+                if page < WINDOW_SIZE >> PAGE_SHIFT and self._executable[page]:
+                    try:
+                        memory.seek(self.base + (page << PAGE_SHIFT))
+                        data = memory.read(PAGE_SIZE)
+                    except OSError:  # unmapped meanwhile
+                        continue
+                    if len(data) == PAGE_SIZE:
+                        pages[page << PAGE_SHIFT] = data
+        return pages
 
     def create_cpu(self) -> JitUserCpu:
         """Create a processor with all registers zero."""
@@ -166,13 +205,27 @@ class JitUserEngine:
             for cpu in self._cpus:
                 cpu.drop_code()
 
+    def regions(self) -> RegionService:
+        """The compiler of hot code, which keeps its descriptor where the program has none."""
+        service = region_service()
+        service.adopt = self.adopt_descriptor
+        return service
+
+    def be_precise(self) -> None:
+        """From now on the program looks at its registers when an access is refused."""
+        if not self.precise:
+            self.precise = True
+            with self._lock:
+                for cpu in self._cpus:
+                    cpu.drop_code()
+
     def statistics(self) -> dict[str, int]:
         """Counters of all processors added up."""
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         for cpu in list(self._cpus):
-            for name, count in cpu.counters().items():
-                total[name] = total.get(name, 0) + count
-        return total
+            total.update(cpu.statistics())
+        total.update(self.regions().statistics())
+        return dict(total)
 
     def close(self) -> None:
         """Free the window. No processor may be running."""
@@ -190,6 +243,7 @@ class JitUserCpu(TranslatedCpu):
         self.slot = -1
         self._kicked = False
         self._stale = False
+        self.regions = RegionInstaller(self, self, owner.optimiser, owner.regions)
         cpu = self.cpu
         riscv.reset(cpu, engine.xlen, 0)
         cpu.privilege = riscv.USER
@@ -208,6 +262,8 @@ class JitUserCpu(TranslatedCpu):
             if self._stale:
                 self._stale = False
                 self.flush_code()
+            if self.regions.ready:
+                self.regions.install_ready()
             if self._kicked:
                 self._kicked = False
                 return _KICKED
@@ -222,7 +278,9 @@ class JitUserCpu(TranslatedCpu):
                     return leaving
             elif kind == EXIT_INTERRUPTED:
                 # The flags go before what they stand for is looked at.
-                self._change_request(address, 0, REQUEST_KICK | REQUEST_FENCE)
+                self._change_request(address, 0, _REQUESTS)
+            elif kind == EXIT_HOT:
+                self.regions.hot()
             elif kind == EXIT_SOFTWARE:
                 self._finish_in_software()
             else:
@@ -246,10 +304,22 @@ class JitUserCpu(TranslatedCpu):
         return IllegalInstruction(value)
 
     def _finish_in_software(self) -> None:
-        # Rounding that the host does not have; it traces every instruction anew.
-        from tandemu.jit.software import SoftwareInterpreter
+        # Rounding that the host does not have; the first time it traces every instruction.
+        from tandemu.jit.software import software_interpreter
 
-        SoftwareInterpreter(self._engine.xlen).finish_instruction(self.cpu, self.address)
+        software_interpreter(self._engine.xlen).finish_instruction(self.cpu, self.address)
+
+    def place(self, pc: int) -> Place:
+        """What kind of code is at *pc* (`installer.GuestCode`): a program's always."""
+        return Place(RegionKind(self._engine.xlen, True, False, 0, self._owner.precise), pc, pc)
+
+    def code(self, place: Place) -> dict[int, bytes]:
+        """The pages around *place* from which code has been fetched."""
+        return self._owner.code_around(place.pc)
+
+    def statistics(self) -> dict[str, int]:
+        """What this processor has done, by name of the counter."""
+        return {**self.counters(), **self.regions.statistics()}
 
     def kick(self) -> None:
         """Make `run` return `Kicked` soon. Any thread; not lost if not running."""

@@ -13,9 +13,10 @@ from typing import Any
 
 from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit import stencils
-from tandemu.jit.dispatcher import Dispatcher, build_request
+from tandemu.jit.dispatcher import NEARLY_NOTHING, Dispatcher, build_request
 from tandemu.jit.generate import Program
 from tandemu.jit.layout import (
     EXIT_INTERRUPTED,
@@ -31,12 +32,9 @@ from tandemu.jit.layout import (
 from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
 from tandemu.jit.stencils import StencilProgram
 
-SLICE = 1 << 18
-"""Instructions between two looks at requests: some 200 µs."""
-
 # struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_addr.
 _GENERAL_REGISTERS = 40
-_RDI, _ERROR, _RIP = 8, 19, 16
+_RDI, _RSI, _RDX, _RSP, _ERROR, _RIP = 8, 9, 12, 15, 19, 16
 _FAULT_ADDRESS = 16
 _WRITE_ERROR = 2
 
@@ -118,10 +116,16 @@ class UserDispatcher(Dispatcher):
         cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
         cpu.slice = 0
         cpu.budget = 0
+        # Where the host's stack is while translated code runs: a fault goes back to it.
+        slot = emit_effect("return_slot", builder=b)
+        assert slot is not None
+        cpu.host_stack = slot.from_pointer()
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
-        cpu.slice = SLICE
-        self.resume(b, cpu, Constant(I64, SLICE))
+        with b.If(b.budget.slt(NEARLY_NOTHING)):
+            self.sample(b, cpu)
+        cpu.slice = cpu.slice_length
+        self.resume(b, cpu, cpu.slice_length)
         return b.finish()
 
     def build_memory_miss(self) -> Function:
@@ -159,17 +163,31 @@ def build_fault_handler(layout: Layout) -> Function:
         vcpu.value = vcpu.value + 1
         cpu = b.struct(layout, address.to_pointer())
         inside = (address != 0) & (b.load(registers.offset(8 * _RDI), I64) == address)
-        with b.If(inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)):
+        in_region = (address != 0) & (running - cpu.region_start).ult(
+            cpu.region_next - cpu.region_start
+        )
+        in_stencil = inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)
+        with b.If(in_region | in_stencil):
             site = b.variable(I64, cpu.site_start)
             best = b.variable(I64, 0)
             with b.While(lambda: site.value.ult(cpu.site_next)):
                 record = b.struct(SITE, site.value.to_pointer())
                 code = record.code.zext(I64)
-                with b.If((record.form != 0) & code.ule(running)):
-                    best.value = b.select(code != 0, site.value, best.value)
+                # The sites of a region name the very instruction, those of stencils the first.
+                of_region = (code - cpu.region_start).ult(cpu.region_next - cpu.region_start)
+                fits = b.select(in_region, code == running, code.ule(running) & ~of_region)
+                with b.If((record.form != 0) & (code != 0) & fits):
+                    best.value = site.value
                 site.value = site.value + SITE.size
             with b.If(best.value != 0):
                 cpu.site = best.value
+                with b.If(in_region):
+                    # Memory holds the guest's registers; the host's are anywhere. What was
+                    # run of this slice is not known any more.
+                    b.store(registers.offset(8 * _RDI), address)
+                    b.store(registers.offset(8 * _RSI), machine.window)
+                    b.store(registers.offset(8 * _RDX), cpu.slice)
+                    b.store(registers.offset(8 * _RSP), cpu.host_stack)
                 fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)
                 error = b.load(registers.offset(8 * _ERROR), I64)
                 cpu.trap_value = fault - machine.window
@@ -206,6 +224,7 @@ class UserProgram(Program):
     def runtime_functions(self) -> list[Function]:
         return [
             *self.routines,
+            *self.region_routines,
             self.translator.flush_code,
             build_request(self.layout),
             self.clock,

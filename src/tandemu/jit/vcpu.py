@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import time
@@ -25,28 +26,36 @@ from tandemu.isa.riscv.registers import INTEGER_NAMES
 from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
 from tandemu.jit.layout import (
     EXIT_FIRMWARE,
+    EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_LIMIT,
     EXIT_READ,
     EXIT_SOFTWARE,
     EXIT_WAIT,
     EXIT_WRITE,
+    FETCH_ENTRY,
+    PAGE_SIZE,
     REQUEST_FENCE,
     REQUEST_KICK,
+    REQUEST_REGION,
     RESPONSE_FAULT,
     RESPONSE_VALUE,
 )
+from tandemu.jit.regions.installer import Place, RegionInstaller
+from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.service import region_service
 
 if TYPE_CHECKING:
     from tandemu.jit.vm import JitVm
 
-HOT_SIZE, COLD_SIZE, SITE_SIZE = 48 * MEBIBYTE, 24 * MEBIBYTE, 24 * MEBIBYTE
+FULL_CACHE = CacheSizes(44 * MEBIBYTE, 22 * MEBIBYTE, 22 * MEBIBYTE, 8 * MEBIBYTE)
 """The code cache of one vCPU: address space; memory is used as it fills."""
 
 MANY = 4
-SMALL_CACHE = CacheSizes(4 * MEBIBYTE, 2 * MEBIBYTE, 2 * MEBIBYTE)
+SMALL_CACHE = CacheSizes(3 * MEBIBYTE, 2 * MEBIBYTE, 2 * MEBIBYTE, MEBIBYTE)
 """What the vCPUs after the first `MANY` get: addresses below 2 GiB are scarce."""
 
+_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
 _NANOSECONDS_PER_TICK = 100
 _LONGEST_WAIT_S = 1.0
 _TIMERS = frozenset({"mtimecmp", "stimecmp"})
@@ -65,8 +74,7 @@ class JitVcpu(TranslatedCpu):
 
     def __init__(self, vm: JitVm, index: int) -> None:
         engine = vm.engine
-        full = CacheSizes(HOT_SIZE, COLD_SIZE, SITE_SIZE)
-        super().__init__(engine, vm.address, full if index < MANY else SMALL_CACHE)
+        super().__init__(engine, vm.address, FULL_CACHE if index < MANY else SMALL_CACHE)
         self.index = index
         self._vm = vm
         self._step = engine.routine("step", 1)
@@ -78,11 +86,14 @@ class JitVcpu(TranslatedCpu):
         """What other threads ask for; None: forget all translations and all code."""
         self._kicked = False
         self.waits = 0
+        self._fetch = engine.routine("fetch", 2)
+        self.regions = RegionInstaller(self, self, vm.optimiser, region_service)
         self.reset()
 
     def reset(self) -> None:
         """Put the vCPU into the state after reset; every translation is forgotten."""
         self._prepare()
+        self.regions.prepare()
         cpu, vm = self.cpu, self._vm
         riscv.reset(cpu, vm.engine.xlen, self.index, firmware_calls=vm.firmware_calls)
         # One kind of machine code needs no change of mode at reset but a first one.
@@ -97,6 +108,8 @@ class JitVcpu(TranslatedCpu):
         while True:
             if self._fences:
                 self._carry_out_fences()
+            if self.regions.ready:
+                self.regions.install_ready()
             if self._kicked:
                 self._kicked = False
                 return Interrupted()
@@ -121,12 +134,15 @@ class JitVcpu(TranslatedCpu):
         if kind == EXIT_INTERRUPTED:
             # The flag goes before what it stands for is looked at: whoever sets it
             # does so after. One that comes late costs a turn, none is lost.
-            self._change_request(self.address, 0, REQUEST_KICK | REQUEST_FENCE)
+            self._change_request(self.address, 0, _REQUESTS)
             return None
         if kind == EXIT_FIRMWARE:
             return FirmwareCall()
         if kind == EXIT_SOFTWARE:
             self._vm.run_in_software(self)
+            return None
+        if kind == EXIT_HOT:
+            self.regions.hot()
             return None
         if kind == EXIT_LIMIT:
             return Stopped(cpu.pc)
@@ -240,6 +256,25 @@ class JitVcpu(TranslatedCpu):
             # An early wake-up goes back to sleep: the wait is not over by itself.
             self.cpu.effects |= riscv.WAIT
 
+    # Regions -----------------------------------------------------------------------------
+
+    def place(self, pc: int) -> Place | None:
+        """What kind of code is at *pc*, and where (`installer.GuestCode`)."""
+        entry = self._fetch(self.address, pc)
+        if not entry:
+            return None
+        cpu = self.cpu
+        machine, mode = cpu.privilege == riscv.MACHINE, int(cpu.privilege == riscv.USER)
+        kind = RegionKind(self._vm.engine.xlen, False, machine, mode)
+        return Place(kind, pc, FETCH_ENTRY.at(entry).physical + pc % PAGE_SIZE)
+
+    def code(self, place: Place) -> dict[int, bytes]:
+        """The page of *place*."""
+        entry = self._fetch(self.address, place.pc)
+        if not entry:
+            return {}
+        return {place.pc & -PAGE_SIZE: ctypes.string_at(FETCH_ENTRY.at(entry).host, PAGE_SIZE)}
+
     # Registers ---------------------------------------------------------------------------
 
     def get(self, register: str) -> int:
@@ -272,7 +307,7 @@ class JitVcpu(TranslatedCpu):
 
     def statistics(self) -> dict[str, int]:
         """What this vCPU has done, by name of the counter."""
-        return {**self.counters(), "waits": self.waits}
+        return {**self.counters(), **self.regions.statistics(), "waits": self.waits}
 
     def close(self) -> None:
         """Free the code cache."""

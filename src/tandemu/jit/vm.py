@@ -20,6 +20,8 @@ from tandemu.jit.layout import (
     SLOT_TABLE,
     VCPU_LIMIT,
 )
+from tandemu.jit.regions.service import region_service
+from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.vcpu import JitVcpu
 from tandemu.memory import RamRegion
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from tandemu.jit.software import SoftwareInterpreter
 
 _NANOSECONDS_PER_TICK = 100
+_SLICE = 16384
+"""Instructions between two looks at timers and requests: some 10 µs."""
+_THRESHOLD = 64
+"""Slices that end at a block before it is hot: a million instructions."""
 
 
 class JitVm:
@@ -40,6 +46,7 @@ class JitVm:
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE)
         self.engine: Engine = load_engine(xlen, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)
@@ -133,9 +140,9 @@ class JitVm:
     @cached_property
     def _software(self) -> SoftwareInterpreter:
         # It traces every instruction anew, which only the rare cases are worth.
-        from tandemu.jit.software import SoftwareInterpreter
+        from tandemu.jit.software import software_interpreter
 
-        return SoftwareInterpreter(self.engine.xlen)
+        return software_interpreter(self.engine.xlen)
 
     @property
     def registers(self) -> Any:
@@ -151,6 +158,7 @@ class JitVm:
         total: Counter[str] = Counter()
         for vcpu in self.vcpus:
             total.update(vcpu.statistics())
+        total.update(region_service().statistics())
         return dict(total)
 
     def close(self) -> None:

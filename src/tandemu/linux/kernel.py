@@ -55,6 +55,7 @@ class Kernel:
         hook: Hook | None = None,
     ) -> None:
         self.engine = engine
+        engine.adopt_descriptor = self.hide_descriptor
         self.architecture = architecture
         self.memory = Memory(engine)
         self.memory_lock = _thread.allocate_lock()
@@ -202,6 +203,12 @@ class Kernel:
             self.spawn.give_back(self.memory)
         os._exit(status & 0xFF)
 
+    def hide_descriptor(self, descriptor: int) -> int:
+        """Take a descriptor of ours out of the program's way; its new number."""
+        hidden = host.high_descriptor(descriptor)
+        self.private.add(hidden)
+        return hidden
+
     def report(self) -> None:
         """Say what was counted, if that was asked for."""
         if self.count and not self.is_forked:
@@ -209,7 +216,10 @@ class Kernel:
                 f"{count:10} {name}"
                 for name, count in sorted(self.statistics.items(), key=lambda item: -item[1])
             ]
-            os.write(2, ("system calls:\n" + "\n".join(lines) + "\n").encode())
+            lines.insert(0, "system calls:")
+            lines.append("translation:")
+            lines += [f"{count:10} {name}" for name, count in self.engine.statistics().items()]
+            os.write(2, ("\n".join(lines) + "\n").encode())
         if self.unknown and (self.strace or self.count):
             listed = ", ".join(f"{number} ({n}x)" for number, n in sorted(self.unknown.items()))
             os.write(2, f"unknown system calls answered with ENOSYS: {listed}\n".encode())

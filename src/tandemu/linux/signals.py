@@ -150,6 +150,8 @@ class Signals:
         """sigaction(2): a new *action* for *signal*."""
         self.actions[signal] = action
         mask = bit(signal)
+        if signal in (SIGSEGV, SIGBUS) and action.handler > 1:
+            task.kernel.engine.be_precise()
         if signal == SIGNAL_KICK or mask & _SYNCHRONOUS:
             # Never the host's: such signals come from inside only.
             return

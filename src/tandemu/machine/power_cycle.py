@@ -244,7 +244,9 @@ class PowerCycle:
                 self._dump = None
 
     def statistics(self) -> Statistics:
-        """The vCPUs' counters, added up; empty where the engine has none."""
+        """The engine's counters, or the vCPUs' added up; empty where there are none."""
+        if isinstance(self.vm, Counting):
+            return dict(self.vm.statistics())
         total: dict[str, int | float] = {}
         for hart in self.instance.harts:
             if isinstance(hart.vcpu, Counting):

@@ -150,7 +150,7 @@ class NativeCache:
         digest = whole.hexdigest()
         if memo is not None and newest < now - _RACY_NS:
             with contextlib.suppress(OSError):
-                _write_atomically(memo, digest.encode(), state)
+                write_atomically(memo, digest.encode(), state)
         return digest
 
     def _store(self, path: str, key: bytes, payload: bytes) -> str:
@@ -158,7 +158,7 @@ class NativeCache:
         checksum = zlib.crc32(payload)
         prefix = _PREFIX.pack(_MAGIC, _VERSION, checksum, len(key), len(payload))
         try:
-            _write_atomically(path, prefix, key, payload)
+            write_atomically(path, prefix, key, payload)
         except OSError as error:
             return f"cannot write {path} ({error.strerror or error})"
         self._prune(keep=os.path.basename(path))
@@ -214,7 +214,7 @@ def _source_files(root: str) -> Iterator[tuple[str, os.stat_result]]:
             continue
 
 
-def _open_own(path: str) -> BinaryIO:
+def open_own(path: str) -> BinaryIO:
     """Open a file that surely this user wrote; OSError otherwise.
 
     What comes out of the cache is executed: a file that others own or may
@@ -230,7 +230,7 @@ def _open_own(path: str) -> BinaryIO:
 
 def _read_memo(path: str) -> bytes | None:
     try:
-        with _open_own(path) as file:
+        with open_own(path) as file:
             return file.read()
     except OSError:
         return None
@@ -238,7 +238,7 @@ def _read_memo(path: str) -> bytes | None:
 
 def _read_entry(path: str, key: bytes) -> bytes | None:
     """Return an entry's payload; None, and the entry removed, if it does not verify."""
-    with contextlib.suppress(OSError, struct.error), _open_own(path) as file:
+    with contextlib.suppress(OSError, struct.error), open_own(path) as file:
         magic, version, checksum, key_size, size = _PREFIX.unpack(file.read(_PREFIX.size))
         if (
             (magic, version, key_size) == (_MAGIC, _VERSION, len(key))
@@ -254,7 +254,7 @@ def _read_entry(path: str, key: bytes) -> bytes | None:
     return None
 
 
-def _write_atomically(path: str, *parts: bytes) -> None:
+def write_atomically(path: str, *parts: bytes) -> None:
     """Write *parts* to *path* so that a reader sees the old file or the whole new one."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.getpid()}-{time.monotonic_ns():x}{_TEMPORARY_SUFFIX}"

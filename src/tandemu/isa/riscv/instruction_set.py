@@ -165,3 +165,6 @@ _COMMON = (
 RV64GC = instruction_set(64, (*_COMMON, "F", "D"))
 RV32GC = instruction_set(32, (*_COMMON, "F", "D"))
 RV32IMAC = instruction_set(32, _COMMON)
+
+BY_XLEN = {64: RV64GC, 32: RV32GC}
+"""What the translator's harts execute. Forms are numbered by these sets."""

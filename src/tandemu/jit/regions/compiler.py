@@ -1,0 +1,335 @@
+"""Compiling a region: guest code to a function of the embedded language to host code.
+
+Every guest block becomes a place in the function. The budget is taken a block at a
+time; it is looked at where a region is entered and where a loop closes, so that no
+guest code runs on without end. What is handed to other code is in
+`convention`; symbols stand for what is known when the region is installed: `EXIT_0` …
+(code at other guest addresses), `FALLBACK` (the stencils' code at the entry), `SITES`,
+and run-time routines.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Mapping
+
+from tandemu.bits import align_up
+from tandemu.ir import I64, Builder, Constant, Function, IrError, lower
+from tandemu.ir.llvm import MARKS
+from tandemu.ir.program import Place
+from tandemu.isa.instruction import Kind
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.jit.convention import leaving_operands, tail_parameters
+from tandemu.jit.layout import PAGE_SIZE, cpu_layout
+from tandemu.jit.regions.context import FLOATS, RegionContext, RegionState, Registers
+from tandemu.jit.regions.graph import Graph, GuestBlock, GuestInstruction, find_graph
+from tandemu.jit.regions.request import (
+    Refusal,
+    Region,
+    RegionKind,
+    RegionRelocation,
+    RegionRequest,
+    RegionSite,
+)
+from tandemu.native.compiler import compile_region
+from tandemu.native.elf_object import UNDEFINED, ElfObject, RelocationKind, SectionFlag
+from tandemu.native.errors import NativeError
+
+_NAME = "region"
+_ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
+_SIZE_LIMIT = 1 << 18
+
+
+class Unfit(Exception):
+    """This guest code becomes no region; the message says why."""
+
+
+def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Refusal:
+    """Compile what *request* asks for."""
+    began = time.monotonic_ns()
+    kind = request.kind
+    try:
+        graph = find_graph(isa, request.pages, request.pc, kind)
+        if graph is None:
+            raise Unfit("its first instruction is the interpreter's")
+        function, state = build_region(kind, graph)
+        code, relocations, marks = _cut(compile_region(lower([function]), request.level))
+        unmarked = state.marked - marks.keys()
+        if unmarked:
+            raise Unfit(f"{len(unmarked)} accesses cannot be told by their host instruction")
+    except (Unfit, IrError, NativeError) as error:
+        return Refusal(kind, request.pc, str(error))
+    sites = tuple(
+        RegionSite(
+            one.pc,
+            # As in `translator.interpret`: bit 0 says the length.
+            one.word ^ (1 if one.length == 2 else 0),
+            one.form,
+            tuple(marks.get(number, ())),
+        )
+        for number, one in enumerate(state.sites)
+    )
+    return Region(
+        kind,
+        request.pc,
+        request.level,
+        graph.instructions,
+        tuple((start, _bytes(request.pages, start, end)) for start, end in graph.extents()),
+        code,
+        relocations,
+        tuple(state.exits),
+        sites,
+        time.monotonic_ns() - began,
+    )
+
+
+def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
+    result = b""
+    while start < end:
+        page = start & -PAGE_SIZE
+        stop = min(end, page + PAGE_SIZE)
+        result += pages[page][start - page : stop - page]
+        start = stop
+    return result
+
+
+# Building -------------------------------------------------------------------------------
+
+
+def build_region(kind: RegionKind, graph: Graph) -> tuple[Function, RegionState]:
+    """The function of a region, and what its trace left behind."""
+    layout = cpu_layout(kind.xlen)
+    floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
+    attributes = _ATTRIBUTES + (" strictfp" if floating else "")
+    b = Builder(_NAME, tail_parameters(kind.xlen), convention="tail", attributes=attributes)
+    cpu = b.struct(layout, b.cpu)
+    with b.If(b.budget.slt(1), likely=False):
+        cpu.pc = graph.entry
+        b.TailCall("region_poll", *leaving_operands(b))
+    if floating:
+        # FS is not Dirty, or the rounding mode has no counterpart.
+        with b.If(cpu.float_slow != 0, likely=False):
+            b.TailCall("FALLBACK", *leaving_operands(b))
+    registers = Registers(b, layout, kind.xlen, _used(graph))
+    state = RegionState(b, layout, kind, registers)
+    live = _live_at_start(graph)
+    places = {pc: b.place() for pc in graph.blocks}
+    pending = _pending_at_start(graph, kind)
+    b.Goto(places[graph.entry])
+    for block in graph.blocks.values():
+        b.Put(places[block.pc])
+        registers.begin(pending[block.pc])
+        count = len(block.instructions)
+        left = state.budget.value - count
+        if block.pc in graph.loops:
+            with b.If(left.slt(0), likely=False):
+                state.leave_for_poll(block.pc, left + count, live[block.pc])
+        state.budget.value = left
+        _block(state, graph, block, places)
+    return b.finish(), state
+
+
+def _used(graph: Graph) -> set[int]:
+    used: set[int] = set()
+    for block in graph.blocks.values():
+        for one in block.instructions:
+            used.update(_sources(one))
+            if one.result is not None:
+                used.add(one.result)
+    return used - {0}
+
+
+def _sources(one: GuestInstruction) -> Iterator[int]:
+    """The registers that an instruction reads."""
+    for name in ("rs1", "rs2", "rs3"):
+        file = one.record.file(name)
+        if file is not None:
+            yield one.operands[name] + (FLOATS if file == "f" else 0)
+
+
+def _pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
+    """For each block, the registers whose copy in memory may be old where it begins.
+
+    Where memory is brought up to date inside loops, only what a loop writes itself may be
+    where it begins: the rest is stored on the way, or it would be stored in every turn.
+    """
+    loops = _storing_loops(graph, kind)
+    made: dict[int, set[int]] = {}
+    cleared: dict[int, bool] = {}
+    for block in graph.blocks.values():
+        some: set[int] = set()
+        clears = False
+        for one in block.instructions:
+            if kind.stores_first and one.accesses:
+                some, clears = set(), True
+            if one.result is not None:
+                some.add(one.result)
+        made[block.pc], cleared[block.pc] = some, clears
+    start: dict[int, set[int]] = {pc: set() for pc in graph.blocks}
+    pending = list(graph.blocks)
+    while pending:
+        pc = pending.pop()
+        out = made[pc] if cleared[pc] else made[pc] | start[pc]
+        for target in graph.blocks[pc].successors:
+            if target not in start:
+                continue
+            reaching = out & loops.get(target, out)
+            if not reaching <= start[target]:
+                start[target] |= reaching
+                pending.append(target)
+    return start
+
+
+def _live_at_start(graph: Graph) -> dict[int, set[int]]:
+    """For each block, the registers that may be read before they are written.
+
+    Whoever a region leaves to may read any.
+    """
+    every = set(range(1, 2 * FLOATS))
+    reads: dict[int, set[int]] = {}
+    writes: dict[int, set[int]] = {}
+    for block in graph.blocks.values():
+        read: set[int] = set()
+        written: set[int] = set()
+        for one in block.instructions:
+            if not one.compilable:
+                read |= every - written
+                break
+            read |= set(_sources(one)) - written
+            if one.result is not None:
+                written.add(one.result)
+        reads[block.pc], writes[block.pc] = read, written
+    live = {pc: set(read) for pc, read in reads.items()}
+    changed = True
+    while changed:
+        changed = False
+        for pc, block in reversed(graph.blocks.items()):
+            after: set[int] = set()
+            targets = block.successors
+            for target in targets:
+                after |= live.get(target, every)
+            if not targets:
+                after = every
+            before = reads[pc] | (after - writes[pc])
+            if before != live[pc]:
+                live[pc], changed = before, True
+    return live
+
+
+def _storing_loops(graph: Graph, kind: RegionKind) -> Mapping[int, frozenset[int]]:
+    return graph.loops if kind.stores_first or not kind.flat else {}
+
+
+def _block(
+    state: RegionState, graph: Graph, block: GuestBlock, places: Mapping[int, Place]
+) -> None:
+    registers, b = state.registers, state.ir
+    loops = _storing_loops(graph, state.kind)
+    count = len(block.instructions)
+    for index, one in enumerate(block.instructions):
+        context = RegionContext(state, one, count - index)
+        if not one.compilable:
+            context.interpret()
+            return
+        # Read here, where every block of the instruction's own may use it.
+        for register in _sources(one):
+            registers.read(register)
+        assert one.record.semantics is not None
+        one.record.semantics(context)
+    last = block.last
+    registers.end()
+
+    def go(target: int) -> None:
+        # A call leaves even if its target is here: it is no edge of the graph.
+        if target in places and target in block.successors:
+            if target in loops:
+                registers.store(keep=loops[target], ordered=state.kind.flat)
+            b.Goto(places[target])
+        elif state.kind.flat or state.kind.machine or _same_page(target, last.pc):
+            state.leave_to(target)
+        else:
+            state.leave_through_cache(Constant(I64, target))
+
+    match last.record.kind:
+        case Kind.BRANCH:
+            taken = context.taken
+            assert taken is not None
+            if isinstance(taken, Constant):
+                go(last.target if taken.value else last.next_pc)
+                return
+            with b.If(taken):
+                go(last.target)
+            go(last.next_pc)
+        case Kind.JUMP:
+            go(last.target)
+        case Kind.INDIRECT:
+            assert context.target is not None
+            state.leave_through_cache((context.target & ~1).zext(I64))
+        case _:
+            assert block.following is not None
+            go(block.following)
+
+
+def _same_page(one: int, other: int) -> bool:
+    return (one ^ other) & -PAGE_SIZE == 0
+
+
+# Cutting the object ----------------------------------------------------------------------
+
+_EXTERNAL = {
+    RelocationKind.PC_32: True,
+    RelocationKind.PLT_32: True,
+    RelocationKind.ABSOLUTE_32_SIGNED: False,
+    RelocationKind.ABSOLUTE_32: False,
+}
+
+
+def _cut(object_bytes: bytes) -> tuple[bytes, tuple[RegionRelocation, ...], dict[int, list[int]]]:
+    """Code (constants behind it), holes, and the offsets of marked instructions by mark."""
+    elf = ElfObject.parse(object_bytes)
+    places: dict[int, int] = {}
+    blob = bytearray()
+    for executable in (True, False):
+        for index, section in enumerate(elf.sections):
+            flags = section.flags
+            if not flags & SectionFlag.ALLOCATE or section.name.startswith((".eh_frame", MARKS)):
+                continue
+            if bool(flags & SectionFlag.EXECUTE) == executable and section.size:
+                if flags & SectionFlag.WRITE:
+                    raise NativeError(f"a region with data of its own ({section.name})")
+                blob += bytes(align_up(len(blob), max(section.alignment, 1)) - len(blob))
+                places[index] = len(blob)
+                blob += section.data
+    if len(blob) > _SIZE_LIMIT:
+        raise Unfit(f"{len(blob)} bytes of code: the limit is {_SIZE_LIMIT}")
+    entry = next(s for s in elf.symbols if s.name == _NAME)
+    if places[entry.section] + entry.value:
+        raise NativeError("a region must begin with its function")
+    holes: list[RegionRelocation] = []
+    for index, start in places.items():
+        for one in elf.relocations.get(index, ()):
+            offset = start + one.offset
+            relative = _EXTERNAL.get(RelocationKind(one.kind))
+            if relative is None:
+                raise NativeError(f"a region with a relocation {one.kind_name}")
+            if one.symbol.section == UNDEFINED:
+                holes.append(RegionRelocation(offset, one.symbol.name, one.addend, relative))
+            elif relative and one.symbol.section in places:
+                value = places[one.symbol.section] + one.symbol.value + one.addend - offset
+                struct.pack_into("<i", blob, offset, value)
+            else:
+                raise NativeError(f"a region with an address of its own ({one.kind_name})")
+    return bytes(blob), tuple(holes), _marks(elf, places)
+
+
+def _marks(elf: ElfObject, places: Mapping[int, int]) -> dict[int, list[int]]:
+    marks: dict[int, list[int]] = {}
+    for index, section in enumerate(elf.sections):
+        if section.name != MARKS:
+            continue
+        for one in elf.relocations.get(index, ()):
+            (number,) = struct.unpack_from("<I", section.data, one.offset + 4)
+            place = places[one.symbol.section] + one.symbol.value + one.addend
+            marks.setdefault(number, []).append(place)
+    return marks

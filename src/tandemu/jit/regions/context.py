@@ -1,0 +1,339 @@
+"""How an instruction's operands are bound when it becomes part of a region.
+
+The same semantic functions as for stencils and interpreter, traced with operands that
+are known: immediates are constants, registers are values. A register's value lives in
+a variable between blocks and in a Python dictionary within one; memory is brought up
+to date where somebody else may look: where the region is left and, in a program, whose
+accesses the host may refuse at any time, before each access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from tandemu.bits import Layout, mask
+from tandemu.ir import F64, I64, Builder, Constant, I, Local, Undefined, Value
+from tandemu.ir.values import emit
+from tandemu.isa.instruction import Kind
+from tandemu.jit.contexts import conditional, jump_entry, reserve
+from tandemu.jit.convention import PINNED_REGISTERS, tail_operands
+from tandemu.jit.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
+from tandemu.jit.memory import READ, WRITE
+from tandemu.jit.regions.graph import GuestInstruction
+from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.tlb import tlb_entry
+
+FLOATS = 32
+"""Registers from here on are floating: f0 is 32."""
+
+
+class Registers:
+    """The guest's registers in a region being built."""
+
+    def __init__(self, builder: Builder, layout: Layout, xlen: int, used: Iterable[int]) -> None:
+        self.ir, self.layout, self.xlen = builder, layout, xlen
+        self._offsets = {"x": layout.offset("x"), "f": layout.offset("f")}
+        self.variables: dict[int, Local] = {}
+        self.values: dict[int, Value] = {}
+        """What registers hold here, as far as this block has read or written them."""
+        self.pending: set[int] = set()
+        """Registers whose copy in memory may be old here."""
+        pinned = {register: f"k{number}" for number, register in enumerate(PINNED_REGISTERS)}
+        for register in sorted(set(used) | set(PINNED_REGISTERS)):
+            self.variables[register] = builder.variable(self._type(register))
+            if register in pinned:
+                initial = getattr(builder, pinned[register])
+            else:
+                initial = builder.load(self.pointer(register), self._type(register))
+            self.variables[register].value = initial
+
+    def _type(self, register: int) -> Any:
+        return F64 if register >= FLOATS else I(self.xlen)
+
+    def pointer(self, register: int) -> Value:
+        """Where memory holds *register*."""
+        if register >= FLOATS:
+            return self.ir.cpu.offset(self._offsets["f"] + 8 * (register - FLOATS))
+        return self.ir.cpu.offset(self._offsets["x"] + self.xlen // 8 * register)
+
+    def begin(self, pending: Iterable[int]) -> None:
+        """Begin a block."""
+        self.values = {}
+        self.pending = set(pending)
+        self._written: set[int] = set()
+
+    def read(self, register: int) -> Value:
+        if register == 0:
+            return Constant(I(self.xlen), 0)
+        value = self.values.get(register)
+        if value is None:
+            value = self.values[register] = self.variables[register].value
+        return value
+
+    def write(self, register: int, value: Value) -> None:
+        if register == 0:
+            return
+        self.values[register] = value
+        self.pending.add(register)
+        self._written.add(register)
+
+    def end(self) -> None:
+        """End a block that another one in the region follows."""
+        for register in sorted(self._written):
+            self.variables[register].value = self.values[register]
+
+    def peek(self, register: int) -> Value:
+        """Like `read`, for use in a block of which control may not come back."""
+        value = self.values.get(register)
+        return self.variables[register].value if value is None else value
+
+    def store(self, *, keep: Collection[int] = (), ordered: bool = False) -> None:
+        """Bring memory up to date, save for the registers in *keep*.
+
+        *ordered*: in its place among accesses that the host may refuse.
+        """
+        for register in sorted(self.pending.difference(keep)):
+            value = self.peek(register)
+            if ordered:
+                self.ir.access_store(self.pointer(register), value)
+            else:
+                self.ir.store(self.pointer(register), value)
+
+    def pinned(self) -> dict[str, Value]:
+        """The operands that hand pinned registers on."""
+        return {f"k{n}": self.peek(register) for n, register in enumerate(PINNED_REGISTERS)}
+
+
+class RegionState:
+    """What the contexts of one region share."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        layout: Layout,
+        kind: RegionKind,
+        registers: Registers,
+    ) -> None:
+        self.ir, self.layout, self.kind, self.registers = builder, layout, kind, registers
+        self.hart: Any = builder.struct(layout, builder.cpu)
+        self.budget: Local = builder.variable(I64, builder.budget)
+        self.sites: list[GuestInstruction] = []
+        self.marked: set[int] = set()
+        """Numbers of the sites whose accesses the host may refuse."""
+        self.exits: dict[int, int] = {}
+
+    def operands(self, **changes: Value) -> list[Value]:
+        """Operands of a jump out of the region."""
+        undefined = {
+            f"k{number}": Undefined(I(self.kind.xlen)) for number in range(len(PINNED_REGISTERS))
+        }
+        return tail_operands(self.ir, **{**undefined, "budget": self.budget.value, **changes})
+
+    def leave_to(self, target: int) -> None:
+        """Go to the code at guest address *target*, known now; all jumps to it are links."""
+        number = self.exits.setdefault(target, len(self.exits))
+        self.registers.store()
+        self.ir.TailCall(f"EXIT_{number}", *self.operands(**self.registers.pinned()))
+
+    def leave_through_cache(self, target: Value) -> None:
+        """Go to guest address *target* by way of the jump cache."""
+        ir = self.ir
+        self.registers.store()
+        tag = target + self.kind.mode
+        entry = jump_entry(ir, self.layout, target)
+        pinned = self.registers.pinned()
+        with ir.If(ir.load(entry, I64) != tag, likely=False):
+            self.hart.pc = target
+            ir.TailCall("jump_miss", *self.operands())
+        code = ir.load(entry.offset(JUMP_ENTRY.offset("region")), I64)
+        ir.TailCall(code.to_pointer(), *self.operands(**pinned))
+
+    def leave_for_poll(self, pc: int, budget: Value, live: set[int]) -> None:
+        """The rest of the *budget* is less than the block at *pc* takes.
+
+        *live*: the registers that matter there. What the code overwrites before it reads
+        it would have to be kept through the whole loop for this.
+        """
+        self.registers.store(keep=self.registers.pending - live)
+        self.hart.pc = pc
+        self.ir.TailCall("region_poll", *self.operands(budget=budget))
+
+
+class RegionContext:
+    """Traces one instruction into a region."""
+
+    native = True
+    firmware = False
+
+    def __init__(self, state: RegionState, one: GuestInstruction, refund: int) -> None:
+        """*refund*: instructions that were taken from the budget and not yet run, with this."""
+        self.ir, self.xlen, self.hart = state.ir, state.kind.xlen, state.hart
+        self._state, self._one, self._refund = state, one, refund
+        self._registers = state.registers
+        self._site: int | None = None
+        self.taken: Value | None = None
+        """The condition of a branch."""
+        self.target: Value | None = None
+        """Where an indirect jump goes."""
+
+    # Leaving -----------------------------------------------------------------------------
+
+    def _site_number(self) -> int:
+        if self._site is None:
+            self._site = len(self._state.sites)
+            self._state.sites.append(self._one)
+        return self._site
+
+    def interpret(self) -> None:
+        """Leave the region: the interpreter carries this instruction out."""
+        state = self._state
+        state.registers.store()
+        sites = self.ir.symbol("SITES", 0, 1 << 31)
+        state.hart.site = sites + self._site_number() * SITE.size
+        # The site itself stands for one instruction.
+        budget = state.budget.value + (self._refund - 1)
+        self.ir.TailCall("interpret_site", *state.operands(budget=budget))
+
+    def raise_exception(self, cause: Value | int, value: Value | int) -> None:
+        self.interpret()
+
+    def software(self) -> None:
+        self.interpret()
+
+    # Operands ----------------------------------------------------------------------------
+
+    def _register(self, name: str, base: int = 0) -> Value:
+        # A semantic function shared by several instructions may ask for what this has not.
+        number = self._one.operands.get(name)
+        return Constant(I64, 0) if number is None else self._registers.read(base + number)
+
+    @property
+    def rs1(self) -> Value:
+        return self._register("rs1")
+
+    @property
+    def rs2(self) -> Value:
+        return self._register("rs2")
+
+    def _float(self, name: str) -> Value:
+        return self._register(name, FLOATS).bitcast(I64)
+
+    @property
+    def fs1(self) -> Value:
+        return self._float("rs1")
+
+    @property
+    def fs2(self) -> Value:
+        return self._float("rs2")
+
+    @property
+    def fs3(self) -> Value:
+        return self._float("rs3")
+
+    def _set_rd(self, value: Value | int) -> None:
+        lifted = self.ir.lift(value, I(self.xlen))
+        if self._state.kind.flat and self._one.record.kind is Kind.LOAD:
+            # LLVM would take the widened value apart again, make another load of it and
+            # forget the mark.
+            lifted = emit("opaque", lifted)
+        self._registers.write(self._one.operands["rd"], lifted)
+
+    rd = property(None, _set_rd)
+
+    def _set_fd(self, value: Value | int) -> None:
+        lifted = self.ir.lift(value, I64)
+        self._registers.write(FLOATS + self._one.operands["rd"], lifted.bitcast(F64))
+
+    fd = property(None, _set_fd)
+
+    @property
+    def rm(self) -> Value:
+        return Constant(I64, self._one.operands["rm"])
+
+    @property
+    def imm(self) -> Value:
+        return Constant(I(self.xlen), self._one.operands["imm"])
+
+    @property
+    def pc(self) -> Value:
+        return Constant(I(self.xlen), self._one.pc)
+
+    @property
+    def next_pc(self) -> Value:
+        return Constant(I(self.xlen), self._one.next_pc)
+
+    @property
+    def word(self) -> Value:
+        return Constant(I64, self._one.word)
+
+    # Memory ------------------------------------------------------------------------------
+
+    def _host(self, address: Value, bits: int, write: bool, aligned: bool = False) -> Value:
+        """The host address of a guest-virtual one."""
+        ir = self.ir
+        address = address.zext(I64)
+        size = bits // 8
+        if self._state.kind.flat:
+            if aligned and size > 1:
+                with ir.If((address & (size - 1)) != 0, likely=False):
+                    self.interpret()
+            if self._state.kind.stores_first:
+                self._registers.store(ordered=True)
+                self._registers.pending.clear()
+            self._state.marked.add(self._site_number())
+            return ir.tlb.offset(address)
+        entry = tlb_entry(ir, ir.tlb, address)
+        if aligned:
+            page = address & (mask(64) ^ (PAGE_SIZE - 1) | (size - 1))
+        else:
+            page = (address + (size - 1) if size > 1 else address) & -PAGE_SIZE
+        host = ir.variable(I64)
+        offset = TLB_ENTRY.offset("write" if write else "read")
+        with ir.If(ir.load(entry.offset(offset), I64) != page, likely=False):
+            access = Constant(I64, WRITE if write else READ)
+            checked = Constant(I64, size - 1 if aligned else 0)
+            found = ir.call(
+                "region_fill",
+                *(ir.cpu, address, access, Constant(I64, size), checked),
+                result=I64,
+                convention="cold",
+            )
+            with ir.If(found == 0, likely=False):
+                self.interpret()
+            host.value = found
+        with ir.Else():
+            host.value = address + ir.load(entry.offset(TLB_ENTRY.offset("addend")), I64)
+        return host.value.to_pointer()
+
+    @property
+    def _mark(self) -> int | None:
+        return self._site_number() if self._state.kind.flat else None
+
+    def load(self, address: Value, bits: int) -> Value:
+        return self.ir.access_load(self._host(address, bits, False), I(bits), self._mark)
+
+    def store(self, address: Value, value: Value) -> None:
+        self.ir.access_store(self._host(address, value.type.bits, True), value, self._mark)
+
+    def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
+        return self.ir.atomic(kind, self._host(address, bits, True, True), value, self._mark)
+
+    def load_reserved(self, address: Value, bits: int) -> Value:
+        host = self._host(address, bits, False, True)
+        return reserve(self, self.ir.load(host, I(bits), atomic=True, mark=self._mark), address)
+
+    def store_conditional(self, address: Value, value: Value, bits: int) -> Value:
+        host = self._host(address, bits, True, True)
+        return conditional(self, host, address, value, self._mark)
+
+    def fence(self) -> None:
+        self.ir.fence()
+
+    # Control -----------------------------------------------------------------------------
+
+    def branch(self, condition: Value, target: Value) -> None:
+        self.taken = condition
+
+    def jump(self, target: Value) -> None:
+        self.target = target

@@ -1,0 +1,268 @@
+"""Finding a region: the blocks that direct branches reach from an entry.
+
+Breadth first, so that what is near the entry is in when the limit is reached. Calls
+are not followed: a function that is hot has a region of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tandemu.isa.instruction import Instruction, Kind
+from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
+from tandemu.jit.regions.request import RegionKind
+
+INSTRUCTION_LIMIT = 160
+_LONGEST_BLOCK = BLOCK_INSTRUCTIONS
+_DYNAMIC = 7
+_HOST_ROUNDING = (0, 1, 2, 3, _DYNAMIC)
+"""Rounding modes that the host has; in others the evaluator rounds."""
+_SINGLE_ATOMICS = ("lr.", "sc.", "amoadd.", "amoswap.")
+"""Atomics that are one instruction of the host."""
+
+
+@dataclass(frozen=True)
+class GuestInstruction:
+    """One decoded instruction at guest address *pc*."""
+
+    pc: int
+    length: int
+    record: Instruction
+    word: int
+    form: int
+    operands: Mapping[str, int]
+    compilable: bool
+    """Whether it can be part of a region; if not, the interpreter carries it out."""
+
+    @property
+    def next_pc(self) -> int:
+        return self.pc + self.length
+
+    @property
+    def target(self) -> int:
+        """Where a branch or jump goes."""
+        return self.pc + self.operands["imm"]
+
+    @property
+    def accesses(self) -> bool:
+        return self.record.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC) or self.record.access > 0
+
+    @property
+    def result(self) -> int | None:
+        """The register it writes: 1 to 31 integer, 32 to 63 floating; None if none."""
+        file = self.record.file("rd")
+        number = self.operands.get("rd", 0)
+        if file == "f":
+            return 32 + number
+        return number if file == "x" and number else None
+
+
+@dataclass
+class GuestBlock:
+    """Instructions that run one after another."""
+
+    pc: int
+    instructions: list[GuestInstruction] = field(default_factory=list)
+    following: int | None = None
+    """Where control goes on if the last instruction does not say."""
+
+    @property
+    def last(self) -> GuestInstruction:
+        return self.instructions[-1]
+
+    @property
+    def successors(self) -> tuple[int, ...]:
+        """Guest addresses that control may come to directly, inside the region or not."""
+        last = self.last
+        if not last.compilable or last.record.kind is Kind.INDIRECT:
+            return ()
+        if last.record.kind is Kind.BRANCH:
+            return (last.next_pc, last.target)
+        if last.record.kind is Kind.JUMP:
+            return () if last.operands["rd"] else (last.target,)
+        return () if self.following is None else (self.following,)
+
+
+@dataclass
+class Graph:
+    """The blocks of a region by address, the entry's first."""
+
+    entry: int
+    blocks: dict[int, GuestBlock]
+    loops: Mapping[int, frozenset[int]]
+    """For each block that closes cycles, the registers written in the innermost of them."""
+
+    @property
+    def instructions(self) -> int:
+        return sum(len(block.instructions) for block in self.blocks.values())
+
+    def extents(self) -> list[tuple[int, int]]:
+        """The guest addresses covered, as (start, end), merged and in order."""
+        merged: list[tuple[int, int]] = []
+        spans = sorted((b.pc, b.last.next_pc) for b in self.blocks.values())
+        for start, end in spans:
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+
+class _Code:
+    """Guest code in pages."""
+
+    def __init__(
+        self, isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind
+    ) -> None:
+        self.isa, self.pages, self.flat = isa, pages, kind.flat
+        # Elsewhere translations of other pages may change.
+        self.entry_page = None if kind.flat else entry & -PAGE_SIZE
+
+    def half(self, address: int) -> int | None:
+        page = self.pages.get(address & -PAGE_SIZE)
+        if page is None:
+            return None
+        offset = address & (PAGE_SIZE - 1)
+        return page[offset] | page[offset + 1] << 8
+
+    def reaches(self, address: int) -> bool:
+        """Whether a region may go on at *address*."""
+        page = address & -PAGE_SIZE
+        return page == self.entry_page if self.entry_page is not None else page in self.pages
+
+    def decode(self, pc: int) -> GuestInstruction | None:
+        low = self.half(pc)
+        if low is None or not self.reaches(pc):
+            return None
+        word, length = low, 2
+        if low & 3 == 3:
+            high = self.half(pc + 2)
+            # An instruction that crosses pages is not in a region of one page.
+            if high is None or not self.reaches(pc + 2):
+                return None
+            word, length = low | high << 16, 4
+        decoded = self.isa.decode(word)
+        if decoded is None:
+            return None
+        record = decoded.instruction
+        compilable = record.semantics is not None and record.kind is not Kind.SYSTEM
+        if self.flat and record.kind is Kind.ATOMIC:
+            # The others become loops, with loads that the host may refuse unmarked.
+            compilable = record.name.startswith(_SINGLE_ATOMICS)
+        operands = decoded.operands
+        if operands.get("rm", _DYNAMIC) not in _HOST_ROUNDING:
+            compilable = False
+        return GuestInstruction(
+            pc, length, record, decoded.word, decoded.form, operands, compilable
+        )
+
+
+def find_graph(
+    isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind
+) -> Graph | None:
+    """The region at *entry*; None if its first instruction cannot be in one."""
+    code = _Code(isa, pages, entry, kind)
+    found: dict[int, GuestInstruction] = {}
+    leaders = {entry}
+    pending = deque([entry])
+    while pending:
+        pc = pending.popleft()
+        run = 0
+        while pc not in found and len(found) < INSTRUCTION_LIMIT and run < _LONGEST_BLOCK:
+            one = code.decode(pc)
+            if one is None:
+                break
+            found[pc] = one
+            run += 1
+            if not one.compilable or one.record.kind is Kind.INDIRECT:
+                break
+            if one.record.kind in (Kind.BRANCH, Kind.JUMP):
+                targets = [one.target]
+                if one.record.kind is Kind.BRANCH:
+                    # What falls through is likelier: it is looked at first.
+                    targets.insert(0, one.next_pc)
+                elif one.operands["rd"]:
+                    targets = []
+                leaders.update(targets)
+                pending.extend(t for t in targets if t not in found)
+                break
+            pc = one.next_pc
+        else:
+            leaders.add(pc)
+    if entry not in found or not found[entry].compilable:
+        return None
+    blocks = _blocks(found, leaders)
+    return Graph(entry, blocks, _loops(blocks, entry))
+
+
+def _blocks(found: dict[int, GuestInstruction], leaders: set[int]) -> dict[int, GuestBlock]:
+    blocks: dict[int, GuestBlock] = {}
+    # In the order of discovery, the entry first.
+    for start in [pc for pc in found if pc in leaders]:
+        block, pc = GuestBlock(start), start
+        while pc in found:
+            one = found[pc]
+            block.instructions.append(one)
+            pc = one.next_pc
+            ends = one.record.kind in (Kind.BRANCH, Kind.JUMP, Kind.INDIRECT)
+            if ends or not one.compilable:
+                break
+            if pc in leaders or pc not in found:
+                block.following = pc
+                break
+        blocks[block.pc] = block
+    return blocks
+
+
+def _back_edges(blocks: dict[int, GuestBlock], entry: int) -> frozenset[tuple[int, int]]:
+    """Edges that go back in a depth-first walk."""
+    edges: set[tuple[int, int]] = set()
+    open_: set[int] = set()
+    seen: set[int] = {entry}
+    stack: list[tuple[int, list[int]]] = [(entry, list(blocks[entry].successors))]
+    open_.add(entry)
+    while stack:
+        pc, left = stack[-1]
+        if not left:
+            stack.pop()
+            open_.discard(pc)
+            continue
+        target = left.pop()
+        if target not in blocks:
+            continue
+        if target in open_:
+            edges.add((pc, target))
+        elif target not in seen:
+            seen.add(target)
+            open_.add(target)
+            stack.append((target, list(blocks[target].successors)))
+    return frozenset(edges)
+
+
+def _loops(blocks: dict[int, GuestBlock], entry: int) -> dict[int, frozenset[int]]:
+    before: dict[int, list[int]] = {pc: [] for pc in blocks}
+    for block in blocks.values():
+        for target in block.successors:
+            if target in blocks:
+                before[target].append(block.pc)
+    bodies: dict[int, set[int]] = {}
+    for end, head in _back_edges(blocks, entry):
+        # All from which the edge is reached without passing the head.
+        body = {head, end}
+        pending = [end] if end != head else []
+        while pending:
+            for pc in before[pending.pop()]:
+                if pc not in body:
+                    body.add(pc)
+                    pending.append(pc)
+        if head not in bodies or len(body) < len(bodies[head]):
+            bodies[head] = body
+    return {
+        head: frozenset(
+            one.result for pc in body for one in blocks[pc].instructions if one.result is not None
+        )
+        for head, body in bodies.items()
+    }

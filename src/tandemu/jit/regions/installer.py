@@ -1,0 +1,268 @@
+"""Regions of one vCPU: asking for them where code is hot, putting them into its code cache.
+
+All of this happens on the thread that runs the vCPU, between two slices: code that is
+running is never changed under it. A region replaces nothing: the block of stencils at
+its entry becomes a jump to it, and the stencils stay for what the region leaves to them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from tandemu.jit.cpu import TranslatedCpu
+from tandemu.jit.layout import REQUEST_REGION, SAMPLES, SITE
+from tandemu.jit.regions.request import Region, RegionKind, RegionRequest
+from tandemu.jit.regions.service import RegionService, block_tag, known_bit
+
+_SITE = struct.Struct("<QIIIHH")
+assert _SITE.size == SITE.size
+_ALIGNMENT = 64
+_HOT, _VERY_HOT = 1, 2
+_INVALID = (1 << 64) - 1
+
+
+class Place(NamedTuple):
+    """Where a vCPU stands: what kind of code is there, and where in physical memory."""
+
+    kind: RegionKind
+    pc: int
+    physical: int
+
+
+class GuestCode(Protocol):
+    """How the installer sees the guest: implemented by each kind of vCPU."""
+
+    def place(self, pc: int) -> Place | None:
+        """What is at *pc* now; None if it cannot be fetched."""
+
+    def code(self, place: Place) -> dict[int, bytes]:
+        """Pages of guest code around *place*, by guest address."""
+
+
+class OptimiserSettings(NamedTuple):
+    """How eager the optimiser is."""
+
+    threshold: int
+    """Slices that must end at a block before it is hot; 0 turns the optimiser off."""
+    slice_length: int
+    """Instructions in a slice."""
+    patience: int = 4096
+    """Slices a vCPU has run before a process that compiles is started for it."""
+    synchronous: bool = False
+    """Wait for the compiler: for tests, which then do the same every time."""
+
+
+class RegionInstaller:
+    """The regions of *cpu*."""
+
+    def __init__(
+        self,
+        cpu: TranslatedCpu,
+        guest: GuestCode,
+        settings: OptimiserSettings,
+        service: Callable[[], RegionService],
+    ) -> None:
+        self._owner, self._guest, self._settings = cpu, guest, settings
+        self._get_service = service
+        self._service: RegionService | None = None
+        self._ready: deque[Region] = deque()
+        self._flushes = -1
+        self._next = 0
+        self._levels: dict[int, int] = {}
+        """The level of the region that is installed, by tag."""
+        self._links: dict[int, list[int]] = {}
+        """Host addresses of the displacements of regions' exits, by the tag they lead to."""
+        self.installed = 0
+        self.instructions = 0
+        self.code_bytes = 0
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Put what generated code relies on into a CPU structure that is new."""
+        cpu = self._owner.cpu
+        cpu.slice_length = self._settings.slice_length
+        # The first slice that ends calls us: a short program never loads any of this.
+        cpu.hot_threshold = 1 if self._settings.threshold else 0
+        cpu.known = ctypes.addressof(_NOTHING_KNOWN)
+        self._service = None
+
+    def statistics(self) -> dict[str, int]:
+        """What was installed here, by name of the counter."""
+        return {
+            "regions": self.installed,
+            "region_instructions": self.instructions,
+            "region_bytes": self.code_bytes,
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to install."""
+        return bool(self._ready)
+
+    def hot(self) -> None:
+        """The block at pc has become hot."""
+        cpu = self._owner.cpu
+        if self._service is None:
+            self._service = self._get_service()
+            self._service.open(self._owner.start_worker)
+            cpu.known = self._service.filter_address
+            cpu.hot_threshold = self._settings.threshold
+            if self._settings.threshold > 1:
+                return
+        self._forget_if_flushed()
+        place = self._guest.place(cpu.pc)
+        if place is None:
+            return
+        installed = self._levels.get(block_tag(place.kind, place.pc), 0)
+        if installed >= _VERY_HOT:
+            return
+        for region in self._service.find(place.kind, place.pc):
+            if region.level > installed and self.install(region):
+                return
+        self._ask(place, installed + 1)
+
+    def _ask(self, place: Place, level: int) -> None:
+        assert self._service is not None
+        tag = block_tag(place.kind, place.pc)
+        if self._owner.cpu.slices < self._settings.patience and not self._service.running:
+            # Not worth a process yet. It is to be noticed again.
+            self._owner.cpu.samples[known_bit(tag) & (SAMPLES - 1)].count = 0
+            return
+        request = RegionRequest(place.kind, place.pc, level, self._guest.code(place))
+        answered = threading.Event()
+
+        def deliver(region: Region | None) -> None:
+            if region is not None:
+                self._ready.append(region)
+                self._owner.request(REQUEST_REGION)
+            answered.set()
+
+        if self._service.ask(request, deliver) and self._settings.synchronous:
+            answered.wait()
+
+    def install_ready(self) -> None:
+        """Install what has been compiled since."""
+        while self._ready:
+            self.install(self._ready.popleft())
+
+    # One region --------------------------------------------------------------------------
+
+    def _forget_if_flushed(self) -> None:
+        """Begin anew if all code was forgotten: nothing leads to the regions any more."""
+        cpu = self._owner.cpu
+        if cpu.flushes != self._flushes:
+            self._flushes = cpu.flushes
+            self._next = cpu.region_next = cpu.region_start
+            self._levels.clear()
+            self._links.clear()
+
+    def install(self, region: Region) -> bool:
+        """Put *region* into the code cache; False if it is not for what is there."""
+        self._forget_if_flushed()
+        owner = self._owner
+        cpu = owner.cpu
+        place = self._guest.place(region.pc)
+        if place is None or place.kind != region.kind or not self._fits(region, place):
+            return False
+        start = -(-self._next // _ALIGNMENT) * _ALIGNMENT
+        end = start + len(region.code)
+        records = sum(max(1, len(site.places)) for site in region.sites)
+        if end > owner.region_end:
+            # Rare enough to begin anew with everything.
+            owner.flush_code()
+            return False
+        if cpu.site_next + (records + 64) * SITE.size > cpu.site_end:
+            return False
+        tag = block_tag(region.kind, region.pc)
+        around = owner.install_region(owner.address, tag, place.physical, start)
+        if not around:
+            return False
+        self._next = cpu.region_next = end
+        sites = self._write_sites(region, start)
+        exits: list[tuple[int, int]] = []
+        blob = bytearray(region.code)
+        for one in region.relocations:
+            field = start + one.offset
+            if one.symbol.startswith("EXIT_"):
+                exits.append((region.exits[int(one.symbol[5:])], field))
+                continue
+            value = one.addend + (
+                sites
+                if one.symbol == "SITES"
+                else around
+                if one.symbol == "FALLBACK"
+                else owner.routine_address(one.symbol)
+            )
+            if one.relative:
+                value -= field
+            struct.pack_into("<i", blob, one.offset, value)
+        ctypes.memmove(start, bytes(blob), len(blob))
+        for target, field in exits:
+            self._link(region, place, target, field)
+        for field in self._links.get(tag, ()):
+            _write_displacement(field, start)
+        self._levels[tag] = region.level
+        self.installed += 1
+        self.instructions += region.instructions
+        self.code_bytes += len(region.code)
+        return True
+
+    def _fits(self, region: Region, place: Place) -> bool:
+        """Whether the guest's code is what the region was made from."""
+        pages = self._guest.code(place)
+        for start, expected in region.extents:
+            position = 0
+            while position < len(expected):
+                address = start + position
+                page = pages.get(address & -4096)
+                size = min(len(expected) - position, 4096 - (address & 4095))
+                offset = address & 4095
+                if (
+                    page is None
+                    or page[offset : offset + size] != (expected[position : position + size])
+                ):
+                    return False
+                position += size
+        return True
+
+    def _write_sites(self, region: Region, start: int) -> int:
+        """Write the region's sites; the host address of the first."""
+        cpu = self._owner.cpu
+        first: list[bytes] = []
+        more: list[bytes] = []
+        for site in region.sites:
+            # *remaining* 1: a region gives back the rest of its block itself.
+            records = [
+                _SITE.pack(site.pc, site.word, start + place, 0, site.form, 1)
+                for place in site.places
+            ] or [_SITE.pack(site.pc, site.word, 0, 0, site.form, 1)]
+            first.append(records[0])
+            more += records[1:]
+        data = b"".join(first + more)
+        address: int = cpu.site_next
+        ctypes.memmove(address, data, len(data))
+        cpu.site_next = address + len(data)
+        return address
+
+    def _link(self, region: Region, place: Place, target: int, field: int) -> None:
+        """Make an exit lead to the guest address *target*, and remember it."""
+        owner = self._owner
+        tag = block_tag(region.kind, target)
+        physical = place.physical + (target - region.pc)
+        if not owner.link_region(owner.address, tag, physical, target, field):
+            # No room for a stub: begin anew, when there is nothing in the way any more.
+            owner.flush_code()
+            return
+        self._links.setdefault(tag, []).append(field)
+
+
+def _write_displacement(field: int, target: int) -> None:
+    ctypes.c_int32.from_address(field).value = target - field - 4
+
+
+_NOTHING_KNOWN = ctypes.create_string_buffer(1 << 13)

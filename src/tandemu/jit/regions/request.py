@@ -1,0 +1,114 @@
+"""What a vCPU asks of the region compiler, and what comes back.
+
+Both travel between processes and the latter is kept on disk, so they are made of
+integers, bytes and tuples; `marshal` packs them.
+"""
+
+from __future__ import annotations
+
+import marshal
+from typing import Any, NamedTuple
+
+from tandemu.native import NativeError
+
+
+class RegionKind(NamedTuple):
+    """What, besides the guest's code, decides what a region's code is."""
+
+    xlen: int
+    flat: bool
+    """A program in a window of the host's memory, not a machine with a TLB."""
+    machine: bool
+    """Machine mode, whose jumps are not subject to translation."""
+    mode: int
+    """The mode's bit in the tags of the jump cache."""
+    precise: bool = True
+    """Whether a program sees its registers when the host refuses an access: if it has no
+    handler for that it ends, and they need not be in memory."""
+
+    @property
+    def stores_first(self) -> bool:
+        """Whether memory is brought up to date before each access."""
+        return self.flat and self.precise
+
+
+class RegionRequest(NamedTuple):
+    """Compile what is reached from *pc*; *pages* holds the guest code around, by address."""
+
+    kind: RegionKind
+    pc: int
+    level: int
+    """LLVM's effort: 1 for hot code, 2 for the very hottest."""
+    pages: dict[int, bytes]
+
+
+class RegionSite(NamedTuple):
+    """An instruction that may leave the region: becomes a `layout.SITE`."""
+
+    pc: int
+    word: int
+    form: int
+    places: tuple[int, ...]
+    """Offsets of host instructions that the host may refuse (a program's accesses)."""
+
+
+class RegionRelocation(NamedTuple):
+    """A hole: *offset* takes 32 bits of *symbol* + *addend*, from there on if *relative*."""
+
+    offset: int
+    symbol: str
+    addend: int
+    relative: bool
+
+
+class Region(NamedTuple):
+    """A compiled region."""
+
+    kind: RegionKind
+    pc: int
+    level: int
+    instructions: int
+    """Guest instructions in it."""
+    extents: tuple[tuple[int, bytes], ...]
+    """The guest code it was made from: address and bytes."""
+    code: bytes
+    relocations: tuple[RegionRelocation, ...]
+    exits: tuple[int, ...]
+    """Guest addresses that symbols `EXIT_0`, `EXIT_1` … stand for."""
+    sites: tuple[RegionSite, ...]
+    nanoseconds: int
+    """What compiling it took."""
+
+
+class Refusal(NamedTuple):
+    """Why there is no region at *pc*."""
+
+    kind: RegionKind
+    pc: int
+    reason: str
+
+
+def pack(value: RegionRequest | Region | Refusal) -> bytes:
+    """As bytes, for a process of the same version."""
+    return marshal.dumps((type(value).__name__, _plain(value)))
+
+
+def _plain(value: Any) -> Any:
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def unpack(data: bytes) -> RegionRequest | Region | Refusal:
+    """What `pack` packed; NativeError if it is not that."""
+    try:
+        name, fields = marshal.loads(data)
+        if name == "RegionRequest":
+            return RegionRequest(RegionKind(*fields[0]), *fields[1:])
+        if name == "Refusal":
+            return Refusal(RegionKind(*fields[0]), *fields[1:])
+        region = Region(RegionKind(*fields[0]), *fields[1:])
+        return region._replace(
+            relocations=tuple(RegionRelocation(*one) for one in region.relocations),
+            sites=tuple(RegionSite(*one) for one in region.sites),
+        )
+    except (EOFError, ValueError, TypeError) as error:
+        raise NativeError(f"not a region: {error}") from error

@@ -1,0 +1,161 @@
+"""What runs natively for regions: a TLB miss inside one, putting one in its place, and the
+start of the process that compiles them."""
+
+from __future__ import annotations
+
+from tandemu.bits import Layout
+from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.jit.blocks import JUMP_SIZE, block_hash, block_record, put_jump
+from tandemu.jit.contexts import jump_entry
+from tandemu.jit.emission import Emission
+from tandemu.jit.layout import INVALID, PAGE_SIZE, REGION_LINK, SITE
+from tandemu.jit.memory import FILLED
+from tandemu.jit.stencils import StencilProgram
+from tandemu.native.stencils import STENCIL
+
+_ROOM = 512
+"""Bytes of cold code and sites that installing a region or a link takes at most."""
+
+
+def build_region_fill(layout: Layout, fill: Function) -> Function:
+    """region_fill(cpu, address, access, size, aligned) -> host address, or 0.
+
+    The TLB had no entry. 0: the interpreter has to carry the access out. *aligned* holds
+    the bits of the address that must be zero.
+    """
+    parameters = [("cpu", PTR), ("address", I64), ("access", I64), ("size", I64)]
+    parameters += [("aligned", I64)]
+    b = Builder("region_fill", parameters, result=I64, convention="cold")
+    cpu = b.struct(layout, b.cpu)
+    crosses = ((b.address & (PAGE_SIZE - 1)) + b.size).ugt(PAGE_SIZE)
+    with b.If(crosses | ((b.address & b.aligned) != 0), likely=False):
+        b.Return(0)
+    with b.If(b.call(fill, b.cpu, b.address, b.access) != FILLED, likely=False):
+        b.Return(0)
+    b.Return(cpu.host_pointer)
+    return b.finish()
+
+
+# Linux on x86-64: numbers of system calls.
+_DUP2, _RT_SIGPROCMASK, _CLONE, _EXECVE, _FCNTL, _SETSID, _EXIT_GROUP, _CLOSE_RANGE = (
+    *(33, 14, 56, 59, 72, 112, 231, 436),
+)
+_F_SETFD, _SIG_SETMASK = 2, 2
+
+
+def build_start_worker() -> Function:
+    """start_worker(path, arguments, environment, descriptor, null, mask) -> pid between.
+
+    Runs a program as nobody's child, with *descriptor* open, *null* as its standard streams
+    and the signal mask at *mask*. A guest program may wait for any child of this process,
+    and may not meet one of ours: so the process between, which ends at once, sends no
+    signal, which ordinary waiting does not see, and the program is init's. Python could
+    not do this: in a process made behind its back it waits for threads that are not there.
+    """
+    names = ("path", "arguments", "environment", "descriptor", "null", "mask")
+    b = Builder("start_worker", [(name, I64) for name in names], result=I64)
+
+    def call(number: int, *operands: Value | int) -> Value:
+        return b.call("syscall", number, *operands, result=I64)
+
+    between = call(_CLONE, 0, 0, 0, 0, 0)
+    with b.If(between != 0):
+        b.Return(between)
+    with b.If(call(_CLONE, 0, 0, 0, 0, 0) == 0):
+        call(_SETSID)
+        for stream in range(3):
+            call(_DUP2, b.null, stream)
+        call(_FCNTL, b.descriptor, _F_SETFD, 0)
+        # A pipe of the guest's that stayed open here would never end.
+        call(_CLOSE_RANGE, 3, b.descriptor - 1, 0)
+        call(_CLOSE_RANGE, b.descriptor + 1, 0xFFFFFFFF, 0)
+        call(_RT_SIGPROCMASK, _SIG_SETMASK, b.mask, 0, 8)
+        call(_EXECVE, b.path, b.arguments, b.environment)
+    call(_EXIT_GROUP, 0)
+    b.Return(0)
+    return b.finish()
+
+
+def build_install_region(layout: Layout, program: StencilProgram) -> Function:
+    """install_region(cpu, tag, physical, region) -> host address of the way around it, or 0.
+
+    The block that stands there becomes a jump to *region*; its head is moved, so that the
+    region may still send control to the stencils. 0: there is no such block, or no room.
+    """
+    parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("region", I64)]
+    b = Builder("install_region", parameters, result=I64)
+    emission = Emission(b, layout, program)
+    cpu = emission.cpu
+    with b.If(
+        (cpu.cold_end - cpu.cold_next).ult(_ROOM) | (cpu.site_end - cpu.site_next).ult(_ROOM)
+    ):
+        b.Return(0)
+    index = b.variable(I32, b.load((cpu.buckets + (block_hash(b.physical) << 2)).to_pointer(), I32))
+    with b.Loop():
+        with b.If(index.value == 0):
+            b.Return(0)
+        found = block_record(b, cpu, index.value)
+        same = (found.tag == b.tag) & (found.physical == b.physical) & (found.second == INVALID)
+        with b.If(same):
+            b.Break()
+        index.value = found.next
+    block = block_record(b, cpu, index.value)
+    code = block.code.zext(I64)
+    old = block.region.zext(I64)
+    around = b.variable(I64, block.region_around.zext(I64))
+    with b.If(old == 0):
+        # The way around: the head as it was, and on behind it.
+        number = program.numbers["head"]
+        head = b.struct(STENCIL, (cpu.stencils + number * STENCIL.size).to_pointer())
+        count = b.load((code + head.holes[0].offset.zext(I64)).to_pointer(), I32).zext(I64)
+        around.value = emission.cold.value
+        emission.value("COUNT", count)
+        emission.value("COLD", b.struct(SITE, block.site.zext(I64).to_pointer()).next.zext(I64))
+        emission.emit_cold("head")
+        put_jump(b, emission.cold.value, code + head.size.zext(I64))
+        emission.cold.value = emission.cold.value + JUMP_SIZE
+    with b.Else():
+        # A better one takes the place of a region.
+        put_jump(b, old, b.region)
+    # The way in from stencils.
+    bridge = emission.cold.value
+    emission.value("REGION", b.region)
+    emission.emit_cold("region_bridge")
+    # What the region's first instruction becomes a jump to when its code is written.
+    stub = emission.cold.value
+    emission.add_site("head_stub", b.tag & ~(1 << 62) & ~1, b.region)
+    b.struct(SITE, (emission.site.value - SITE.size).to_pointer()).remaining = 0
+    emission.keep()
+    put_jump(b, code, bridge)
+    block.region = b.region.trunc(I32)
+    block.region_stub = stub.trunc(I32)
+    block.region_around = around.value.trunc(I32)
+    entry = jump_entry(b, layout, b.tag & ~(1 << 62) & ~1)
+    b.store(entry, Constant(I64, INVALID))
+    b.Return(around.value)
+    return b.finish()
+
+
+def build_link_region(layout: Layout, program: StencilProgram, lookup: Function) -> Function:
+    """link_region(cpu, tag, physical, target, field) -> 1, or 0 if there is no room.
+
+    Make the 32-bit displacement at *field* lead to guest address *target*, whose block
+    has *tag* and *physical*: at once if that is known, else by a stub that finds it.
+    """
+    parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("target", I64), ("field", I64)]
+    b = Builder("link_region", parameters, result=I64)
+    emission = Emission(b, layout, program)
+    cpu = emission.cpu
+    with b.If(
+        (cpu.cold_end - cpu.cold_next).ult(_ROOM) | (cpu.site_end - cpu.site_next).ult(_ROOM)
+    ):
+        b.Return(0)
+    code = b.call(lookup, b.cpu, b.tag, b.physical, Constant(I64, INVALID))
+    destination = b.variable(I64, cpu.found_region)
+    with b.If(code == 0):
+        destination.value = emission.cold.value
+        emission.add_site("link_stub", b.target, b.field, word=REGION_LINK)
+        emission.keep()
+    b.store(b.field.to_pointer(), (destination.value - b.field - 4).trunc(I32))
+    b.Return(1)
+    return b.finish()

@@ -1,0 +1,232 @@
+"""The way from those who run guest code to the process that compiles it.
+
+One service serves all vCPUs of a process. It remembers what was compiled, knows what is
+on disk, and starts the compiler's process with the first request. Should that end (LLVM
+ends its process when an assertion fails), what it was at is not asked for again, and
+another one is started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import cache
+
+from tandemu.jit.layout import KNOWN_BITS
+from tandemu.jit.regions.channel import receive, send
+from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest, pack, unpack
+from tandemu.jit.regions.store import RegionStore
+from tandemu.native import NativeError
+
+Start = Callable[..., int]
+"""`routines.build_start_worker`, loaded."""
+Deliver = Callable[[Region | None], None]
+"""Told of what came of a request, on the service's thread."""
+
+_PROCESS_LIMIT = 5
+"""So many compiler processes may end unasked before there is none any more."""
+
+
+def block_tag(kind: RegionKind, pc: int) -> int:
+    """As `blocks.block_tag`: what tells a block's address and mode."""
+    return pc | kind.mode | (1 << 62 if kind.machine else 0)
+
+
+def known_bit(tag: int) -> int:
+    """As `dispatcher.sample_number`: the place of *tag* in the filter of known regions."""
+    return (tag >> 1 ^ tag >> 11 ^ tag >> 23) & (KNOWN_BITS - 1)
+
+
+class RegionService:
+    """Compiles regions and remembers them; all methods may be called from any thread."""
+
+    def __init__(self, store: RegionStore | None) -> None:
+        self._store = store
+        self._memory = (ctypes.c_uint8 * (KNOWN_BITS // 8))()
+        self.filter_address = ctypes.addressof(self._memory)
+        """Host address of the filter of known regions, which generated code looks at."""
+        self.adopt: Callable[[int], int] = _keep
+        """Takes a descriptor of ours out of a guest's way; gives its new number."""
+        self._regions: dict[tuple[RegionKind, int], list[Region]] = {}
+        self._files: dict[tuple[RegionKind, int], list[str]] | None = None
+        self._start_worker: Start | None = None
+        self.counts: Counter[str] = Counter()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        """Begin without a process: at first, and in the child of a fork."""
+        connection = getattr(self, "_connection", None)
+        self._connection: socket.socket | None = None
+        if connection is not None:
+            connection.close()
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._queue: deque[RegionRequest] = deque()
+        self._waiting: dict[tuple[RegionKind, int, int], list[Deliver]] = {}
+        self._refused: set[tuple[RegionKind, int]] = set()
+        self._ends = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the compiler's process has been started."""
+        return self._thread is not None
+
+    def statistics(self) -> dict[str, int]:
+        """What was compiled and loaded in this process, by name of the counter."""
+        names = ("compiled", "loaded", "refused", "compile_us", "compiler_ends")
+        return {f"regions_{name}": self.counts[name] for name in names}
+
+    # What is known -----------------------------------------------------------------------
+
+    def open(self, start_worker: Start | None = None) -> None:
+        """Find out what is on disk, once; *start_worker* is the routine of that name."""
+        with self._condition:
+            self._start_worker = start_worker or self._start_worker
+            if self._files is None:
+                self._files = {} if self._store is None else self._store.index()
+                for kind, pc in self._files:
+                    self._note(kind, pc)
+
+    def _note(self, kind: RegionKind, pc: int) -> None:
+        bit = known_bit(block_tag(kind, pc))
+        self._memory[bit >> 3] |= 1 << (bit & 7)
+
+    def find(self, kind: RegionKind, pc: int) -> list[Region]:
+        """The regions for *pc* that there are, the best first: for one guest code or another."""
+        self.open()
+        with self._condition:
+            key = kind, pc
+            assert self._files is not None
+            for name in self._files.pop(key, ()):
+                region = self._store.load(name) if self._store is not None else None
+                if region is not None and (region.kind, region.pc) == key:
+                    self.counts["loaded"] += 1
+                    self._regions.setdefault(key, []).append(region)
+            return sorted(self._regions.get(key, ()), key=lambda one: -one.level)
+
+    # What is asked for -------------------------------------------------------------------
+
+    def ask(self, request: RegionRequest, deliver: Deliver) -> bool:
+        """Have a region compiled; False if that is known to be in vain."""
+        key = request.kind, request.pc, request.level
+        with self._condition:
+            if key[:2] in self._refused or self._ends >= _PROCESS_LIMIT:
+                return False
+            waiting = self._waiting.setdefault(key, [])
+            waiting.append(deliver)
+            if len(waiting) == 1:
+                self._queue.append(request)
+                self._condition.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="tandemu-regions", daemon=True
+                )
+                self._thread.start()
+        return True
+
+    def _run(self) -> None:
+        # Signals are for the threads of whoever runs a guest.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        while True:
+            with self._condition:
+                while not self._queue:
+                    self._condition.wait()
+                request = self._queue.popleft()
+            answer = self._compile(request)
+            with self._condition:
+                region = answer if isinstance(answer, Region) else None
+                if region is not None:
+                    self.counts["compiled"] += 1
+                    self.counts["compile_us"] += region.nanoseconds // 1000
+                    self._regions.setdefault((region.kind, region.pc), []).append(region)
+                    self._note(region.kind, region.pc)
+                else:
+                    self.counts["refused"] += 1
+                    self._refused.add((request.kind, request.pc))
+                waiting = self._waiting.pop((request.kind, request.pc, request.level), [])
+            for deliver in waiting:
+                deliver(region)
+
+    def _compile(self, request: RegionRequest) -> Region | Refusal:
+        try:
+            if self._connection is None:
+                self._connection = self._start()
+            send(self._connection, pack(request))
+            data = receive(self._connection)
+            if data is None:
+                raise OSError("the compiler's process has ended")
+            answer = unpack(data)
+            assert not isinstance(answer, RegionRequest)
+            return answer
+        except (OSError, NativeError) as error:
+            self._ends += 1
+            self.counts["compiler_ends"] += 1
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            return Refusal(request.kind, request.pc, str(error))
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            keep = "keep" if self._store is not None else "forget"
+            assert self._start_worker is not None
+            start_worker(self._start_worker, theirs.fileno(), keep)
+        return socket.socket(fileno=self.adopt(ours.detach()))
+
+
+def _keep(descriptor: int) -> int:
+    return descriptor
+
+
+_WAIT_CLONE = -(1 << 31)
+"""Linux's __WCLONE as a signed number: wait for children that send no signal."""
+
+
+def start_worker(start: Start, descriptor: int, keep: str) -> None:
+    """Start the compiler's process with *descriptor* as its socket, by the native routine."""
+    if not sys.executable:
+        raise OSError("there is no Python to run the compiler with")
+    package = sys.modules[__name__.partition(".")[0]]
+    root = os.path.dirname(os.path.dirname(os.path.abspath(package.__file__ or "")))
+    program = (
+        f"import sys; sys.path.insert(0, {root!r}); "
+        "from tandemu.jit.regions.worker import main; main()"
+    )
+    path = ctypes.create_string_buffer(os.fsencode(sys.executable))
+    words = [sys.executable, "-c", program, str(descriptor), keep]
+    arguments = _strings([os.fsencode(word) for word in words])
+    environment = _strings([name + b"=" + value for name, value in os.environb.items()])
+    mask = ctypes.c_uint64(0)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        between = start(
+            ctypes.addressof(path),
+            ctypes.addressof(arguments),
+            ctypes.addressof(environment),
+            descriptor,
+            null,
+            ctypes.addressof(mask),
+        )
+    finally:
+        os.close(null)
+    if between >> 63:
+        raise OSError("the host starts no process for the compiler")
+    os.waitpid(between, _WAIT_CLONE)
+
+
+def _strings(words: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(words) + 1))(*words, None)
+
+
+@cache
+def region_service() -> RegionService:
+    """The service of this process, with the user's store."""
+    return RegionService(RegionStore())

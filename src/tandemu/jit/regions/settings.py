@@ -1,0 +1,30 @@
+"""How eager the optimiser is, and the user's word on it: `TANDEMU_OPTIMISER`.
+
+``off``: stencils alone. For tests, ``eager``: every block where a slice ends is compiled,
+and ``stress``: slices are short, too, and all waits for the compiler.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tandemu.accel import AccelError
+from tandemu.jit.regions.installer import OptimiserSettings
+
+_VARIABLE = "TANDEMU_OPTIMISER"
+_STRESS_SLICE = 1 << 10
+
+
+def optimiser_settings(threshold: int, slice_length: int) -> OptimiserSettings:
+    """The settings in force, *threshold* and *slice_length* if the user says nothing."""
+    word = os.environ.get(_VARIABLE, "on")
+    match word:
+        case "on" | "":
+            return OptimiserSettings(threshold, slice_length)
+        case "off":
+            return OptimiserSettings(0, slice_length)
+        case "eager":
+            return OptimiserSettings(1, slice_length, patience=0)
+        case "stress":
+            return OptimiserSettings(1, _STRESS_SLICE, patience=0, synchronous=True)
+    raise AccelError(f"{_VARIABLE}={word}: must be on, off, eager or stress")

@@ -1,0 +1,46 @@
+"""The process that compiles regions: ``python -m tandemu.jit.regions.worker FD LEVELS``.
+
+It is apart so that compiling neither holds Python's lock nor its memory in the process
+that runs the guest, and so that a failed assertion inside LLVM ends this process only.
+It answers requests in order until its socket is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+
+from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.jit.regions.channel import receive, send
+from tandemu.jit.regions.compiler import compile_request
+from tandemu.jit.regions.request import Region, RegionRequest, pack, unpack
+from tandemu.jit.regions.store import RegionStore
+
+
+def serve(connection: socket.socket, store: RegionStore | None) -> None:
+    """Answer requests until the other side is gone."""
+    while (data := receive(connection)) is not None:
+        request = unpack(data)
+        assert isinstance(request, RegionRequest)
+        answer = compile_request(BY_XLEN[request.kind.xlen], request)
+        try:
+            send(connection, pack(answer))
+        finally:
+            # Whoever asked may be gone by now: the next one finds it.
+            if store is not None and isinstance(answer, Region):
+                store.save(answer)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the first argument; keep regions if told so."""
+    # Guest code waits for nothing here: whoever runs it goes first.
+    os.nice(5)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    with contextlib.suppress(OSError, KeyboardInterrupt):
+        serve(connection, RegionStore() if sys.argv[2] == "keep" else None)
+
+
+if __name__ == "__main__":
+    main()

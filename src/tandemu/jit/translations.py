@@ -1,0 +1,94 @@
+"""Which TLB is in use, and forgetting what the TLBs and the caches of code addresses hold."""
+
+from __future__ import annotations
+
+from tandemu.bits import Layout
+from tandemu.ir import I64, PTR, Builder, Constant, Function, Value
+from tandemu.isa.riscv import state as riscv
+from tandemu.isa.riscv.hart import data_privilege
+from tandemu.jit.layout import (
+    FETCH_ENTRIES,
+    FETCH_ENTRY,
+    JUMP_ENTRIES,
+    JUMP_ENTRY,
+    LARGE_PAGE_BITS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TLB_ENTRIES,
+    TLB_ENTRY,
+    TLB_MODES,
+)
+from tandemu.jit.tlb import large_page_bit, tlb_entry
+
+_TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
+_PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)
+
+
+def build_select_tlb(layout: Layout) -> Function:
+    """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `mode`."""
+    b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
+    cpu = b.struct(layout, b.cpu)
+    privilege = data_privilege(b, cpu)
+    summed = (cpu.mstatus & riscv.SUM) != 0
+    supervisor = b.select(summed, Constant(I64, _SUPERVISOR_SUM), Constant(I64, _SUPERVISOR))
+    index = b.select(
+        privilege == riscv.MACHINE,
+        Constant(I64, _PHYSICAL),
+        b.select(privilege == riscv.USER, Constant(I64, _USER), supervisor),
+    )
+    tlb = cpu.pointer("tlbs").offset(index * _TLB_SIZE)
+    cpu.tlb = tlb.from_pointer()
+    cpu.data_privilege = privilege
+    cpu.mode = b.select(cpu.privilege == riscv.USER, Constant(I64, 1), Constant(I64, 0))
+    b.Return(tlb)
+    return b.finish()
+
+
+def build_flush_translations(layout: Layout) -> Function:
+    """flush_translations(cpu, all): forget translations; those of M mode only if *all*."""
+    b = Builder("flush_translations", [("cpu", PTR), ("all", I64)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.tlb_flushes = cpu.tlb_flushes + 1
+    kept = b.select(b.all != 0, Constant(I64, 0), Constant(I64, _TLB_SIZE))
+    b.fill(cpu.pointer("tlbs").offset(kept), 0xFF, Constant(I64, _TLB_SIZE * TLB_MODES) - kept)
+    b.fill(cpu.pointer("fetches"), 0xFF, FETCH_ENTRIES * FETCH_ENTRY.size)
+    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
+    b.fill(cpu.pointer("large_pages"), 0, LARGE_PAGE_BITS // 8)
+    b.Return()
+    return b.finish()
+
+
+def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Function) -> Function:
+    """flush_page(cpu, address): forget the translations made from one leaf entry.
+
+    *large_pages* are the log2 of the sizes a leaf can have; *flush* forgets all.
+    """
+    b = Builder("flush_page", [("cpu", PTR), ("address", I64)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.page_flushes = cpu.page_flushes + 1
+    page = b.address & -PAGE_SIZE
+    for size in large_pages:
+        word, bit = large_page_bit(b.address, Constant(I64, size))
+        with b.If(((cpu.large_pages[word] >> bit) & 1) != 0, likely=False):
+            b.call(flush, b.cpu, 0)
+            b.Return()
+    for mode in (_SUPERVISOR, _SUPERVISOR_SUM, _USER):
+        tlb = cpu.pointer("tlbs").offset(mode * _TLB_SIZE)
+        entry = b.struct(TLB_ENTRY, tlb_entry(b, tlb, page))
+        entry.read = (1 << 64) - 1
+        entry.write = (1 << 64) - 1
+    cpu.fetches[(page >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)].tag = (1 << 64) - 1
+    word, bit = jump_page(page)
+    with b.If(((cpu.jump_pages[word] >> bit) & 1) != 0):
+        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+        b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
+    b.Return()
+    return b.finish()
+
+
+def jump_page(page: Value) -> tuple[Value, Value]:
+    """Where the bit stands that says the jump cache may hold targets on *page*."""
+    number = page >> PAGE_SHIFT
+    number = number ^ (number >> 10)
+    return (number >> 6) & 15, number & 63

@@ -1,0 +1,146 @@
+"""The compiler's process, and regions on disk: what goes wrong there costs time only."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tandemu.jit.engine import load_engine
+from tandemu.jit.regions.request import Region, RegionKind, RegionRequest, pack, unpack
+from tandemu.jit.regions.service import RegionService, block_tag, known_bit
+from tandemu.jit.regions.store import RegionStore
+from tandemu.native import NativeError
+from tests.jit.small_machine import PAGE, Code
+
+KIND = RegionKind(64, False, True, 0)
+PC = 0x8000_0000
+PATIENCE_S = 60
+
+
+def request(constant: int = 1) -> RegionRequest:
+    code = Code(PC).label("on")("addi", rd=5, rs1=5, imm=constant)("jal", to="on", rd=0).build()
+    return RegionRequest(KIND, PC, 1, {PC: code.ljust(PAGE, b"\0")})
+
+
+def service(store: RegionStore | None = None) -> RegionService:
+    made = RegionService(store)
+    made.open(load_engine(64).routine("start_worker", 6))
+    return made
+
+
+def compile_by(one: RegionService, wanted: RegionRequest) -> Region | None:
+    answers: list[Region | None] = []
+    done = threading.Event()
+
+    def deliver(region: Region | None) -> None:
+        answers.append(region)
+        done.set()
+
+    assert one.ask(wanted, deliver)
+    assert done.wait(PATIENCE_S)
+    return answers[0]
+
+
+@pytest.fixture(scope="module")
+def region() -> Region:
+    compiled = compile_by(service(), request())
+    assert compiled is not None
+    return compiled
+
+
+def test_the_process_compiles_and_is_nobodys_child(region: Region) -> None:
+    assert (region.pc, region.instructions) == (PC, 2)
+    assert region.extents == ((PC, request().pages[PC][:8]),)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_cannot_be_a_region_is_refused_once() -> None:
+    one = service()
+    wanted = RegionRequest(KIND, PC, 1, {PC: bytes(PAGE)})
+    assert compile_by(one, wanted) is None
+    assert not one.ask(wanted, lambda region: None)
+    assert one.statistics()["regions_refused"] == 1
+
+
+def test_a_process_that_ends_is_replaced() -> None:
+    one = service()
+    assert compile_by(one, request(1)) is not None
+    assert one._connection is not None
+    # As if LLVM had ended it: the other side is gone.
+    one._connection.shutdown(2)
+    assert compile_by(one, request(2)._replace(level=2)) is None
+    other = RegionRequest(KIND, PC + PAGE, 1, {PC + PAGE: request(3).pages[PC]})
+    assert compile_by(one, other) is not None
+    assert one.statistics()["regions_compiler_ends"] == 1
+
+
+def test_a_child_of_fork_has_a_compiler_of_its_own() -> None:
+    one = service()
+    assert compile_by(one, request()) is not None
+    pid = os.fork()
+    if pid == 0:
+        fine = False
+        try:
+            fine = not one.running and compile_by(one, request(2)) is not None
+        finally:
+            os._exit(0 if fine else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert compile_by(one, request(3)._replace(level=2)) is not None
+
+
+def test_kept_on_disk_and_found_again(region: Region, tmp_path: Path) -> None:
+    store = RegionStore(str(tmp_path))
+    store.save(region)
+    other = RegionService(RegionStore(str(tmp_path)))
+    assert other.find(KIND, PC) == [region]
+    assert other.find(KIND, PC + 2) == []
+    bit = known_bit(block_tag(KIND, PC))
+    assert other._memory[bit >> 3] >> (bit & 7) & 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "other"])
+def test_a_damaged_file_is_removed(region: Region, tmp_path: Path, damage: str) -> None:
+    store = RegionStore(str(tmp_path))
+    store.save(region)
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    match damage:
+        case "cut":
+            path.write_bytes(data[: len(data) // 2])
+        case "flip":
+            data[-5] ^= 1
+            path.write_bytes(data)
+        case "other":
+            path.write_bytes(b"something else")
+    assert store.load(path.name) is None
+    assert not path.exists()
+
+
+def test_a_file_that_others_may_write_is_not_trusted(region: Region, tmp_path: Path) -> None:
+    store = RegionStore(str(tmp_path))
+    store.save(region)
+    (path,) = tmp_path.iterdir()
+    path.chmod(0o666)
+    assert store.load(path.name) is None
+
+
+def test_the_store_is_bounded(
+    region: Region, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandemu.jit.regions.store.FILE_LIMIT", 5)
+    store = RegionStore(str(tmp_path / "generator"))
+    for number in range(20):
+        store.save(region._replace(pc=PC + 2 * number))
+    store.prune()
+    assert len(list((tmp_path / "generator").iterdir())) == 5
+
+
+def test_packing(region: Region) -> None:
+    assert unpack(pack(region)) == region
+    assert unpack(pack(request())) == request()
+    with pytest.raises(NativeError):
+        unpack(b"nonsense")

@@ -1,0 +1,108 @@
+"""Compiled regions do what stencils do: registers, memory, flags, counts, bit for bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tandemu.accel import Stopped
+from tests.jit import test_control_flow as control_flow
+from tests.jit import test_instruction_table as instruction_table
+from tests.jit import test_straight_lines as straight_lines
+from tests.jit.instruction_table import Line
+from tests.jit.optimised import Beginning, optimise
+from tests.jit.random_code import MEMORY, STRAIGHT, candidates
+from tests.jit.small_machine import BASE, Code, machine
+
+SLICES = (64, 67, 101, 1000)
+"""A slice holds a whole block at least."""
+
+
+@pytest.mark.parametrize("line", instruction_table.LINES, ids=str)
+def test_the_instruction_table(line: Line) -> None:
+    m = machine()
+    instruction_table.prepare(m, line)
+    beginning = Beginning(m)
+    instruction_table.to_end(m, "translated")
+    expected = m.state(instruction_table.WINDOW)
+    beginning.again(m, 1000)
+    optimise(m)
+    beginning.again(m, 1000)
+    instruction_table.to_end(m, "translated")
+    assert m.state(instruction_table.WINDOW) == expected
+
+
+@pytest.mark.parametrize("xlen", [64, 32])
+@pytest.mark.parametrize("seed", range(10))
+def test_straight_lines(xlen: int, seed: int) -> None:
+    m = machine(xlen)
+    code = straight_lines.line(xlen, seed, 150, candidates(xlen, STRAIGHT | MEMORY))
+    straight_lines.prepare(m, code, seed)
+    beginning = Beginning(m)
+    m.finish()
+    expected = straight_lines.after(m)
+    assert optimise(m, 1 + seed % 2)
+    for slice_length in SLICES:
+        beginning.again(m, slice_length)
+        m.finish()
+        assert straight_lines.after(m) == expected, slice_length
+
+
+@pytest.mark.parametrize("xlen", [64, 32])
+@pytest.mark.parametrize("seed", range(8))
+def test_control_flow_at_any_budget(xlen: int, seed: int) -> None:
+    """Loops, calls, computed jumps; slices that end anywhere; both levels, one over the other."""
+    m = machine(xlen)
+    code = control_flow.random_program(random.Random(seed), xlen, 14)
+    control_flow.prepare(m, code, seed)
+    beginning = Beginning(m)
+    m.finish()
+    expected = control_flow.after(m)
+    for level in (1, 2):
+        beginning.again(m, 1000)
+        assert optimise(m, level)
+        for slice_length in SLICES:
+            beginning.again(m, slice_length)
+            m.finish()
+            assert control_flow.after(m) == expected, (level, slice_length)
+
+
+def test_code_that_is_written_takes_its_region_along() -> None:
+    """A loop changes an instruction of itself and fences: what runs next is the new one."""
+    m = machine()
+    code = Code().li(10, 0).li(11, 1).li(12, 40).label("again")
+    patched = code.here
+    code("addi", rd=10, rs1=10, imm=1).label("after")
+    code("addi", rd=11, rs1=11, imm=1)("bne", to="again", rs1=11, rs2=12)
+    code("bne", to="end", rs1=13, rs2=0)
+    # Once more, with another constant.
+    other = int.from_bytes(Code()("addi", rd=10, rs1=10, imm=100).bytes, "little")
+    code.li(13, patched).li(14, other)("sw", rs1=13, rs2=14, imm=0)("fence.i").li(11, 1)
+    code("jal", to="again", rd=0).label("end").finish(10)
+    m.load(code)
+    beginning = Beginning(m)
+    first = m.finish()
+    assert first == 39 + 3900
+    for _ in range(3):
+        beginning.again(m, 1000)
+        optimise(m)
+        stale = m.cpu.stale_regions
+        beginning.again(m, 1000)
+        assert m.finish() == first
+        assert m.cpu.stale_regions > stale
+
+
+def test_a_region_leaves_when_it_is_asked_to() -> None:
+    """An endless loop inside a region obeys a limit, and goes on where it was."""
+    m = machine()
+    m.load(Code().label("on")("addi", rd=5, rs1=5, imm=1)("jal", to="on", rd=0))
+    assert isinstance(m.run(limit=1000), Stopped)
+    m.vcpu.set("pc", BASE)
+    assert optimise(m)
+    begun = m.instructions
+    assert isinstance(m.run(limit=100_000), Stopped)
+    done = m.instructions - begun
+    assert done >= 100_000
+    assert m.cpu.region_slices
+    assert m.cpu.pc in (BASE, BASE + 4)
