@@ -146,6 +146,45 @@ class UserDispatcher(Dispatcher):
         return (self.build_memory_fault(), build_fault_handler(self.layout))
 
 
+def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: Value) -> None:
+    """If *running* is an access of *cpu*'s translated code: return, to go on with a trap."""
+    address = cpu.pointer().from_pointer()
+    inside = b.load(registers.offset(8 * _RDI), I64) == address
+    in_region = (running - cpu.region_start).ult(cpu.region_next - cpu.region_start)
+    in_stencil = inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)
+    with b.If(in_region | in_stencil):
+        site = b.variable(I64, cpu.site_start)
+        best = b.variable(I64, 0)
+        with b.While(lambda: site.value.ult(cpu.site_next)):
+            record = b.struct(SITE, site.value.to_pointer())
+            code = record.code.zext(I64)
+            # The sites of a region name the very instruction, those of stencils the first.
+            of_region = (code - cpu.region_start).ult(cpu.region_next - cpu.region_start)
+            fits = b.select(in_region, code == running, code.ule(running) & ~of_region)
+            with b.If((record.form != 0) & (code != 0) & fits):
+                best.value = site.value
+            site.value = site.value + SITE.size
+        with b.If(best.value != 0):
+            cpu.site = best.value
+            with b.If(in_region):
+                # Memory holds the guest's registers; the host's are anywhere. What was
+                # run of this slice is not known any more.
+                b.store(registers.offset(8 * _RDI), address)
+                b.store(registers.offset(8 * _RSI), machine.window)
+                b.store(registers.offset(8 * _RDX), cpu.slice)
+                b.store(registers.offset(8 * _RSP), cpu.host_stack)
+            fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)
+            error = b.load(registers.offset(8 * _ERROR), I64)
+            cpu.trap_value = fault - machine.window
+            cpu.trap_cause = b.select(
+                (error & _WRITE_ERROR) != 0,
+                Constant(I64, riscv.STORE_PAGE_FAULT),
+                Constant(I64, riscv.LOAD_PAGE_FAULT),
+            )
+            b.store(registers.offset(8 * _RIP), cpu.fault_routine)
+            b.Return(1)
+
+
 def build_fault_handler(layout: Layout) -> Function:
     """handle_fault(signal, info, context) -> 1 if a guest's access was refused, else 0.
 
@@ -161,43 +200,9 @@ def build_fault_handler(layout: Layout) -> Function:
     with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
         address = machine.vcpus[vcpu.value]
         vcpu.value = vcpu.value + 1
-        cpu = b.struct(layout, address.to_pointer())
-        inside = (address != 0) & (b.load(registers.offset(8 * _RDI), I64) == address)
-        in_region = (address != 0) & (running - cpu.region_start).ult(
-            cpu.region_next - cpu.region_start
-        )
-        in_stencil = inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)
-        with b.If(in_region | in_stencil):
-            site = b.variable(I64, cpu.site_start)
-            best = b.variable(I64, 0)
-            with b.While(lambda: site.value.ult(cpu.site_next)):
-                record = b.struct(SITE, site.value.to_pointer())
-                code = record.code.zext(I64)
-                # The sites of a region name the very instruction, those of stencils the first.
-                of_region = (code - cpu.region_start).ult(cpu.region_next - cpu.region_start)
-                fits = b.select(in_region, code == running, code.ule(running) & ~of_region)
-                with b.If((record.form != 0) & (code != 0) & fits):
-                    best.value = site.value
-                site.value = site.value + SITE.size
-            with b.If(best.value != 0):
-                cpu.site = best.value
-                with b.If(in_region):
-                    # Memory holds the guest's registers; the host's are anywhere. What was
-                    # run of this slice is not known any more.
-                    b.store(registers.offset(8 * _RDI), address)
-                    b.store(registers.offset(8 * _RSI), machine.window)
-                    b.store(registers.offset(8 * _RDX), cpu.slice)
-                    b.store(registers.offset(8 * _RSP), cpu.host_stack)
-                fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)
-                error = b.load(registers.offset(8 * _ERROR), I64)
-                cpu.trap_value = fault - machine.window
-                cpu.trap_cause = b.select(
-                    (error & _WRITE_ERROR) != 0,
-                    Constant(I64, riscv.STORE_PAGE_FAULT),
-                    Constant(I64, riscv.LOAD_PAGE_FAULT),
-                )
-                b.store(registers.offset(8 * _RIP), cpu.fault_routine)
-                b.Return(1)
+        # A thread that has ended leaves an empty place.
+        with b.If(address != 0):
+            _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
     # An error of ours: the signal comes again at once and has its default effect.
     b.call("signal", b.signal, Constant(PTR, 0), result=PTR)
     b.Return(0)
