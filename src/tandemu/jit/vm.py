@@ -46,7 +46,8 @@ class JitVm:
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
-        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE)
+        # A kernel's boot is slower with it than without, as yet.
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, default="off")
         self.engine: Engine = load_engine(xlen, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)

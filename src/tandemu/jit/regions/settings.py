@@ -1,6 +1,6 @@
 """How eager the optimiser is, and the user's word on it: `TANDEMU_OPTIMISER`.
 
-``off``: stencils alone. For tests, ``eager``: every block where a slice ends is compiled,
+``off``: stencils alone; ``on``: hot code is compiled. For tests, ``eager``: every block where a slice ends is compiled,
 and ``stress``: slices are short, too, and all waits for the compiler.
 """
 
@@ -15,11 +15,13 @@ _VARIABLE = "TANDEMU_OPTIMISER"
 _STRESS_SLICE = 1 << 10
 
 
-def optimiser_settings(threshold: int, slice_length: int) -> OptimiserSettings:
-    """The settings in force, *threshold* and *slice_length* if the user says nothing."""
-    word = os.environ.get(_VARIABLE, "on")
+def optimiser_settings(
+    threshold: int, slice_length: int, *, default: str = "on"
+) -> OptimiserSettings:
+    """The settings in force; *default* is what the user's saying nothing means."""
+    word = os.environ.get(_VARIABLE) or default
     match word:
-        case "on" | "":
+        case "on":
             return OptimiserSettings(threshold, slice_length)
         case "off":
             return OptimiserSettings(0, slice_length)
