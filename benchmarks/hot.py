@@ -1,4 +1,4 @@
-"""Long compute, where the optimiser counts: the kernels of `compute`, eight times in a row.
+"""Long compute, where the optimiser counts: the kernels of `compute`, many times in a row.
 
 As foreign programs against qemu-riscv64 and a native build, and on bare metal against
 QEMU's machine; without the optimiser, too. Compiling is part of the time.
@@ -15,8 +15,13 @@ from benchmarks.compute import PROGRAMS, bare_metal_commands
 from benchmarks.programs import commands
 
 _REPEATS = 8
-_ONCE = ("int-pointers",)
-"""What it builds grows from turn to turn."""
+_MORE = {
+    "int-interpreter-switch": 16,
+    "int-interpreter-goto": 16,
+    "int-pointers": 24,
+    "int-recursion": 12,
+}
+"""How often, for the kernels that are done soonest: each is to take QEMU two seconds or more."""
 STENCILS = "stencils"
 """The contender that is Tandemu without its optimiser."""
 
@@ -29,7 +34,7 @@ def cases(folder: Path) -> Iterator[Case]:
     """Compile every program into *folder*; the native build tells the right checksum."""
     for program in PROGRAMS:
         sources = [build.BAREMETAL / program.source, build.BAREMETAL / "runtime.c"]
-        repeats = 1 if program.name in _ONCE else _REPEATS
+        repeats = _MORE.get(program.name, _REPEATS)
         defines = (*program.defines, f"REPEATS={repeats}")
         host = build.native(sources, folder / f"{program.name}.native", defines=defines)
         guest = build.guest_linux(

@@ -22,7 +22,11 @@ static void insert(struct node *node)
 uint64_t kernel(void)
 {
     uint64_t random = 5, sum = 0;
+    root = NULL;
+    for (int i = 0; i < BUCKETS; i++)
+        buckets[i] = NULL;
     for (int i = 0; i < COUNT; i++) {
+        nodes[i].left = nodes[i].right = NULL;
         nodes[i].key = next_random(&random) >> 24;
         nodes[i].value = (uint64_t)i;
         insert(&nodes[i]);

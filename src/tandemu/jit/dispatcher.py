@@ -215,16 +215,19 @@ class Dispatcher:
         return b.finish()
 
     def build_slice_end(self) -> Function:
-        """Look at what other threads and the clock want; begin a new slice."""
+        """Look at what other threads and the clock want; begin a new slice if this is used up."""
         b, cpu = self.begin("slice_end")
+        used_up = b.budget.slt(NEARLY_NOTHING)
+        # Whoever left with a slice used up comes back without one: that was counted.
+        counts = used_up & (cpu.slice != 0)
         cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
         cpu.slice = 0
         cpu.budget = 0
         zero = Constant(I64, 0)
+        with b.If(counts):
+            self.sample(b, cpu)
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, zero)
-        with b.If(b.budget.slt(NEARLY_NOTHING)):
-            self.sample(b, cpu)
         b.call(self.update_timers, b.cpu)
         waiting = (cpu.effects & riscv.WAIT) != 0
         cpu.effects = cpu.effects & ~(riscv.WAIT | riscv.INTERRUPTS)
@@ -235,7 +238,7 @@ class Dispatcher:
         # Traps count too, so that a guest whose handler traps comes to its limit.
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
-        budget = cpu.slice_length
+        budget = b.select(used_up, cpu.slice_length, b.budget)
         cpu.slice = budget
         interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
         with b.If(interrupt.sge(0), likely=False):
@@ -312,11 +315,7 @@ class Dispatcher:
         cpu.pc = site.pc
         with b.If(b.budget.slt(0), likely=True):
             # The block has not run: what it took is given back.
-            cpu.instructions = cpu.instructions + (
-                cpu.slice - (b.budget + site.remaining.zext(I64))
-            )
-            cpu.slice = 0
-            self.go(b, "slice_end", budget=Constant(I64, 0))
+            self.go(b, "slice_end", budget=b.budget + site.remaining.zext(I64))
         flushes = cpu.flushes
         code = b.call(self.translator.find_block, b.cpu, cpu.pc)
         with b.If(code == 0, likely=False):

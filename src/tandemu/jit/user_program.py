@@ -113,6 +113,8 @@ class UserDispatcher(Dispatcher):
 
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
+        used_up = b.budget.slt(NEARLY_NOTHING)
+        counts = used_up & (cpu.slice != 0)
         cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
         cpu.slice = 0
         cpu.budget = 0
@@ -120,12 +122,13 @@ class UserDispatcher(Dispatcher):
         slot = emit_effect("return_slot", builder=b)
         assert slot is not None
         cpu.host_stack = slot.from_pointer()
+        with b.If(counts):
+            self.sample(b, cpu)
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
-        with b.If(b.budget.slt(NEARLY_NOTHING)):
-            self.sample(b, cpu)
-        cpu.slice = cpu.slice_length
-        self.resume(b, cpu, cpu.slice_length)
+        budget = b.select(used_up, cpu.slice_length, b.budget)
+        cpu.slice = budget
+        self.resume(b, cpu, budget)
         return b.finish()
 
     def build_memory_miss(self) -> Function:

@@ -90,6 +90,8 @@ class RegionInstaller:
         cpu.hot_threshold = 1 if self._settings.threshold else 0
         cpu.known = ctypes.addressof(_NOTHING_KNOWN)
         self._service = None
+        # Tags and levels that were asked for.
+        self._asked: set[tuple[int, int]] = set()
 
     def statistics(self) -> dict[str, int]:
         """What was installed here, by name of the counter."""
@@ -118,30 +120,37 @@ class RegionInstaller:
         place = self._guest.place(cpu.pc)
         if place is None:
             return
-        installed = self._levels.get(block_tag(place.kind, place.pc), 0)
+        tag = block_tag(place.kind, place.pc)
+        installed = self._levels.get(tag, 0)
         if installed >= _VERY_HOT:
             return
         for region in self._service.find(place.kind, place.pc):
             if region.level > installed and self.install(region):
                 return
-        self._ask(place, installed + 1)
-
-    def _ask(self, place: Place, level: int) -> None:
-        assert self._service is not None
-        tag = block_tag(place.kind, place.pc)
-        if self._owner.cpu.slices < self._settings.patience and not self._service.running:
-            # Not worth a process yet. It is to be noticed again.
-            self._owner.cpu.samples[known_bit(tag) & (SAMPLES - 1)].count = 0
+        sample = cpu.samples[known_bit(tag) & (SAMPLES - 1)]
+        if sample.count < self._settings.threshold:
+            # It is known, but of other code.
             return
+        if cpu.slices < self._settings.patience and not self._service.running:
+            # Not worth a process yet. It is to be noticed again.
+            sample.count = 1
+            return
+        if (tag, installed + 1) not in self._asked:
+            self._ask(place, tag, installed + 1)
+
+    def _ask(self, place: Place, tag: int, level: int) -> None:
+        assert self._service is not None
         request = RegionRequest(place.kind, place.pc, level, self._guest.code(place))
         answered = threading.Event()
 
         def deliver(region: Region | None) -> None:
+            self._asked.discard((tag, level))
             if region is not None:
                 self._ready.append(region)
                 self._owner.request(REQUEST_REGION)
             answered.set()
 
+        self._asked.add((tag, level))
         if self._service.ask(request, deliver) and self._settings.synchronous:
             answered.wait()
 
