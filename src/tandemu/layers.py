@@ -100,8 +100,10 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
         "tandemu.guests",
         "tandemu.jit.generate",
+        "tandemu.jit.regions.profile",
         "tandemu.jit.software",
         "tandemu.jit.user_program",
+        "tandemu.linux.code_names",
         "tandemu.native",
     }
 )

@@ -224,9 +224,14 @@ def test_progress_on_a_terminal_is_a_bar_that_leaves_lines(
     assert "Fetching it" in capsys.readouterr().err
 
 
-def spinning_kernel(folder: Path) -> str:
+_PRINT_A_DOT = (0x100002B7, 0x02E00313, 0x00628023)
+_WAIT_FOR_EVER = (0x10500073, 0xFFDFF06F)
+_SPIN = (0x0000006F,)
+
+
+def spinning_kernel(folder: Path, then: tuple[int, ...] = _WAIT_FOR_EVER) -> str:
     """A bare-metal program that prints a dot and waits for ever."""
-    words = [0x100002B7, 0x02E00313, 0x00628023, 0x10500073, 0xFFDFF06F]
+    words = _PRINT_A_DOT + then
     path = folder / "spin.bin"
     path.write_bytes(b"".join(word.to_bytes(4, "little") for word in words))
     return str(path)
@@ -267,3 +272,28 @@ def test_a_time_out_has_its_status(tmp_path: Path) -> None:
     assert answer.stdout == "."
     assert "--timeout 1 s" in answer.stderr
     assert "wall time" in answer.stderr
+
+
+@pytest.mark.guest
+def test_a_profile_of_a_run(tmp_path: Path) -> None:
+    names = tmp_path / "names"
+    names.write_text("0000000080000000 T beginning\n")
+    answer = command(
+        "run", "--firmware", "none", "--kernel", spinning_kernel(tmp_path, _SPIN),
+        "--timeout", "1", "--profile", "--symbols", str(names),
+    )  # fmt: skip
+    first, hottest, listed, *_ = answer.stderr.splitlines()[1:]
+    assert "instructions; the hottest places:" in first
+    assert "beginning" in hottest and "machine mode" in hottest
+    assert "j 0x8000" in listed
+
+
+def test_what_a_profile_needs(tmp_path: Path) -> None:
+    kernel = spinning_kernel(tmp_path)
+    run = ("run", "--firmware", "none", "--kernel", kernel)
+    answer = command(*run, "--symbols", "file")
+    assert answer.returncode == 2
+    assert "--symbols is for --profile" in answer.stderr
+    answer = command(*run, "--profile", "--symbols", str(tmp_path / "missing"))
+    assert answer.returncode == 1
+    assert "cannot be read: No such file" in " ".join(answer.stderr.split())

@@ -135,3 +135,22 @@ def test_a_hook_rewrites_what_is_written(build: Callable[..., Path], tmp_path: P
         ).run()
     assert result == (1, 0)
     assert out.read_bytes() == b"ME RED\n"
+
+
+def test_the_profile_names_hot_code(build: Callable[..., Path]) -> None:
+    ours = run_exec("--profile", build("hot_spots"), "40000000")
+    assert ours.returncode == 0
+    first, hottest, listed, *others = ours.stderr.decode().splitlines()
+    assert first.endswith("instructions; the hottest places:")
+    # Three turns of four are its.
+    assert "busiest" in hottest and f" in {build('hot_spots').name} (0x" in hottest
+    assert 60 < float(hottest.split()[0]) < 90
+    assert "optimised" in hottest
+    address, instruction = listed.split(maxsplit=1)
+    assert f"(0x{address})" in hottest and instruction.isascii()
+    assert any("rarer" in line for line in others)
+
+
+def test_a_short_run_has_no_profile(build: Callable[..., Path]) -> None:
+    ours = run_exec("--profile", build("copy"))
+    assert ours.stderr.decode() == "too short a run to tell where it spent its time\n"

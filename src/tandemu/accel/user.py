@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from tandemu.accel.profile import Profile
+
 
 class SystemCall(NamedTuple):
     """The program asks its operating system; pc stands behind the instruction."""
@@ -87,6 +89,9 @@ class UserEngine(Protocol):
 
     def statistics(self) -> dict[str, int]:
         """Counters by name, all threads added up."""
+
+    def profile(self) -> Profile:
+        """Where the program has spent its time. Any thread."""
 
     def be_precise(self) -> None:
         """From now on a `MemoryFault` comes with the registers as they were.

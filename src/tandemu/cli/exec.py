@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 USAGE = """\
-usage: tandemu exec [-L SYSROOT] [--strace] [--env K=V] [--unset K] [--stats] [--argv0 NAME]
-                    PROGRAM [ARGS…]
+usage: tandemu exec [-L SYSROOT] [--strace] [--env K=V] [--unset K] [--stats] [--profile]
+                    [--argv0 NAME] PROGRAM [ARGS…]
        tandemu exec --binfmt
 
 Run a foreign Linux program (riscv64) on this host's kernel. Its exit status, and death by
@@ -24,6 +24,7 @@ a signal, are the program's own; 126: it cannot be run, 127: it is not there.
   --strace      print every system call on the standard error output
   --env K=V     set a variable of its environment (may be repeated); --unset K removes one
   --stats       say at the end how often it made which system call, and what was translated
+  --profile     say at the end which of its code ran most, by symbol and instruction
   --argv0 NAME  what the program is told it is called
   --binfmt      print the line that has the kernel run such programs by themselves
 """
@@ -36,7 +37,7 @@ class Options:
 
     def __init__(self) -> None:
         self.sysroot = os.environ.get("TANDEMU_SYSROOT", "")
-        self.strace = self.stats = self.help = self.binfmt = False
+        self.strace = self.stats = self.profile = self.help = self.binfmt = False
         self.environment: dict[str, str | None] = {}
         self.argv0: str | None = None
         self.program: list[str] = []
@@ -77,6 +78,8 @@ def parse(arguments: Sequence[str]) -> Options | str:
             options.strace = True
         elif word == "--stats":
             options.stats = True
+        elif word == "--profile":
+            options.profile = True
         elif word in ("-h", "--help"):
             options.help = True
             return options
@@ -123,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _become(Process(
             options.program, env=environment, sysroot=options.sysroot, strace=options.strace,
-            stats=options.stats, argv0=options.argv0,
+            stats=options.stats, profile=options.profile, argv0=options.argv0,
         ))  # fmt: skip
     except LinuxError as error:
         print(f"tandemu: {error}", file=sys.stderr)

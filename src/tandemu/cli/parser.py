@@ -85,6 +85,14 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument("--stats", action="store_true", help="say at the end what the run took")
     run.add_argument(
+        "--profile", action="store_true", help="say at the end which of the guest's code ran most"
+    )
+    run.add_argument(
+        "--symbols",
+        metavar="FILE",
+        help="names for --profile: an ELF file, or a list such as System.map or /proc/kallsyms",
+    )
+    run.add_argument(
         "--dump", action="store_true", help="show the registers if the machine breaks down"
     )
     run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")

@@ -8,11 +8,14 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tandemu.accel.profile import format_profile
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
+from tandemu.machine.errors import OptionError
 from tandemu.machine.machine import DEFAULT_MEMORY
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         cpu=options.cpu,
         board=options.board,
         timeout=options.timeout,
+        profile=options.profile,
         notice=_notice,
     )
     what = image.recipe.name if image else Path(options.kernel or options.firmware or "").name
@@ -160,9 +164,26 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
         return machine.wait()
 
 
+def _names(options: argparse.Namespace) -> Callable[[int], str | None]:
+    """What the guest's code is called: by --symbols, or by the kernel if it names anything."""
+    if options.symbols and not options.profile:
+        raise OptionError("--symbols is for --profile: give both")
+    if options.profile and (options.symbols or options.kernel):
+        from tandemu.guests import GuestError
+        from tandemu.guests.symbols import read_symbols
+
+        try:
+            return read_symbols(options.symbols or options.kernel).name
+        except GuestError:
+            if options.symbols:
+                raise
+    return lambda address: None
+
+
 def run(options: argparse.Namespace) -> int:
     """Carry out the command; return the exit status."""
     begun_s = time.monotonic()
+    names = _names(options)
     machine, what = _make_machine(options)
     try:
         with machine:
@@ -177,4 +198,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
     if options.stats:
         print(_statistics(machine, begun_s), file=sys.stderr)
+    if (profile := machine.profile()) is not None:
+        print(format_profile(profile, names), file=sys.stderr)
     return result.exit_status

@@ -272,9 +272,9 @@ class Dispatcher:
                 one.count = count.value
                 word = (cpu.known + ((number.bits(0, 16) >> 6) << 3)).to_pointer()
                 known = ((b.load(word, I64) >> (number & 63)) & 1) != 0
-                hot = (count.value == cpu.hot_threshold) | (
-                    count.value == cpu.hot_threshold << VERY_HOT
-                )
+                # Whenever the count has doubled: what was put off is asked for again.
+                doubled = (count.value & (count.value - 1)) == 0
+                hot = doubled & count.value.uge(cpu.hot_threshold)
                 with b.If(hot | (known & (count.value == 1)), likely=False):
                     self.leave(b, cpu, EXIT_HOT, Constant(I64, 0))
 
@@ -515,10 +515,6 @@ class Dispatcher:
         """Build what only engines of machines have."""
         fill = build_region_fill(self.layout, self.memory.fill)
         return (self.build_step(), build_set_interrupt(self.layout), fill)
-
-
-VERY_HOT = 6
-"""Log2 of how much hotter than hot is very hot."""
 
 
 def sample_number(tag: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tandemu.accel import AccelError
+from tandemu.accel.profile import Profile, add_profiles
 from tandemu.accel.user import (
     Breakpoint,
     IllegalInstruction,
@@ -63,8 +64,8 @@ _CODE_PAGES = 16
 """A region stays within so many pages of its entry."""
 _SLICE = 1 << 16
 """Instructions between two looks at requests: some 50 µs."""
-_THRESHOLD = 24
-"""Slices that end at a block before it is hot: a million and a half of instructions."""
+_THRESHOLD = 32
+"""Slices that end at a block before it is hot: two million instructions."""
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
 
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
@@ -219,6 +220,10 @@ class JitUserEngine:
                 for cpu in self._cpus:
                     cpu.drop_code()
 
+    def profile(self) -> Profile:
+        """Where the program has spent its time. Any thread."""
+        return add_profiles(cpu.profile() for cpu in list(self._cpus))
+
     def statistics(self) -> dict[str, int]:
         """Counters of all processors added up."""
         total: Counter[str] = Counter()
@@ -316,6 +321,13 @@ class JitUserCpu(TranslatedCpu):
     def code(self, place: Place) -> dict[int, bytes]:
         """The pages around *place* from which code has been fetched."""
         return self._owner.code_around(place.pc)
+
+    def profile(self) -> Profile:
+        """Where this processor has spent its time. Any thread."""
+        from tandemu.jit.regions.profile import take_profile
+
+        installed = self.regions.installed_by_tag
+        return take_profile(self.cpu, self, installed, self._engine.xlen, flat=True)
 
     def statistics(self) -> dict[str, int]:
         """What this processor has done, by name of the counter."""

@@ -20,6 +20,7 @@ from tandemu.accel import (
     Stopped,
     Unsupported,
 )
+from tandemu.accel.profile import Profile
 from tandemu.bits import mask
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.registers import INTEGER_NAMES
@@ -304,6 +305,13 @@ class JitVcpu(TranslatedCpu):
             return
         else:
             self._vm.registers.write_register(self.cpu, register, value)
+
+    def profile(self) -> Profile:
+        """Where this vCPU, which is at rest, has spent its time."""
+        from tandemu.jit.regions.profile import take_profile
+
+        installed = self.regions.installed_by_tag
+        return take_profile(self.cpu, self, installed, self._vm.engine.xlen, flat=False)
 
     def statistics(self) -> dict[str, int]:
         """What this vCPU has done, by name of the counter."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tandemu.accel import AccelError, Fence
+from tandemu.accel.profile import Profile, add_profiles
 from tandemu.jit.engine import Engine, load_engine
 from tandemu.jit.layout import (
     MACHINE,
@@ -46,8 +47,7 @@ class JitVm:
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
-        # A kernel's boot is slower with it than without, as yet.
-        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, default="off")
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE)
         self.engine: Engine = load_engine(xlen, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)
@@ -161,6 +161,10 @@ class JitVm:
             total.update(vcpu.statistics())
         total.update(region_service().statistics())
         return dict(total)
+
+    def profile(self) -> Profile:
+        """Where the guest has spent its time. No vCPU may be running."""
+        return add_profiles(vcpu.profile() for vcpu in self.vcpus)
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from tandemu.accel.profile import format_profile
 from tandemu.accel.user import UserEngine
 from tandemu.linux import host, loader, paths, signals
 from tandemu.linux.architecture import Architecture
@@ -52,6 +53,7 @@ class Kernel:
         sysroot: str = "",
         strace: bool = False,
         count: bool = False,
+        profile: bool = False,
         hook: Hook | None = None,
     ) -> None:
         self.engine = engine
@@ -69,6 +71,7 @@ class Kernel:
         self.environment: list[bytes] = []
         self.strace = strace
         self.count = count
+        self.profile = profile
         self.hook = hook
         self.statistics: dict[str, int] = {}
         self.unknown: dict[int, int] = {}
@@ -220,6 +223,11 @@ class Kernel:
             lines.append("translation:")
             lines += [f"{count:10} {name}" for name, count in self.engine.statistics().items()]
             os.write(2, ("\n".join(lines) + "\n").encode())
+        if self.profile and not self.is_forked:
+            from tandemu.linux.code_names import CodeNames
+
+            text = format_profile(self.engine.profile(), CodeNames(self.memory.mappings).name)
+            os.write(2, f"{text}\n".encode())
         if self.unknown and (self.strace or self.count):
             listed = ", ".join(f"{number} ({n}x)" for number, n in sorted(self.unknown.items()))
             os.write(2, f"unknown system calls answered with ENOSYS: {listed}\n".encode())

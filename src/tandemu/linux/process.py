@@ -74,6 +74,7 @@ class Process:
         hook: Hook | None = None,
         strace: bool = False,
         stats: bool = False,
+        profile: bool = False,
         argv0: str | bytes | None = None,
         engine: UserEngine | None = None,
     ) -> None:
@@ -90,7 +91,8 @@ class Process:
             self.arguments[0] = os.fsencode(argv0)
         self.sysroot = sysroot
         self._streams = (stdin, stdout, stderr)
-        self._hook, self._strace, self._stats = hook, strace, stats
+        self._hook, self._strace = hook, strace
+        self._stats, self._profile = stats, profile
         self._engine = engine
 
     def run(self) -> ProcessResult:
@@ -150,7 +152,7 @@ class Process:
         engine = self._engine or make_engine(architecture)
         kernel = Kernel(
             engine, architecture, all_rows(), sysroot=self.sysroot, strace=self._strace,
-            count=self._stats, hook=self._hook,
+            count=self._stats, profile=self._profile, hook=self._hook,
         )  # fmt: skip
         environment = [name + b"=" + value for name, value in self.environment.items()]
         kernel.load(descriptor, path, arguments, environment, os.fsencode(self.path))

@@ -25,11 +25,13 @@ class Engine:
     guests: frozenset[str]
     has_cpu_models: bool = False
     """Whether it can show a guest less than it has: its class takes *cpu_model*."""
+    profiles: bool = False
+    """Whether it can tell where guest code spends its time (`accel.profile`)."""
 
 
 ENGINES: Mapping[str, Engine] = {
     "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"}), has_cpu_models=True),
-    "jit": Engine("tandemu.jit.vm", "JitVm", frozenset({"riscv64"})),
+    "jit": Engine("tandemu.jit.vm", "JitVm", frozenset({"riscv64"}), profiles=True),
 }
 """By name. ``auto`` takes the first that has the guest and runs on this host."""
 
@@ -99,6 +101,17 @@ def check_cpu_model(model: str, engine: str) -> str:
             f"the engine {engine} has no CPU models, {', '.join(able)} has: leave --cpu out"
         )
     return model
+
+
+def check_profile(wanted: bool, engine: str) -> bool:
+    """*wanted*, if the engine called *engine* can take a profile."""
+    if wanted and not ENGINES[engine].profiles:
+        able = [name for name, other in ENGINES.items() if other.profiles]
+        raise OptionError(
+            f"the engine {engine} sees nothing of the guest's code, {', '.join(able)} does: "
+            "leave --profile out, or use a profiler inside the guest"
+        )
+    return wanted
 
 
 def with_cpu_model(factory: EngineFactory, model: str) -> EngineFactory:

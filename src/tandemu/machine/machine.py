@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tandemu import board as boards
 from tandemu.accel import AccelError
+from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
 from tandemu.machine.console import Console
@@ -20,6 +21,7 @@ from tandemu.machine.engines import (
     EngineFactory,
     Notice,
     check_cpu_model,
+    check_profile,
     choose_engine,
     load_engine,
     with_cpu_model,
@@ -76,6 +78,7 @@ class Machine:
         cpu: str = "",
         board: str = "",
         timeout: float | None = None,
+        profile: bool = False,
         notice: Notice | None = None,
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
@@ -83,6 +86,7 @@ class Machine:
         self.cpus = check_cpus(cpus)
         self.timeout_s = check_timeout(timeout)
         self.accel = choose_engine(accel, arch)
+        self._profiles = check_profile(profile, self.accel)
         self.cpu_model = check_cpu_model(cpu, self.accel)
         self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
         try:
@@ -98,6 +102,7 @@ class Machine:
         self._asked: Result | None = None
         self._outcome: Outcome | None = None
         self._statistics: Statistics = {}
+        self._profile: Profile | None = None
         self._last_dump = ""
         self._timer: threading.Timer | None = None
 
@@ -260,6 +265,8 @@ class Machine:
         assert cycle is not None
         outcome = cycle.run()
         self._statistics = cycle.statistics()
+        if self._profiles:
+            self._profile = cycle.profile()
         self._last_dump = cycle.last_dump
         with self._lock:
             self._cycle = None
@@ -329,6 +336,10 @@ class Machine:
         with self._lock:
             cycle = self._cycle
             return cycle.statistics() if cycle is not None else self._statistics
+
+    def profile(self) -> Profile | None:
+        """Where the guest spent its time, once it has ended, if `profile` was asked for."""
+        return self._profile
 
     def dump(self) -> str:
         """The processors' registers as text: now, or when the machine broke down; else empty."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tandemu import board as boards
 from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
+from tandemu.accel.profile import Profile, Profiling
 from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
@@ -253,6 +254,10 @@ class PowerCycle:
                 for name, value in hart.vcpu.statistics().items():
                     total[name] = total.get(name, 0) + value
         return total
+
+    def profile(self) -> Profile | None:
+        """Where the guest has spent its time, if the engine can tell. Nothing may be running."""
+        return self.vm.profile() if isinstance(self.vm, Profiling) else None
 
     def close(self) -> None:
         """Give everything back, unless a thread might still use it."""

@@ -11,7 +11,7 @@ import ctypes
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from tandemu.jit.cpu import TranslatedCpu
@@ -23,6 +23,8 @@ _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
 _HOT, _VERY_HOT = 1, 2
+_HOTTER = 6
+"""Log2 of how much hotter than hot is very hot."""
 _INVALID = (1 << 64) - 1
 
 
@@ -48,7 +50,7 @@ class OptimiserSettings(NamedTuple):
     """How eager the optimiser is."""
 
     threshold: int
-    """Slices that must end at a block before it is hot; 0 turns the optimiser off."""
+    """Slices that must end at a block before it is hot, a power of two; 0: no optimiser."""
     slice_length: int
     """Instructions in a slice."""
     patience: int = 4096
@@ -73,8 +75,8 @@ class RegionInstaller:
         self._ready: deque[Region] = deque()
         self._flushes = -1
         self._next = 0
-        self._levels: dict[int, int] = {}
-        """The level of the region that is installed, by tag."""
+        self._installed: dict[int, Region] = {}
+        """What stands in the code cache, by tag."""
         self._links: dict[int, list[int]] = {}
         """Host addresses of the displacements of regions' exits, by the tag they lead to."""
         self.installed = 0
@@ -102,41 +104,44 @@ class RegionInstaller:
         }
 
     @property
+    def installed_by_tag(self) -> Mapping[int, Region]:
+        """The regions that stand in the code cache."""
+        return self._installed
+
+    @property
     def ready(self) -> bool:
         """Whether there is something to install."""
         return bool(self._ready)
 
     def hot(self) -> None:
-        """The block at pc has become hot."""
+        """The block at pc has become hot, or hotter by half; or there is a region for it."""
         cpu = self._owner.cpu
+        threshold = self._settings.threshold
         if self._service is None:
             self._service = self._get_service()
             self._service.open(self._owner.start_worker)
             cpu.known = self._service.filter_address
-            cpu.hot_threshold = self._settings.threshold
-            if self._settings.threshold > 1:
+            cpu.hot_threshold = threshold
+            if threshold > 1:
                 return
         self._forget_if_flushed()
         place = self._guest.place(cpu.pc)
         if place is None:
             return
         tag = block_tag(place.kind, place.pc)
-        installed = self._levels.get(tag, 0)
-        if installed >= _VERY_HOT:
+        count = cpu.samples[known_bit(tag) & (SAMPLES - 1)].count
+        level = _VERY_HOT if count >= threshold << _HOTTER else _HOT
+        here = self._installed.get(tag)
+        installed = here.level if here is not None else 0
+        if installed >= level:
             return
         for region in self._service.find(place.kind, place.pc):
             if region.level > installed and self.install(region):
                 return
-        sample = cpu.samples[known_bit(tag) & (SAMPLES - 1)]
-        if sample.count < self._settings.threshold:
-            # It is known, but of other code.
-            return
-        if cpu.slices < self._settings.patience and not self._service.running:
-            # Not worth a process yet. It is to be noticed again.
-            sample.count = 1
-            return
-        if (tag, installed + 1) not in self._asked:
-            self._ask(place, tag, installed + 1)
+        # Before that it was only known, and of other code; or not worth a process yet.
+        ripe = cpu.slices >= self._settings.patience or self._service.running
+        if count >= threshold and ripe and (tag, level) not in self._asked:
+            self._ask(place, tag, level)
 
     def _ask(self, place: Place, tag: int, level: int) -> None:
         assert self._service is not None
@@ -167,7 +172,7 @@ class RegionInstaller:
         if cpu.flushes != self._flushes:
             self._flushes = cpu.flushes
             self._next = cpu.region_next = cpu.region_start
-            self._levels.clear()
+            self._installed.clear()
             self._links.clear()
 
     def install(self, region: Region) -> bool:
@@ -215,7 +220,7 @@ class RegionInstaller:
             self._link(region, place, target, field)
         for field in self._links.get(tag, ()):
             _write_displacement(field, start)
-        self._levels[tag] = region.level
+        self._installed[tag] = region
         self.installed += 1
         self.instructions += region.instructions
         self.code_bytes += len(region.code)

@@ -16,11 +16,12 @@ _VARIABLE = "TANDEMU_OPTIMISER"
 _STRESS_SLICE = 1 << 10
 
 
-def optimiser_settings(
-    threshold: int, slice_length: int, *, default: str = "on"
-) -> OptimiserSettings:
-    """The settings in force; *default* is what the user's saying nothing means."""
-    word = os.environ.get(_VARIABLE) or default
+def optimiser_settings(threshold: int, slice_length: int) -> OptimiserSettings:
+    """The settings in force where a slice has *slice_length* instructions.
+
+    *threshold*: slices that must end at a block before it is hot, a power of two.
+    """
+    word = os.environ.get(_VARIABLE) or "on"
     match word:
         case "on":
             return OptimiserSettings(threshold, slice_length)
