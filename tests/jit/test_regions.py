@@ -7,13 +7,16 @@ import random
 import pytest
 
 from tandemu.accel import Stopped
+from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.jit.regions.graph import find_graph
+from tandemu.jit.regions.request import RegionKind
 from tests.jit import test_control_flow as control_flow
 from tests.jit import test_instruction_table as instruction_table
 from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates
-from tests.jit.small_machine import BASE, Code, machine
+from tests.jit.small_machine import BASE, DATA, Code, machine
 
 SLICES = (64, 67, 101, 1000)
 """A slice holds a whole block at least."""
@@ -66,6 +69,71 @@ def test_control_flow_at_any_budget(xlen: int, seed: int) -> None:
             beginning.again(m, slice_length)
             m.finish()
             assert control_flow.after(m) == expected, (level, slice_length)
+
+
+def calls(seed: int) -> Code:
+    """A recursive function, a small one called from three places, returns that go elsewhere."""
+    chance = random.Random(seed)
+    code = Code().li(2, DATA + 4096).li(10, 12).li(9, 0)
+    code("jal", to="sum", rd=1).li(11, chance.randrange(1 << 40))
+    code("jal", to="mix", rd=1)("addi", rd=9, rs1=9, imm=1)("jal", to="mix", rd=1)
+    # A return to where no call was, by a changed return address, then by another register.
+    code("jal", to="astray", rd=1).label("skipped")("addi", rd=9, rs1=9, imm=1000)
+    code("addi", rd=9, rs1=9, imm=2)("jal", to="other", rd=5)("addi", rd=9, rs1=9, imm=4)
+    code.finish(11)
+    # Sums 1 to n and mixes on the way; on the stack as a compiler would have it.
+    code.label("sum")("addi", rd=2, rs1=2, imm=-16)("sd", rs1=2, rs2=1, imm=0)
+    code("sd", rs1=2, rs2=10, imm=8)("beq", to="least", rs1=10, rs2=0)
+    code("addi", rd=10, rs1=10, imm=-1)("jal", to="sum", rd=1)("ld", rd=12, rs1=2, imm=8)
+    code("add", rd=10, rs1=10, rs2=12)("add", rd=11, rs1=11, rs2=10)("jal", to="mix", rd=1)
+    code.label("least")("ld", rd=1, rs1=2, imm=0)("addi", rd=2, rs1=2, imm=16)
+    code("jalr", rd=0, rs1=1, imm=0)
+    code.label("mix").li(13, chance.randrange(1 << 31)).li(14, 3).label("turn")
+    code("xor", rd=11, rs1=11, rs2=13)("slli", rd=15, rs1=11, imm=chance.randrange(1, 60))
+    code("add", rd=11, rs1=11, rs2=15)("addi", rd=14, rs1=14, imm=-1)
+    code("bne", to="turn", rs1=14, rs2=0)("addi", rd=9, rs1=9, imm=16)("jalr", rd=0, rs1=1, imm=0)
+    code.label("astray")("addi", rd=1, rs1=1, imm=4)("jalr", rd=0, rs1=1, imm=0)
+    code.label("other")("addi", rd=9, rs1=9, imm=32)("jalr", rd=0, rs1=5, imm=0)
+    return code
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_inside_a_region(seed: int) -> None:
+    m = machine()
+    m.load(calls(seed))
+    beginning = Beginning(m)
+    m.finish()
+    expected = straight_lines.after(m)
+    assert expected.x[9] == 14 * 16 + 1 + 2 + 32 + 4
+    for level in (1, 2):
+        beginning.again(m, 1000)
+        assert optimise(m, level)
+        for slice_length in SLICES:
+            beginning.again(m, slice_length)
+            m.finish()
+            assert straight_lines.after(m) == expected, (level, slice_length)
+
+
+def test_what_is_called_is_taken_in_if_it_is_small() -> None:
+    code = Code().label("start")("jal", to="small", rd=1)("addi", rd=9, rs1=9, imm=1)
+    code("jal", to="large", rd=1)("jal", to="start", rd=0)
+    code.label("small")("addi", rd=8, rs1=8, imm=1)("jalr", rd=0, rs1=1, imm=0)
+    code.label("large")
+    for _ in range(60):
+        code("addi", rd=8, rs1=8, imm=1)
+    code("jalr", rd=0, rs1=1, imm=0)
+    data = code.build().ljust(4096, b"\0")
+    kind = RegionKind(64, False, True, 0)
+    graph = find_graph(BY_XLEN[64], {BASE: data}, BASE, kind)
+    assert graph is not None
+    call, after, small = BASE, BASE + 4, code.labels["small"]
+    assert graph.blocks[call].followed and graph.blocks[call].successors == (small,)
+    assert graph.blocks[small].returns == (after,)
+    assert not graph.blocks[after].followed and graph.blocks[after].successors == ()
+    assert code.labels["large"] not in graph.blocks
+    # From the large one on, nothing is known of who called.
+    graph = find_graph(BY_XLEN[64], {BASE: data}, code.labels["large"], kind)
+    assert graph is not None and graph.blocks[code.labels["large"]].returns == ()
 
 
 def test_code_that_is_written_takes_its_region_along() -> None:

@@ -209,7 +209,7 @@ def _live_at_start(graph: Graph) -> dict[int, set[int]]:
             targets = block.successors
             for target in targets:
                 after |= live.get(target, every)
-            if not targets:
+            if not targets or block.last.record.kind is Kind.INDIRECT:
                 after = every
             before = reads[pc] | (after - writes[pc])
             if before != live[pc]:
@@ -241,7 +241,7 @@ def _block(
     registers.end()
 
     def go(target: int) -> None:
-        # A call leaves even if its target is here: it is no edge of the graph.
+        # A call may leave even if its target is here: it is no edge of the graph then.
         if target in places and target in block.successors:
             if target in loops:
                 registers.store(keep=loops[target], ordered=state.kind.flat)
@@ -265,7 +265,11 @@ def _block(
             go(last.target)
         case Kind.INDIRECT:
             assert context.target is not None
-            state.leave_through_cache((context.target & ~1).zext(I64))
+            target = (context.target & ~1).zext(I64)
+            for place in block.returns:
+                with b.If(target == place):
+                    go(place)
+            state.leave_through_cache(target)
         case _:
             assert block.following is not None
             go(block.following)

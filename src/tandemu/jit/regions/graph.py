@@ -1,7 +1,9 @@
 """Finding a region: the blocks that direct branches reach from an entry.
 
-Breadth first, so that what is near the entry is in when the limit is reached. Calls
-are not followed: a function that is hot has a region of its own.
+Breadth first, so that what is near the entry is in when the limit is reached. A call is
+followed if the whole function is small, or in the region already: a return then goes on
+inside if the address is that of a call in here. Other functions, if they are hot, have
+regions of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
 from tandemu.jit.regions.request import RegionKind
 
-INSTRUCTION_LIMIT = 160
+INSTRUCTION_LIMIT = 240
+_SMALL = 48
+"""Instructions of a function, with all that it calls, that is taken in where it is called."""
+_LINKS = (1, 5)
+"""Registers that hold return addresses, by the calling convention: ra and t0."""
 _LONGEST_BLOCK = BLOCK_INSTRUCTIONS
 _DYNAMIC = 7
 _HOST_ROUNDING = (0, 1, 2, 3, _DYNAMIC)
@@ -47,6 +53,22 @@ class GuestInstruction:
         return self.pc + self.operands["imm"]
 
     @property
+    def is_call(self) -> bool:
+        """Whether it jumps to a known function."""
+        return self.record.kind is Kind.JUMP and self.operands["rd"] in _LINKS
+
+    @property
+    def is_return(self) -> bool:
+        """Whether it goes back to where a call came from."""
+        operands = self.operands
+        return (
+            self.record.kind is Kind.INDIRECT
+            and operands.get("rd", 0) == 0
+            and operands.get("rs1") in _LINKS
+            and operands.get("imm", 0) == 0
+        )
+
+    @property
     def accesses(self) -> bool:
         return self.record.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC) or self.record.access > 0
 
@@ -68,6 +90,10 @@ class GuestBlock:
     instructions: list[GuestInstruction] = field(default_factory=list)
     following: int | None = None
     """Where control goes on if the last instruction does not say."""
+    followed: bool = False
+    """Whether its call is one inside the region."""
+    returns: tuple[int, ...] = ()
+    """Where its return may go inside the region: after the calls that lead to it."""
 
     @property
     def last(self) -> GuestInstruction:
@@ -77,12 +103,14 @@ class GuestBlock:
     def successors(self) -> tuple[int, ...]:
         """Guest addresses that control may come to directly, inside the region or not."""
         last = self.last
-        if not last.compilable or last.record.kind is Kind.INDIRECT:
+        if not last.compilable:
             return ()
+        if last.record.kind is Kind.INDIRECT:
+            return self.returns
         if last.record.kind is Kind.BRANCH:
             return (last.next_pc, last.target)
         if last.record.kind is Kind.JUMP:
-            return () if last.operands["rd"] else (last.target,)
+            return (last.target,) if self.followed or not last.operands["rd"] else ()
         return () if self.following is None else (self.following,)
 
 
@@ -160,42 +188,120 @@ class _Code:
         )
 
 
+class _Discovery:
+    """What is reached from an entry, and how."""
+
+    def __init__(self, code: _Code, entry: int, within: frozenset[int] = frozenset()) -> None:
+        """*within*: functions that are being looked at, whose calls led here."""
+        self._code, self._within = code, within | {entry}
+        self.found: dict[int, GuestInstruction] = {}
+        self.leaders = {entry}
+        """Addresses where blocks begin."""
+        self.calls: dict[int, int] = {}
+        """The calls that are followed: address of the instruction, and of the function."""
+        self._large: set[int] = set()
+        self.complete = True
+        """Whether nothing is missing, and nothing that is called."""
+
+    def explore(self, entry: int, limit: int) -> None:
+        """Find at most *limit* instructions from *entry* on."""
+        found = self.found
+        pending = deque([entry])
+        while pending:
+            pc = pending.popleft()
+            run = 0
+            while pc not in found and len(found) < limit and run < _LONGEST_BLOCK:
+                one = self._code.decode(pc)
+                if one is None:
+                    self.complete = False
+                    break
+                found[pc] = one
+                run += 1
+                if not one.compilable or one.record.kind is Kind.INDIRECT:
+                    break
+                if one.record.kind in (Kind.BRANCH, Kind.JUMP):
+                    targets = self._targets(one)
+                    self.leaders.update(targets)
+                    pending.extend(t for t in targets if t not in found)
+                    break
+                pc = one.next_pc
+            else:
+                self.complete &= pc in found
+                self.leaders.add(pc)
+
+    def _targets(self, one: GuestInstruction) -> tuple[int, ...]:
+        if one.record.kind is Kind.BRANCH:
+            # What falls through is likelier: it is looked at first.
+            return one.next_pc, one.target
+        if not one.operands["rd"]:
+            return (one.target,)
+        if one.is_call and self._takes_in(one.target):
+            self.calls[one.pc] = one.target
+            return one.target, one.next_pc
+        self.complete = False
+        return ()
+
+    def _takes_in(self, function: int) -> bool:
+        """Whether calls of *function* are followed; finds it."""
+        if function in self.leaders:
+            return True
+        if function in self._within or function in self._large:
+            return False
+        inner = _Discovery(self._code, function, self._within)
+        inner.explore(function, _SMALL)
+        if not inner.complete:
+            self._large.add(function)
+            return False
+        self.found |= inner.found
+        self.leaders |= inner.leaders
+        self.calls |= inner.calls
+        return True
+
+
 def find_graph(
     isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind
 ) -> Graph | None:
     """The region at *entry*; None if its first instruction cannot be in one."""
-    code = _Code(isa, pages, entry, kind)
-    found: dict[int, GuestInstruction] = {}
-    leaders = {entry}
-    pending = deque([entry])
-    while pending:
-        pc = pending.popleft()
-        run = 0
-        while pc not in found and len(found) < INSTRUCTION_LIMIT and run < _LONGEST_BLOCK:
-            one = code.decode(pc)
-            if one is None:
-                break
-            found[pc] = one
-            run += 1
-            if not one.compilable or one.record.kind is Kind.INDIRECT:
-                break
-            if one.record.kind in (Kind.BRANCH, Kind.JUMP):
-                targets = [one.target]
-                if one.record.kind is Kind.BRANCH:
-                    # What falls through is likelier: it is looked at first.
-                    targets.insert(0, one.next_pc)
-                elif one.operands["rd"]:
-                    targets = []
-                leaders.update(targets)
-                pending.extend(t for t in targets if t not in found)
-                break
-            pc = one.next_pc
-        else:
-            leaders.add(pc)
+    discovery = _Discovery(_Code(isa, pages, entry, kind), entry)
+    discovery.explore(entry, INSTRUCTION_LIMIT)
+    found = discovery.found
     if entry not in found or not found[entry].compilable:
         return None
-    blocks = _blocks(found, leaders)
+    blocks = _blocks(found, discovery.leaders)
+    _connect_calls(blocks, discovery.calls)
     return Graph(entry, blocks, _loops(blocks, entry))
+
+
+def _connect_calls(blocks: dict[int, GuestBlock], calls: Mapping[int, int]) -> None:
+    """Let the blocks of followed calls and of the returns from them know each other."""
+    after: dict[int, list[int]] = {}
+    for block in blocks.values():
+        function = calls.get(block.last.pc)
+        if function in blocks:
+            block.followed = True
+            if block.last.next_pc in blocks:
+                after.setdefault(function, []).append(block.last.next_pc)
+    for function, places in after.items():
+        for pc in _body(blocks, function):
+            if blocks[pc].last.is_return:
+                known = blocks[pc].returns
+                blocks[pc].returns = known + tuple(p for p in places if p not in known)
+
+
+def _body(blocks: dict[int, GuestBlock], function: int) -> set[int]:
+    """The blocks of the function that begins there: where it calls, it goes on afterwards."""
+    body: set[int] = set()
+    pending = [function]
+    while pending:
+        pc = pending.pop()
+        if pc in blocks and pc not in body:
+            body.add(pc)
+            block = blocks[pc]
+            if block.followed:
+                pending.append(block.last.next_pc)
+            elif block.last.record.kind is not Kind.INDIRECT:
+                pending.extend(block.successors)
+    return body
 
 
 def _blocks(found: dict[int, GuestInstruction], leaders: set[int]) -> dict[int, GuestBlock]:
