@@ -124,7 +124,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
     code("jalr", rd=0, rs1=1, imm=0)
     data = code.build().ljust(4096, b"\0")
     kind = RegionKind(64, False, True, 0)
-    graph = find_graph(BY_XLEN[64], {BASE: data}, BASE, kind)
+    graph = find_graph(BY_XLEN[64], {BASE: data}, BASE, kind, 1)
     assert graph is not None
     call, after, small = BASE, BASE + 4, code.labels["small"]
     assert graph.blocks[call].followed and graph.blocks[call].successors == (small,)
@@ -132,8 +132,20 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
     assert not graph.blocks[after].followed and graph.blocks[after].successors == ()
     assert code.labels["large"] not in graph.blocks
     # From the large one on, nothing is known of who called.
-    graph = find_graph(BY_XLEN[64], {BASE: data}, code.labels["large"], kind)
+    graph = find_graph(BY_XLEN[64], {BASE: data}, code.labels["large"], kind, 1)
     assert graph is not None and graph.blocks[code.labels["large"]].returns == ()
+
+
+def test_a_long_line_is_one_region() -> None:
+    code = Code()
+    for _ in range(500):
+        code("addi", rd=8, rs1=8, imm=1)
+    data = code("jalr", rd=0, rs1=1, imm=0).build().ljust(4096, b"\0")
+    found = [
+        find_graph(BY_XLEN[64], {BASE: data}, BASE, RegionKind(64, False, True, 0), n)
+        for n in (1, 2)
+    ]
+    assert [graph.instructions for graph in found if graph] == [240, 501]
 
 
 def test_code_that_is_written_takes_its_region_along() -> None:

@@ -50,7 +50,7 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
     began = time.monotonic_ns()
     kind = request.kind
     try:
-        graph = find_graph(isa, request.pages, request.pc, kind)
+        graph = find_graph(isa, request.pages, request.pc, kind, request.level)
         if graph is None:
             raise Unfit("its first instruction is the interpreter's")
         function, state = build_region(kind, graph)

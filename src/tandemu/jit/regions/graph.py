@@ -17,7 +17,8 @@ from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
 from tandemu.jit.regions.request import RegionKind
 
-INSTRUCTION_LIMIT = 240
+INSTRUCTION_LIMITS = {1: 240, 2: 800}
+"""Guest instructions in a region, by level."""
 _SMALL = 48
 """Instructions of a function, with all that it calls, that is taken in where it is called."""
 _LINKS = (1, 5)
@@ -226,8 +227,13 @@ class _Discovery:
                     break
                 pc = one.next_pc
             else:
-                self.complete &= pc in found
                 self.leaders.add(pc)
+                if pc not in found:
+                    # A long block goes on as another one.
+                    if len(found) < limit:
+                        pending.appendleft(pc)
+                    else:
+                        self.complete = False
 
     def _targets(self, one: GuestInstruction) -> tuple[int, ...]:
         if one.record.kind is Kind.BRANCH:
@@ -259,11 +265,11 @@ class _Discovery:
 
 
 def find_graph(
-    isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind
+    isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind, level: int
 ) -> Graph | None:
     """The region at *entry*; None if its first instruction cannot be in one."""
     discovery = _Discovery(_Code(isa, pages, entry, kind), entry)
-    discovery.explore(entry, INSTRUCTION_LIMIT)
+    discovery.explore(entry, INSTRUCTION_LIMITS[level])
     found = discovery.found
     if entry not in found or not found[entry].compilable:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 
@@ -18,12 +19,17 @@ from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest, pack, unpack
 from tandemu.jit.regions.store import RegionStore
 
+_LIMIT_S = 20.0
+"""Processor time for one region: a hundred times what the largest takes."""
+
 
 def serve(connection: socket.socket, store: RegionStore | None) -> None:
     """Answer requests until the other side is gone."""
     while (data := receive(connection)) is not None:
         request = unpack(data)
         assert isinstance(request, RegionRequest)
+        # Should it not come to an end, this process does: that is noticed, and not repeated.
+        signal.setitimer(signal.ITIMER_VIRTUAL, _LIMIT_S)
         answer = compile_request(BY_XLEN[request.kind.xlen], request)
         try:
             send(connection, pack(answer))
