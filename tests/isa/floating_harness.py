@@ -12,7 +12,7 @@ from tandemu.bits import U64, Layout
 from tandemu.ir import F64, I64, PTR, Builder, Constant, Function, I, Value, evaluate, lower
 from tandemu.ir.softfloat import environment
 from tandemu.ir.values import emit_effect
-from tandemu.isa.riscv.floating import DYNAMIC, SEMANTICS
+from tandemu.isa.riscv.floating import DYNAMIC, SEMANTICS, PatternNumbers
 from tandemu.native import load
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.linker import link
@@ -39,7 +39,7 @@ class Outcome:
         return f"fd={self.fd:#x} rd={self.rd:#x} fflags={self.fflags:#x} left={self.left}"
 
 
-class Tracing:
+class Tracing(PatternNumbers):
     """A context whose registers are fields of `STATE`."""
 
     def __init__(self, b: Builder, rm: Value | None, native: bool, xlen: int) -> None:

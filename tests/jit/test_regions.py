@@ -18,6 +18,7 @@ from tests.jit.optimised import Beginning, optimise
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates
 from tests.jit.small_machine import BASE, DATA, Code, machine
 
+ISA = BY_XLEN[64]
 SLICES = (64, 67, 101, 1000)
 """A slice holds a whole block at least."""
 
@@ -124,7 +125,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
     code("jalr", rd=0, rs1=1, imm=0)
     data = code.build().ljust(4096, b"\0")
     kind = RegionKind(64, False, True, 0)
-    graph = find_graph(BY_XLEN[64], {BASE: data}, BASE, kind, 1)
+    graph = find_graph(ISA, {BASE: data}, BASE, kind, 1)
     assert graph is not None
     call, after, small = BASE, BASE + 4, code.labels["small"]
     assert graph.blocks[call].followed and graph.blocks[call].successors == (small,)
@@ -132,7 +133,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
     assert not graph.blocks[after].followed and graph.blocks[after].successors == ()
     assert code.labels["large"] not in graph.blocks
     # From the large one on, nothing is known of who called.
-    graph = find_graph(BY_XLEN[64], {BASE: data}, code.labels["large"], kind, 1)
+    graph = find_graph(ISA, {BASE: data}, code.labels["large"], kind, 1)
     assert graph is not None and graph.blocks[code.labels["large"]].returns == ()
 
 
@@ -141,11 +142,65 @@ def test_a_long_line_is_one_region() -> None:
     for _ in range(500):
         code("addi", rd=8, rs1=8, imm=1)
     data = code("jalr", rd=0, rs1=1, imm=0).build().ljust(4096, b"\0")
-    found = [
-        find_graph(BY_XLEN[64], {BASE: data}, BASE, RegionKind(64, False, True, 0), n)
-        for n in (1, 2)
-    ]
+    found = [find_graph(ISA, {BASE: data}, BASE, RegionKind(64, False, True, 0), n) for n in (1, 2)]
     assert [graph.instructions for graph in found if graph] == [240, 501]
+
+
+_DOUBLES = (
+    0x3FF0000000000000, 0xC008000000000000, 0, 1 << 63, 0x7FF0000000000000, 0xFFF0000000000000,
+    0x7FF8000000000000, 0xFFF8000000000123, 0x7FF0000000000001, 0x7FEFFFFFFFFFFFFF, 1,
+)  # fmt: skip
+_ARITHMETIC = ("fadd.d", "fsub.d", "fmul.d", "fdiv.d", "fsqrt.d")
+_OBSERVING = ("fmv.x.d", "fsgnjn.d", "fclass.d", "fmin.d", "fsd", "feq.d", "fle.d", "fcvt.l.d")
+_FUSED = ("fmadd.d", "fnmsub.d", "fcvt.s.d", "fcvt.d.s")
+
+
+def numbers(seed: int) -> Code:
+    """Chains of arithmetic with NaNs, looked at now and then, across blocks of one loop."""
+    chance = random.Random(seed)
+    code = Code().li(2, DATA).li(3, 9)
+    for register in range(8):
+        code.li(4, chance.choice(_DOUBLES))("fmv.d.x", rd=register, rs1=4)
+    code.label("again")
+    for index in range(60):
+        name = chance.choice(_ARITHMETIC * 4 + _OBSERVING * 2 + _FUSED)
+        operands = {"rd": chance.randrange(8), "rs1": chance.randrange(8)}
+        record = ISA.by_name[name]
+        fields = {one.name for one in record.fields}
+        if name == "fsd":
+            code("fsd", rs1=2, rs2=chance.randrange(8), imm=8 * index)
+            continue
+        if record.file("rd") == "x":
+            operands["rd"] = 10 + index % 8
+        if "rs2" in fields:
+            operands["rs2"] = chance.randrange(8)
+        if "rs3" in fields:
+            operands["rs3"] = chance.randrange(8)
+        if "rm" in fields:
+            operands["rm"] = chance.choice((7, 7, 7, 0, 1, 3, 4))
+        code(name, **operands)
+        if index % 20 == 19:
+            # Another block. (Rounding mode 4 is the interpreter's, in the midst of one.)
+            code("bne", to=f"on{index}", rs1=11, rs2=10)("addi", rd=20, rs1=20, imm=1)
+            code.label(f"on{index}")
+    code("addi", rd=3, rs1=3, imm=-1)("bne", to="again", rs1=3, rs2=0)
+    return code.finish(10)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_chains_of_doubles(seed: int) -> None:
+    m = machine()
+    m.load(numbers(seed))
+    beginning = Beginning(m)
+    m.finish()
+    expected = straight_lines.after(m)
+    for level in (1, 2):
+        beginning.again(m, 1000)
+        assert optimise(m, level)
+        for slice_length in SLICES:
+            beginning.again(m, slice_length)
+            m.finish()
+            assert straight_lines.after(m) == expected, (level, slice_length)
 
 
 def test_code_that_is_written_takes_its_region_along() -> None:

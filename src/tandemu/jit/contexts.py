@@ -14,6 +14,7 @@ from typing import Any
 from tandemu.bits import Layout, mask
 from tandemu.ir import I1, I64, Builder, Constant, Function, I, Value
 from tandemu.isa.instruction import Instruction
+from tandemu.isa.riscv.floating import PatternNumbers
 from tandemu.jit.convention import CACHED_RESULTS, leaving_operands, tail_operands
 from tandemu.jit.layout import JUMP_ENTRIES, JUMP_ENTRY, PAGE_SIZE, TLB_ENTRY
 from tandemu.jit.tlb import tlb_entry
@@ -32,7 +33,7 @@ class Variant:
     rounding: int = 7
 
 
-class StencilContext:
+class StencilContext(PatternNumbers):
     """Traces an instruction into a stencil."""
 
     native = True
@@ -264,7 +265,7 @@ def conditional(
     return done.value
 
 
-class InterpreterContext:
+class InterpreterContext(PatternNumbers):
     """Traces an instruction into a case of the interpreter.
 
     Its operands are read at run time from *word*. A memory access that cannot be

@@ -92,6 +92,15 @@ class FloatingContext(Protocol):
     @fd.setter
     def fd(self, value: Value | int) -> None: ...
 
+    def number(self, index: int) -> Value:
+        """Floating source register *index* as a double, for arithmetic.
+
+        A NaN is quiet or signalling as in the register, but any of its kind.
+        """
+
+    def set_number(self, value: Value) -> None:
+        """Write a double, the result of arithmetic, to `fd`: of a NaN the canonical one."""
+
     def load(self, address: Value, bits: int) -> Value:
         """Return *bits* bits of memory at the virtual *address*."""
 
@@ -105,9 +114,9 @@ class FloatingContext(Protocol):
         """Leave the instruction to the evaluator; nothing may follow in the block."""
 
 
-def _do(c: FloatingContext, name: str, *operands: Value) -> Value:
+def _do(ir: Builder, name: str, *operands: Value) -> Value:
     """Add a floating-point operation: even if its operands are constants, it acts."""
-    result = emit_effect(name, *operands, builder=c.ir)
+    result = emit_effect(name, *operands, builder=ir)
     assert result is not None
     return result
 
@@ -146,15 +155,44 @@ def _set_pattern(c: FloatingContext, value: Value) -> None:
     c.fd = value if value.type == I64 else value.zext(I64) | BOX
 
 
-def _set_float(c: FloatingContext, value: Value, on_nan: Callable[[], None] | None = None) -> None:
-    """Write an arithmetic result; a NaN becomes the canonical one, and *on_nan* is told."""
-    pattern = I(value.type.bits)
-    result = c.ir.variable(value.type, value)
-    with c.ir.If(_do(c, "fuo", value, value), likely=False):
+def canonical(ir: Builder, value: Value, on_nan: Callable[[], None] | None = None) -> Value:
+    """An arithmetic result; a NaN becomes the canonical one, and *on_nan* is told."""
+    result = ir.variable(value.type, value)
+    with ir.If(_do(ir, "fuo", value, value), likely=False):
         if on_nan is not None:
             on_nan()
-        result.value = _do(c, "float_pattern", Constant(pattern, FORMATS[pattern.bits].nan))
-    _set_pattern(c, result.value.bitcast(pattern))
+        bits = value.type.bits
+        result.value = _do(ir, "float_pattern", Constant(I(bits), FORMATS[bits].nan))
+    return result.value
+
+
+class PatternNumbers:
+    """`number` and `set_number` for contexts in which registers always hold patterns."""
+
+    def number(self: Any, index: int) -> Value:
+        """The floating source register *index* as a double."""
+        pattern: Value = getattr(self, f"fs{index}")
+        return pattern.bitcast(F64)
+
+    def set_number(self: Any, value: Value) -> None:
+        """Write the double *value*, canonical if it is a NaN, to `fd`."""
+        self.fd = canonical(self.ir, value).bitcast(I64)
+
+
+def _numbers(c: FloatingContext, t: Type, count: int) -> list[Value]:
+    """Read the first *count* source registers for arithmetic in type *t*."""
+    if t == F64:
+        return [c.number(index) for index in range(1, count + 1)]
+    registers = [getattr(c, f"fs{index}") for index in range(1, count + 1)]
+    return [pattern.bitcast(t) for pattern in _singles(c, *registers)]
+
+
+def _set_float(c: FloatingContext, value: Value, on_nan: Callable[[], None] | None = None) -> None:
+    """Write an arithmetic result; a NaN becomes the canonical one, and *on_nan* is told."""
+    if value.type == F64 and on_nan is None:
+        c.set_number(value)
+    else:
+        _set_pattern(c, canonical(c.ir, value, on_nan).bitcast(I(value.type.bits)))
 
 
 def _set_word(c: FloatingContext, value: Value) -> None:
@@ -264,15 +302,14 @@ def fmv_d_x(c: FloatingContext) -> None:
 
 def _arithmetic(name: str, t: Type, count: int) -> Semantics:
     def compute(c: FloatingContext) -> None:
-        registers = (c.fs1, c.fs2)[:count]
-        _set_float(c, _do(c, name, *(p.bitcast(t) for p in _patterns(c, t, *registers))))
+        _set_float(c, _do(c.ir, name, *_numbers(c, t, count)))
 
     return _rounding(compute)
 
 
 def _fused(t: Type, negate_product: bool, negate_addend: bool) -> Semantics:
     def compute(c: FloatingContext) -> None:
-        a, b, addend = _patterns(c, t, c.fs1, c.fs2, c.fs3)
+        a, b, addend = (number.bitcast(I(t.bits)) for number in _numbers(c, t, 3))
 
         def on_nan() -> None:
             # Infinity times zero is invalid even if a quiet NaN is added; hosts differ.
@@ -287,7 +324,7 @@ def _fused(t: Type, negate_product: bool, negate_addend: bool) -> Semantics:
             b,
             _negate(addend) if negate_addend else addend,
         )
-        _set_float(c, _do(c, "fma", *(operand.bitcast(t) for operand in operands)), on_nan)
+        _set_float(c, _do(c.ir, "fma", *(operand.bitcast(t) for operand in operands)), on_nan)
 
     return _rounding(compute)
 
@@ -314,7 +351,7 @@ def _extremum(t: Type, smaller: bool) -> Semantics:
         first = _order(a).slt(_order(b))
         result = c.ir.variable(a.type, c.ir.select(first, *((a, b) if smaller else (b, a))))
         # A signalling NaN raises invalid here.
-        with c.ir.If(_do(c, "fuo", a.bitcast(t), b.bitcast(t)), likely=False):
+        with c.ir.If(_do(c.ir, "fuo", a.bitcast(t), b.bitcast(t)), likely=False):
             form = FORMATS[t.bits]
             a_is_nan, b_is_nan = (_magnitude(v).ugt(form.infinity) for v in (a, b))
             other = c.ir.select(b_is_nan, form.nan, b)
@@ -326,8 +363,7 @@ def _extremum(t: Type, smaller: bool) -> Semantics:
 
 def _comparison(name: str, t: Type) -> Semantics:
     def semantics(c: FloatingContext) -> None:
-        a, b = _patterns(c, t, c.fs1, c.fs2)
-        c.rd = _do(c, name, a.bitcast(t), b.bitcast(t)).zext(I(c.xlen))
+        c.rd = _do(c.ir, name, *_numbers(c, t, 2)).zext(I(c.xlen))
 
     return semantics
 
@@ -360,8 +396,7 @@ def _classify(t: Type) -> Semantics:
 
 
 def _between(c: FloatingContext, name: str, source: Type) -> None:
-    (a,) = _patterns(c, source, c.fs1)
-    _set_float(c, _do(c, name, a.bitcast(source)))
+    _set_float(c, _do(c.ir, name, *_numbers(c, source, 1)))
 
 
 def fcvt_s_d(c: FloatingContext) -> None:
@@ -379,7 +414,7 @@ def _from_integer(t: Type, bits: int, signed: bool) -> Semantics:
             value, name = value.zext(I64), f"signed_to_{t}"
         else:
             name = f"{'signed' if signed else 'unsigned'}_to_{t}"
-        _set_pattern(c, _do(c, name, value).bitcast(I(t.bits)))
+        _set_pattern(c, _do(c.ir, name, value).bitcast(I(t.bits)))
 
     exact = bits < FORMATS[t.bits].precision
     return _exact(compute) if exact else _rounding(compute)
@@ -388,7 +423,7 @@ def _from_integer(t: Type, bits: int, signed: bool) -> Semantics:
 def _to_signed(c: FloatingContext, t: Type, a: Value, bits: int, suffix: str) -> None:
     """What does not fit comes as the most negative integer, with invalid raised."""
     lowest = 1 << (bits - 1)
-    result = c.ir.variable(I(bits), _do(c, f"{t}_to_i{bits}{suffix}", a.bitcast(t)))
+    result = c.ir.variable(I(bits), _do(c.ir, f"{t}_to_i{bits}{suffix}", a.bitcast(t)))
     with c.ir.If(result.value == lowest, likely=False):
         # Below zero, that is also the right answer; NaNs of either sign go up.
         above = _magnitude(a).ugt(FORMATS[t.bits].infinity) | (_sign(a) == 0)
@@ -408,7 +443,7 @@ def _to_unsigned(c: FloatingContext, t: Type, a: Value, bits: int, suffix: str) 
     safe |= mask(digits - 1) << (form.precision - digits)
     result = c.ir.variable(I64)
     with c.ir.If(a.ule(safe), likely=True):
-        result.value = _do(c, f"{t}_to_i64{suffix}", a.bitcast(t))
+        result.value = _do(c.ir, f"{t}_to_i64{suffix}", a.bitcast(t))
     with c.ir.Else():
         size = _magnitude(a)
         negative = (_sign(a) != 0) & size.ule(form.infinity)
@@ -417,8 +452,8 @@ def _to_unsigned(c: FloatingContext, t: Type, a: Value, bits: int, suffix: str) 
         # Between -1 and 0, and above the largest integer: rounding decides. If it leads
         # out of range, invalid must be raised and inexact must not.
         with c.ir.If(fits & (small | ~negative)):
-            saved = _do(c, "float_save")
-            result.value = _do(c, f"{t}_to_i64{suffix}", a.bitcast(t))
+            saved = _do(c.ir, "float_save")
+            result.value = _do(c.ir, f"{t}_to_i64{suffix}", a.bitcast(t))
             with c.ir.If(result.value.ugt(mask(width))):
                 _effect(c, "float_restore", saved)
                 _raise_invalid(c)

@@ -232,9 +232,10 @@ def _block(
         if not one.compilable:
             context.interpret()
             return
-        # Read here, where every block of the instruction's own may use it.
+        # Read here, where every block of the instruction's own may use it. (A number that is
+        # not canonical yet is made so by whoever asks for its pattern, before such blocks.)
         for register in _sources(one):
-            registers.read(register)
+            registers.number(register)
         assert one.record.semantics is not None
         one.record.semantics(context)
     last = block.last

@@ -16,6 +16,7 @@ from tandemu.bits import Layout, mask
 from tandemu.ir import F64, I64, Builder, Constant, I, Local, Undefined, Value
 from tandemu.ir.values import emit
 from tandemu.isa.instruction import Kind
+from tandemu.isa.riscv.floating import canonical
 from tandemu.jit.contexts import conditional, jump_entry, reserve
 from tandemu.jit.convention import PINNED_REGISTERS, tail_operands
 from tandemu.jit.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
@@ -37,6 +38,8 @@ class Registers:
         self.variables: dict[int, Local] = {}
         self.values: dict[int, Value] = {}
         """What registers hold here, as far as this block has read or written them."""
+        self.numbers: dict[int, Value] = {}
+        """Doubles that arithmetic gave, which are not canonical yet should they be NaNs."""
         self.pending: set[int] = set()
         """Registers whose copy in memory may be old here."""
         pinned = {register: f"k{number}" for number, register in enumerate(PINNED_REGISTERS)}
@@ -59,7 +62,7 @@ class Registers:
 
     def begin(self, pending: Iterable[int]) -> None:
         """Begin a block."""
-        self.values = {}
+        self.values, self.numbers = {}, {}
         self.pending = set(pending)
         self._written: set[int] = set()
 
@@ -68,25 +71,42 @@ class Registers:
             return Constant(I(self.xlen), 0)
         value = self.values.get(register)
         if value is None:
-            value = self.values[register] = self.variables[register].value
+            number = self.numbers.pop(register, None)
+            value = self.variables[register].value if number is None else canonical(self.ir, number)
+            self.values[register] = value
         return value
+
+    def number(self, register: int) -> Value:
+        """A floating register for arithmetic, to which all NaNs are the same."""
+        number = self.numbers.get(register)
+        return self.read(register) if number is None else number
 
     def write(self, register: int, value: Value) -> None:
         if register == 0:
             return
+        self.numbers.pop(register, None)
         self.values[register] = value
         self.pending.add(register)
         self._written.add(register)
 
+    def write_number(self, register: int, value: Value) -> None:
+        """Like `write`, of what arithmetic gave: it is made canonical where that is seen."""
+        self.write(register, value)
+        del self.values[register]
+        self.numbers[register] = value
+
     def end(self) -> None:
         """End a block that another one in the region follows."""
         for register in sorted(self._written):
-            self.variables[register].value = self.values[register]
+            self.variables[register].value = self.read(register)
 
     def peek(self, register: int) -> Value:
         """Like `read`, for use in a block of which control may not come back."""
         value = self.values.get(register)
-        return self.variables[register].value if value is None else value
+        if value is not None:
+            return value
+        number = self.numbers.get(register)
+        return self.variables[register].value if number is None else canonical(self.ir, number)
 
     def store(self, *, keep: Collection[int] = (), ordered: bool = False) -> None:
         """Bring memory up to date, save for the registers in *keep*.
@@ -246,6 +266,12 @@ class RegionContext:
         self._registers.write(FLOATS + self._one.operands["rd"], lifted.bitcast(F64))
 
     fd = property(None, _set_fd)
+
+    def number(self, index: int) -> Value:
+        return self._registers.number(FLOATS + self._one.operands[f"rs{index}"])
+
+    def set_number(self, value: Value) -> None:
+        self._registers.write_number(FLOATS + self._one.operands["rd"], value)
 
     @property
     def rm(self) -> Value:
