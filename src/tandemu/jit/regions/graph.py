@@ -19,7 +19,7 @@ from tandemu.jit.regions.request import RegionKind
 
 INSTRUCTION_LIMITS = {1: 240, 2: 800}
 """Guest instructions in a region, by level."""
-_SMALL = 48
+_SMALL = 64
 """Instructions of a function, with all that it calls, that is taken in where it is called."""
 _LINKS = (1, 5)
 """Registers that hold return addresses, by the calling convention: ra and t0."""
