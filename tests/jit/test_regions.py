@@ -120,7 +120,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
     code("jal", to="large", rd=1)("jal", to="start", rd=0)
     code.label("small")("addi", rd=8, rs1=8, imm=1)("jalr", rd=0, rs1=1, imm=0)
     code.label("large")
-    for _ in range(60):
+    for _ in range(70):
         code("addi", rd=8, rs1=8, imm=1)
     code("jalr", rd=0, rs1=1, imm=0)
     data = code.build().ljust(4096, b"\0")
