@@ -8,7 +8,10 @@ import pytest
 
 from tandemu.accel import Stopped
 from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.jit.regions.compiler import told_apart
+from tandemu.jit.regions.context import OWN_STORE
 from tandemu.jit.regions.graph import find_graph
+from tandemu.jit.regions.narrow import find_narrow
 from tandemu.jit.regions.request import RegionKind
 from tests.jit import test_control_flow as control_flow
 from tests.jit import test_instruction_table as instruction_table
@@ -201,6 +204,63 @@ def test_chains_of_doubles(seed: int) -> None:
             beginning.again(m, slice_length)
             m.finish()
             assert straight_lines.after(m) == expected, (level, slice_length)
+
+
+def words(wide: int) -> Code:
+    """A loop of 32-bit arithmetic whose sum begins as *wide*, and looks at all 64 bits after."""
+    code = Code().li(2, DATA).li(10, wide).li(11, 20).li(12, 7).label("turn")
+    code("addw", rd=10, rs1=10, rs2=12)("xor", rd=12, rs1=12, rs2=10)
+    code("slliw", rd=13, rs1=12, imm=3)("addiw", rd=14, rs1=13, imm=0)
+    code("lw", rd=15, rs1=2, imm=0)("addw", rd=12, rs1=14, rs2=15)("sw", rs1=2, rs2=12, imm=0)
+    code("lbu", rd=16, rs1=2, imm=1)("or", rd=12, rs1=12, rs2=16)
+    code("addi", rd=11, rs1=11, imm=-1)("bne", to="turn", rs1=11, rs2=0)
+    code("sd", rs1=2, rs2=10, imm=8)("sd", rs1=2, rs2=12, imm=16)("srli", rd=17, rs1=12, imm=30)
+    return code.finish(17)
+
+
+def test_what_is_known_to_be_narrow() -> None:
+    code = words(5)
+    kind, turn = RegionKind(64, False, True, 0), code.labels["turn"]
+    graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, turn, kind, 2)
+    assert graph is not None
+    facts = find_narrow(kind, graph, read=range(1, 32))
+    # x11 is counted in 64 bits and x2 points: neither is.
+    assert facts.checked == {10, 12, 13, 14, 15, 16}
+    assert facts.at_end[turn] == facts.checked
+    assert find_narrow(RegionKind(32, False, True, 0), graph, range(32)).checked == frozenset()
+
+
+@pytest.mark.parametrize("wide", [5, -9, 1 << 31, 0x123456789ABCDEF0])
+def test_registers_of_32_bits(wide: int) -> None:
+    """Where a region is entered with more in a register than it is made for, stencils run."""
+    m = machine()
+    m.load(words(wide))
+    beginning = Beginning(m)
+    m.finish()
+    expected = straight_lines.after(m)
+    beginning.again(m, 1000)
+    assert optimise(m, 2)
+    for slice_length in SLICES:
+        beginning.again(m, slice_length)
+        m.finish()
+        assert straight_lines.after(m) == expected, slice_length
+
+
+def test_accesses_that_cannot_be_told_apart() -> None:
+    """A program's accesses each need a mark that comes through to the object."""
+    ir = """
+  %a = load volatile i8, ptr %p, align 1, !pcsections !4
+  store volatile i64 %b, ptr %q, align 1{}
+!4 = !{{!"tandemu.marks", !5}}
+!5 = !{{i32 7}}
+!6 = !{{!"tandemu.marks", !7}}
+!7 = !{{i32 {}}}
+"""
+    marked = ", !pcsections !6"
+    assert told_apart(ir.format(marked, 8), {7, 8})
+    assert told_apart(ir.format(marked, OWN_STORE), {7})
+    assert not told_apart(ir.format(marked, 8), {7})
+    assert not told_apart(ir.format("", 8), {7, 8})
 
 
 def test_code_that_is_written_takes_its_region_along() -> None:

@@ -152,5 +152,5 @@ def test_the_profile_names_hot_code(build: Callable[..., Path]) -> None:
 
 
 def test_a_short_run_has_no_profile(build: Callable[..., Path]) -> None:
-    ours = run_exec("--profile", build("copy"))
+    ours = run_exec("--profile", build("copy"), TANDEMU_OPTIMISER="on")
     assert ours.stderr.decode() == "too short a run to tell where it spent its time\n"

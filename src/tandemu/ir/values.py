@@ -24,7 +24,7 @@ Operand = "Value | int"
 class Value:
     """A typed value. Python integers mix freely with integer values."""
 
-    __slots__ = ("builder", "narrow", "number", "type")
+    __slots__ = ("builder", "narrow", "number", "type", "zero_extended")
 
     def __init__(self, type: Type, builder: Builder | None = None, number: int = -1) -> None:
         self.type = type
@@ -32,6 +32,8 @@ class Value:
         self.number = number
         self.narrow: Value | None = None
         """What this is the sign extension of, if that is known."""
+        self.zero_extended: int | None = None
+        """How many bits this is the zero extension of, if that is known."""
 
     def __repr__(self) -> str:
         return f"%{self.number}:{self.type}"
@@ -187,7 +189,11 @@ class Value:
 
     def zext(self, to: Type) -> Value:
         """Widen with zeros; the same type is left alone."""
-        return self if to == self.type else emit("zext", self, attributes=(to,))
+        if to == self.type:
+            return self
+        wide = emit("zext", self, attributes=(to,))
+        wide.zero_extended = self.type.bits
+        return wide
 
     def sext(self, to: Type) -> Value:
         """Widen with copies of the sign; the same type is left alone."""

@@ -108,8 +108,10 @@ def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
     return result
 
 
-def compile_region(llvm_ir: str, level: int) -> bytes:
-    """Compile one function of hot guest code to an object; NativeError if LLVM rejects it.
+def compile_region(llvm_ir: str, level: int) -> tuple[bytes, str]:
+    """Compile one function of hot guest code; NativeError if LLVM rejects it.
+
+    The result is the object, and the LLVM IR that was left after all passes.
 
     *level* 1: few passes and LLVM's quick code generation, about 0.1 ms for each guest
     instruction; 2: twice that, for code a tenth faster. Variables become values here.
@@ -136,10 +138,12 @@ def compile_region(llvm_ir: str, level: int) -> bytes:
         passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.run(module, builder)
-    result: bytes = machine.emit_object(module)
-    return result
+    return machine.emit_object(module), str(module)
 
 
 @cache
 def _region_machine(binding: Any, level: int) -> Any:
+    # Equal ends of two blocks must not become one: each access is told by its place. The
+    # option is LLVM's as a whole; other code of this process only grows a little by it.
+    binding.set_option("tandemu", "-enable-tail-merge=0")
     return _target_machine(binding, CodeModel.STENCIL, level)

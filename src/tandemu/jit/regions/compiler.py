@@ -10,20 +10,22 @@ and run-time routines.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 from tandemu.bits import align_up
-from tandemu.ir import I64, Builder, Constant, Function, IrError, lower
+from tandemu.ir import I32, I64, Builder, Constant, Function, IrError, Value, lower
 from tandemu.ir.llvm import MARKS
 from tandemu.ir.program import Place
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.convention import leaving_operands, tail_parameters
 from tandemu.jit.layout import PAGE_SIZE, cpu_layout
-from tandemu.jit.regions.context import FLOATS, RegionContext, RegionState, Registers
-from tandemu.jit.regions.graph import Graph, GuestBlock, GuestInstruction, find_graph
+from tandemu.jit.regions.context import OWN_STORE, RegionContext, RegionState, Registers
+from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, find_graph
+from tandemu.jit.regions.narrow import NOTHING, find_narrow
 from tandemu.jit.regions.request import (
     Refusal,
     Region,
@@ -39,6 +41,8 @@ from tandemu.native.errors import NativeError
 _NAME = "region"
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
 _SIZE_LIMIT = 1 << 18
+_NARROWS = 2
+"""The level from which registers of 32 bits are looked for."""
 
 
 class Unfit(Exception):
@@ -53,11 +57,12 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
         graph = find_graph(isa, request.pages, request.pc, kind, request.level)
         if graph is None:
             raise Unfit("its first instruction is the interpreter's")
-        function, state = build_region(kind, graph)
-        code, relocations, marks = _cut(compile_region(lower([function]), request.level))
-        unmarked = state.marked - marks.keys()
-        if unmarked:
-            raise Unfit(f"{len(unmarked)} accesses cannot be told by their host instruction")
+        function, state = build_region(kind, graph, request.level)
+        object_bytes, optimised = compile_region(lower([function]), request.level)
+        code, relocations, marks = _cut(object_bytes)
+        # Some may be gone for good: what cannot be reached is dropped.
+        if state.marked - marks.keys() and not told_apart(optimised, marks):
+            raise Unfit("accesses cannot be told by their host instructions")
     except (Unfit, IrError, NativeError) as error:
         return Refusal(kind, request.pc, str(error))
     sites = tuple(
@@ -97,8 +102,10 @@ def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
 # Building -------------------------------------------------------------------------------
 
 
-def build_region(kind: RegionKind, graph: Graph) -> tuple[Function, RegionState]:
+def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, RegionState]:
     """The function of a region, and what its trace left behind."""
+    read = _live_at_start(graph, leaving=frozenset())[graph.entry]
+    narrow = find_narrow(kind, graph, read) if level >= _NARROWS else NOTHING
     layout = cpu_layout(kind.xlen)
     floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
     attributes = _ATTRIBUTES + (" strictfp" if floating else "")
@@ -111,41 +118,50 @@ def build_region(kind: RegionKind, graph: Graph) -> tuple[Function, RegionState]
         # FS is not Dirty, or the rounding mode has no counterpart.
         with b.If(cpu.float_slow != 0, likely=False):
             b.TailCall("FALLBACK", *leaving_operands(b))
-    registers = Registers(b, layout, kind.xlen, _used(graph))
+    somewhere = frozenset().union(*narrow.at_start.values())
+    registers = Registers(b, layout, kind.xlen, _used(graph), sorted(somewhere))
+    _check(registers, narrow.checked)
     state = RegionState(b, layout, kind, registers)
-    live = _live_at_start(graph)
+    live = _live_at_start(graph, leaving=_ALL)
     places = {pc: b.place() for pc in graph.blocks}
     pending = _pending_at_start(graph, kind)
     b.Goto(places[graph.entry])
     for block in graph.blocks.values():
         b.Put(places[block.pc])
-        registers.begin(pending[block.pc])
+        registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
         count = len(block.instructions)
         left = state.budget.value - count
         if block.pc in graph.loops:
             with b.If(left.slt(0), likely=False):
                 state.leave_for_poll(block.pc, left + count, live[block.pc])
         state.budget.value = left
-        _block(state, graph, block, places)
+        _block(state, graph, block, places, narrow.at_end.get(block.pc, frozenset()))
     return b.finish(), state
+
+
+def _check(registers: Registers, narrow: frozenset[int]) -> None:
+    """Leave the region to the stencils unless the registers in *narrow* are."""
+    b = registers.ir
+    wide: Value | None = None
+    for register in sorted(narrow):
+        value = registers.variables[register].value
+        part = value.trunc(I32)
+        registers.narrow_variables[register].value = part
+        differs = part.sext(I64) ^ value
+        wide = differs if wide is None else wide | differs
+    if wide is not None:
+        with b.If(wide != 0, likely=False):
+            b.TailCall("FALLBACK", *leaving_operands(b))
 
 
 def _used(graph: Graph) -> set[int]:
     used: set[int] = set()
     for block in graph.blocks.values():
         for one in block.instructions:
-            used.update(_sources(one))
+            used.update(one.sources)
             if one.result is not None:
                 used.add(one.result)
     return used - {0}
-
-
-def _sources(one: GuestInstruction) -> Iterator[int]:
-    """The registers that an instruction reads."""
-    for name in ("rs1", "rs2", "rs3"):
-        file = one.record.file(name)
-        if file is not None:
-            yield one.operands[name] + (FLOATS if file == "f" else 0)
 
 
 def _pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
@@ -181,12 +197,15 @@ def _pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
     return start
 
 
-def _live_at_start(graph: Graph) -> dict[int, set[int]]:
+_ALL = frozenset(range(1, 2 * FLOATS))
+
+
+def _live_at_start(graph: Graph, leaving: frozenset[int]) -> dict[int, set[int]]:
     """For each block, the registers that may be read before they are written.
 
-    Whoever a region leaves to may read any.
+    *leaving*: those that count as read where the region is left.
     """
-    every = set(range(1, 2 * FLOATS))
+    every = set(leaving)
     reads: dict[int, set[int]] = {}
     writes: dict[int, set[int]] = {}
     for block in graph.blocks.values():
@@ -196,7 +215,7 @@ def _live_at_start(graph: Graph) -> dict[int, set[int]]:
             if not one.compilable:
                 read |= every - written
                 break
-            read |= set(_sources(one)) - written
+            read |= set(one.sources) - written
             if one.result is not None:
                 written.add(one.result)
         reads[block.pc], writes[block.pc] = read, written
@@ -222,7 +241,11 @@ def _storing_loops(graph: Graph, kind: RegionKind) -> Mapping[int, frozenset[int
 
 
 def _block(
-    state: RegionState, graph: Graph, block: GuestBlock, places: Mapping[int, Place]
+    state: RegionState,
+    graph: Graph,
+    block: GuestBlock,
+    places: Mapping[int, Place],
+    narrow: frozenset[int],
 ) -> None:
     registers, b = state.registers, state.ir
     loops = _storing_loops(graph, state.kind)
@@ -234,12 +257,12 @@ def _block(
             return
         # Read here, where every block of the instruction's own may use it. (A number that is
         # not canonical yet is made so by whoever asks for its pattern, before such blocks.)
-        for register in _sources(one):
+        for register in one.sources:
             registers.number(register)
         assert one.record.semantics is not None
         one.record.semantics(context)
     last = block.last
-    registers.end()
+    registers.end(narrow & registers.narrow_variables.keys())
 
     def go(target: int) -> None:
         # A call may leave even if its target is here: it is no edge of the graph then.
@@ -326,6 +349,24 @@ def _cut(object_bytes: bytes) -> tuple[bytes, tuple[RegionRelocation, ...], dict
             else:
                 raise NativeError(f"a region with an address of its own ({one.kind_name})")
     return bytes(blob), tuple(holes), _marks(elf, places)
+
+
+_ACCESS = re.compile(r"^.* (?:load|store|atomicrmw|cmpxchg)\b.* volatile .*$", re.MULTILINE)
+_OF_ACCESS = re.compile(r", !pcsections !(\d+)")
+_MARK = re.compile(rf'^!(\d+) = !\{{!"{re.escape(MARKS)}", !(\d+)\}}$', re.MULTILINE)
+_NUMBER = re.compile(r"^!(\d+) = !\{i32 (\d+)\}$", re.MULTILINE)
+
+
+def told_apart(llvm_ir: str, marks: Collection[int]) -> bool:
+    """Whether each access that is left in *llvm_ir* has a mark of its own, and is in *marks*."""
+    numbers = {found[1]: int(found[2]) for found in _NUMBER.finditer(llvm_ir)}
+    names = {found[1]: numbers.get(found[2]) for found in _MARK.finditer(llvm_ir)}
+    for access in _ACCESS.finditer(llvm_ir):
+        found = _OF_ACCESS.search(access[0])
+        number = names.get(found[1]) if found else None
+        if number is None or (number != OWN_STORE and number not in marks):
+            return False
+    return True
 
 
 def _marks(elf: ElfObject, places: Mapping[int, int]) -> dict[int, list[int]]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from tandemu.bits import Layout, mask
-from tandemu.ir import F64, I64, Builder, Constant, I, Local, Undefined, Value
+from tandemu.bits import Layout, mask, sign_extend
+from tandemu.ir import F64, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
 from tandemu.ir.values import emit
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.floating import canonical
@@ -21,18 +21,42 @@ from tandemu.jit.contexts import conditional, jump_entry, reserve
 from tandemu.jit.convention import PINNED_REGISTERS, tail_operands
 from tandemu.jit.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
 from tandemu.jit.memory import READ, WRITE
-from tandemu.jit.regions.graph import GuestInstruction
+from tandemu.jit.regions.graph import FLOATS, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.tlb import tlb_entry
 
-FLOATS = 32
-"""Registers from here on are floating: f0 is 32."""
+OWN_STORE = 1 << 20
+"""The mark of stores that are in order among a program's accesses and never refused."""
+_NARROW_BITS = 32
+
+
+def narrow_part(value: Value) -> Value | None:
+    """The 32 bits that the 64 of *value* are the sign extension of, if that is known."""
+    if value.type != I64:
+        return None
+    if isinstance(value, Constant):
+        fits = sign_extend(value.value, _NARROW_BITS) == value.signed
+        return Constant(I32, value.value) if fits else None
+    if value.narrow is not None and value.narrow.type.bits <= _NARROW_BITS:
+        return value.narrow.sext(I32)
+    if value.zero_extended is not None and value.zero_extended < _NARROW_BITS:
+        return value.trunc(I32)
+    return None
 
 
 class Registers:
     """The guest's registers in a region being built."""
 
-    def __init__(self, builder: Builder, layout: Layout, xlen: int, used: Iterable[int]) -> None:
+    def __init__(
+        self,
+        builder: Builder,
+        layout: Layout,
+        xlen: int,
+        used: Iterable[int],
+        narrow: Iterable[int] = (),
+    ) -> None:
+        """*used*: the registers that the region reads or writes; *narrow*: those of them that
+        hold the sign extension of 32 bits somewhere (`narrow`)."""
         self.ir, self.layout, self.xlen = builder, layout, xlen
         self._offsets = {"x": layout.offset("x"), "f": layout.offset("f")}
         self.variables: dict[int, Local] = {}
@@ -50,6 +74,8 @@ class Registers:
             else:
                 initial = builder.load(self.pointer(register), self._type(register))
             self.variables[register].value = initial
+        self.narrow_variables = {register: builder.variable(I32) for register in narrow}
+        """The 32 bits of registers, where they are known to be all there is."""
 
     def _type(self, register: int) -> Any:
         return F64 if register >= FLOATS else I(self.xlen)
@@ -60,9 +86,10 @@ class Registers:
             return self.ir.cpu.offset(self._offsets["f"] + 8 * (register - FLOATS))
         return self.ir.cpu.offset(self._offsets["x"] + self.xlen // 8 * register)
 
-    def begin(self, pending: Iterable[int]) -> None:
-        """Begin a block."""
+    def begin(self, pending: Iterable[int], narrow: Iterable[int] = ()) -> None:
+        """Begin a block, where the registers in *narrow* are."""
         self.values, self.numbers = {}, {}
+        self._narrow = frozenset(narrow)
         self.pending = set(pending)
         self._written: set[int] = set()
 
@@ -72,9 +99,14 @@ class Registers:
         value = self.values.get(register)
         if value is None:
             number = self.numbers.pop(register, None)
-            value = self.variables[register].value if number is None else canonical(self.ir, number)
+            value = self._at_start(register) if number is None else canonical(self.ir, number)
             self.values[register] = value
         return value
+
+    def _at_start(self, register: int) -> Value:
+        if register in self._narrow:
+            return self.narrow_variables[register].value.sext(I64)
+        return self.variables[register].value
 
     def number(self, register: int) -> Value:
         """A floating register for arithmetic, to which all NaNs are the same."""
@@ -95,10 +127,16 @@ class Registers:
         del self.values[register]
         self.numbers[register] = value
 
-    def end(self) -> None:
-        """End a block that another one in the region follows."""
+    def end(self, narrow: Collection[int] = ()) -> None:
+        """End a block that another one in the region follows, with the registers in *narrow*."""
         for register in sorted(self._written):
-            self.variables[register].value = self.read(register)
+            value = self.read(register)
+            self.variables[register].value = value
+            if register in narrow:
+                part = narrow_part(value)
+                if part is None:
+                    raise IrError(f"x{register} is not what it was found to be")
+                self.narrow_variables[register].value = part
 
     def peek(self, register: int) -> Value:
         """Like `read`, for use in a block of which control may not come back."""
@@ -106,7 +144,7 @@ class Registers:
         if value is not None:
             return value
         number = self.numbers.get(register)
-        return self.variables[register].value if number is None else canonical(self.ir, number)
+        return self._at_start(register) if number is None else canonical(self.ir, number)
 
     def store(self, *, keep: Collection[int] = (), ordered: bool = False) -> None:
         """Bring memory up to date, save for the registers in *keep*.
@@ -116,7 +154,7 @@ class Registers:
         for register in sorted(self.pending.difference(keep)):
             value = self.peek(register)
             if ordered:
-                self.ir.access_store(self.pointer(register), value)
+                self.ir.access_store(self.pointer(register), value, OWN_STORE)
             else:
                 self.ir.store(self.pointer(register), value)
 
@@ -253,10 +291,14 @@ class RegionContext:
 
     def _set_rd(self, value: Value | int) -> None:
         lifted = self.ir.lift(value, I(self.xlen))
+        part = narrow_part(lifted)
         if self._state.kind.flat and self._one.record.kind is Kind.LOAD:
             # LLVM would take the widened value apart again, make another load of it and
             # forget the mark.
             lifted = emit("opaque", lifted)
+            part = None if part is None else lifted.trunc(I32)
+        if not isinstance(lifted, Constant):
+            lifted.narrow = part
         self._registers.write(self._one.operands["rd"], lifted)
 
     rd = property(None, _set_rd)

@@ -17,6 +17,8 @@ from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
 from tandemu.jit.regions.request import RegionKind
 
+FLOATS = 32
+"""Registers from here on are floating: f0 is 32."""
 INSTRUCTION_LIMITS = {1: 240, 2: 800}
 """Guest instructions in a region, by level."""
 _SMALL = 64
@@ -74,12 +76,20 @@ class GuestInstruction:
         return self.record.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC) or self.record.access > 0
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """The registers it reads: 0 to 31 integer, from `FLOATS` on floating."""
+        files = [(name, self.record.file(name)) for name in ("rs1", "rs2", "rs3")]
+        return tuple(
+            self.operands[name] + (FLOATS if file == "f" else 0) for name, file in files if file
+        )
+
+    @property
     def result(self) -> int | None:
-        """The register it writes: 1 to 31 integer, 32 to 63 floating; None if none."""
+        """The register it writes, numbered likewise; None if none."""
         file = self.record.file("rd")
         number = self.operands.get("rd", 0)
         if file == "f":
-            return 32 + number
+            return FLOATS + number
         return number if file == "x" and number else None
 
 
