@@ -88,7 +88,9 @@ def cases(folder: Path) -> Iterator[Case]:
         raise Missing(str(error)) from error
 
     def case(name: str, program: str, *arguments: str | Path, expect: str = "") -> Case:
-        return Case("programs", name, commands(sysroot, program, *arguments), expect=expect)
+        words = commands(sysroot, program, *arguments)
+        # Two, for QEMU as for Tandemu, whose compiler works beside the guest.
+        return Case("programs", name, words, expect=expect, cores=2)
 
     python = "/usr/bin/python3.13"
     yield case("python", python, "-E", SCRIPTS / "work.py", expect="checksum 62073999")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.case import TANDEMU, Case, cold
+from benchmarks.case import AGAIN, STENCILS, TANDEMU, Case, cold, with_optimiser
 from benchmarks.linux import boot_commands, initramfs
 
 REACHED = "init-was-reached"
@@ -20,5 +20,10 @@ def cases(folder: Path) -> Iterator[Case]:
     commands = boot_commands(initramfs(folder / "boot.cpio", init=INIT))
     own = commands[TANDEMU]
     yield Case("boot", "linux", commands, expect=REACHED)
+    optimisers = {
+        contender: with_optimiser(word, own)
+        for contender, word in ((TANDEMU, "fresh"), (AGAIN, "on"), (STENCILS, "off"))
+    }
+    yield Case("boot", "optimiser", optimisers, expect=REACHED, cores=2)
     yield Case("boot", "memory", {TANDEMU: own}, expect=REACHED, watch_memory=True, once=True)
     yield Case("boot", "cold-cache", {TANDEMU: cold(own)}, expect=REACHED, once=True)

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TANDEMU = "tandemu"
 QEMU = "qemu"
 NATIVE = "native"
+AGAIN, STENCILS = "again", "stencils"
+"""Tandemu with what the optimiser left on disk before, and Tandemu without its optimiser."""
 
 
 class Missing(RuntimeError):
@@ -100,6 +102,11 @@ def qemu_system(*arguments: str | Path) -> Command:
     """QEMU's riscv64 machine with its console on standard output."""
     program = shutil.which("qemu-system-riscv64") or "qemu-system-riscv64"
     return Command((program, "-M", "virt", "-nographic", *map(str, arguments)))
+
+
+def with_optimiser(word: str, command: Command) -> Command:
+    """*command* of Tandemu with TANDEMU_OPTIMISER set to *word*."""
+    return Command(("/usr/bin/env", f"TANDEMU_OPTIMISER={word}", *command.arguments))
 
 
 def cold(command: Command) -> Command:

@@ -33,6 +33,7 @@ class Target:
     over_case: str = ""
     at_most: float = math.inf
     at_least: float = -math.inf
+    worst: bool = False
     later: bool = False
 
     def value(self, results: Results) -> float:
@@ -54,8 +55,8 @@ class Target:
             if self.over:
                 value /= seconds(self.over_case or path, self.over)
             values.append(value)
-        if len(values) == 1:
-            return values[0]
+        if len(values) == 1 or (self.worst and values):
+            return max(values)
         return geometric_mean(values) if all(value > 0 for value in values) else math.nan
 
     def verdict(self, results: Results) -> str:

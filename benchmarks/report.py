@@ -88,8 +88,14 @@ def table(results: Results) -> str:
 
 
 def metrics(results: Results) -> str:
-    """What guests and samplers measured, one line each, or an empty string."""
+    """Times of further contenders, what guests and samplers measured: one line each."""
     lines = [
+        f"- {path}, {contender}: {outcome.minimum:.3f} s"
+        for path, outcomes in results.items()
+        for contender, outcome in outcomes.items()
+        if contender not in (TANDEMU, QEMU, NATIVE) and outcome.seconds
+    ]
+    lines += [
         f"- {path}, {contender}: {name} {sorted(values)[len(values) // 2]:.3f}"
         for path, outcomes in results.items()
         for contender, outcome in outcomes.items()

@@ -208,7 +208,7 @@ class JitUserEngine:
 
     def regions(self) -> RegionService:
         """The compiler of hot code, which keeps its descriptor where the program has none."""
-        service = region_service()
+        service = region_service(self.optimiser.kept)
         service.adopt = self.adopt_descriptor
         return service
 

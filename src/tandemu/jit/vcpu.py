@@ -44,7 +44,6 @@ from tandemu.jit.layout import (
 )
 from tandemu.jit.regions.installer import Place, RegionInstaller
 from tandemu.jit.regions.request import RegionKind
-from tandemu.jit.regions.service import region_service
 
 if TYPE_CHECKING:
     from tandemu.jit.vm import JitVm
@@ -88,7 +87,7 @@ class JitVcpu(TranslatedCpu):
         self._kicked = False
         self.waits = 0
         self._fetch = engine.routine("fetch", 2)
-        self.regions = RegionInstaller(self, self, vm.optimiser, region_service)
+        self.regions = RegionInstaller(self, self, vm.optimiser, vm.region_service)
         self.reset()
 
     def reset(self) -> None:

@@ -21,7 +21,7 @@ from tandemu.jit.layout import (
     SLOT_TABLE,
     VCPU_LIMIT,
 )
-from tandemu.jit.regions.service import region_service
+from tandemu.jit.regions.service import RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.vcpu import JitVcpu
 from tandemu.memory import RamRegion
@@ -154,12 +154,16 @@ class JitVm:
         """Carry out the instruction that generated code left to the evaluator."""
         self._software.finish_instruction(vcpu.cpu, vcpu.address)
 
+    def region_service(self) -> RegionService:
+        """The compiler of hot code."""
+        return region_service(self.optimiser.kept)
+
     def statistics(self) -> dict[str, int]:
         """Counters of all vCPUs added up, by name. Any thread."""
         total: Counter[str] = Counter()
         for vcpu in self.vcpus:
             total.update(vcpu.statistics())
-        total.update(region_service().statistics())
+        total.update(self.region_service().statistics())
         return dict(total)
 
     def profile(self) -> Profile:

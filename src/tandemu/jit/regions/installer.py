@@ -55,6 +55,8 @@ class OptimiserSettings(NamedTuple):
     """Instructions in a slice."""
     patience: int = 4096
     """Slices a vCPU has run before a process that compiles is started for it."""
+    kept: bool = True
+    """Whether regions are kept on disk, and taken from there."""
     synchronous: bool = False
     """Wait for the compiler: for tests, which then do the same every time."""
 

@@ -227,6 +227,6 @@ def _strings(words: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
 
 
 @cache
-def region_service() -> RegionService:
-    """The service of this process, with the user's store."""
-    return RegionService(RegionStore())
+def region_service(kept: bool) -> RegionService:
+    """The service of this process, with the user's store if regions are to be *kept*."""
+    return RegionService(RegionStore() if kept else None)

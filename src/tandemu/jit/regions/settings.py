@@ -1,6 +1,7 @@
 """How eager the optimiser is, and the user's word on it: `TANDEMU_OPTIMISER`.
 
-``off``: stencils alone; ``on``: hot code is compiled. For tests, ``eager``: every block
+``off``: stencils alone; ``on``: hot code is compiled; ``fresh``: without what is on disk, nor
+for it. For tests, ``eager``: every block
 where a slice ends is compiled, and ``stress``: slices are short, too, and all waits for
 the compiler.
 """
@@ -25,10 +26,12 @@ def optimiser_settings(threshold: int, slice_length: int) -> OptimiserSettings:
     match word:
         case "on":
             return OptimiserSettings(threshold, slice_length)
+        case "fresh":
+            return OptimiserSettings(threshold, slice_length, kept=False)
         case "off":
             return OptimiserSettings(0, slice_length)
         case "eager":
             return OptimiserSettings(1, slice_length, patience=0)
         case "stress":
             return OptimiserSettings(1, _STRESS_SLICE, patience=0, synchronous=True)
-    raise AccelError(f"{_VARIABLE}={word}: must be on, off, eager or stress")
+    raise AccelError(f"{_VARIABLE}={word}: must be on, fresh, off, eager or stress")
