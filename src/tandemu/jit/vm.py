@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 _NANOSECONDS_PER_TICK = 100
 _SLICE = 16384
 """Instructions between two looks at timers and requests: some 10 µs."""
-_THRESHOLD = 64
-"""Slices that end at a block before it is hot: a million instructions."""
+_THRESHOLD = 512
+"""Slices that end at a block before it is hot: eight million instructions. A kernel that boots
+comes through many blocks, and is done before code for most of them would be."""
+_PATIENCE = 1 << 17
+"""Slices before the compiler is started: twice a stock kernel's boot."""
 
 
 class JitVm:
@@ -47,7 +50,7 @@ class JitVm:
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
-        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE)
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE)
         self.engine: Engine = load_engine(xlen, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)

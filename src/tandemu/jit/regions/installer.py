@@ -23,8 +23,10 @@ _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
 _HOT, _VERY_HOT = 1, 2
-_HOTTER = 6
-"""Log2 of how much hotter than hot is very hot."""
+_SOON, _LARGE_SHARE = 1 << 12, 8
+"""From so many slices on, a block that had one in so many of them is worth it at once."""
+_HOTTEST = 1 << 27
+"""Instructions that ran at a block before it is very hot."""
 _INVALID = (1 << 64) - 1
 
 
@@ -53,8 +55,9 @@ class OptimiserSettings(NamedTuple):
     """Slices that must end at a block before it is hot, a power of two; 0: no optimiser."""
     slice_length: int
     """Instructions in a slice."""
-    patience: int = 4096
-    """Slices a vCPU has run before a process that compiles is started for it."""
+    patience: int
+    """Slices a vCPU has run before a process that compiles is started for it, unless one block
+    stands out."""
     kept: bool = True
     """Whether regions are kept on disk, and taken from there."""
     synchronous: bool = False
@@ -132,7 +135,8 @@ class RegionInstaller:
             return
         tag = block_tag(place.kind, place.pc)
         count = cpu.samples[known_bit(tag) & (SAMPLES - 1)].count
-        level = _VERY_HOT if count >= threshold << _HOTTER else _HOT
+        ran = count * self._settings.slice_length
+        level = _VERY_HOT if ran >= _HOTTEST and count > threshold else _HOT
         here = self._installed.get(tag)
         installed = here.level if here is not None else 0
         if installed >= level:
@@ -140,10 +144,19 @@ class RegionInstaller:
         for region in self._service.find(place.kind, place.pc):
             if region.level > installed and self.install(region):
                 return
-        # Before that it was only known, and of other code; or not worth a process yet.
-        ripe = cpu.slices >= self._settings.patience or self._service.running
-        if count >= threshold and ripe and (tag, level) not in self._asked:
+        # Before that it was only known, and of other code.
+        if count >= threshold and self._is_ripe(count) and (tag, level) not in self._asked:
             self._ask(place, tag, level)
+
+    def _is_ripe(self, count: int) -> bool:
+        """Whether a block where *count* slices ended is worth a process that compiles."""
+        assert self._service is not None
+        slices = self._owner.cpu.slices
+        return (
+            self._service.running
+            or slices >= self._settings.patience
+            or (slices >= _SOON and count * _LARGE_SHARE >= slices)
+        )
 
     def _ask(self, place: Place, tag: int, level: int) -> None:
         assert self._service is not None

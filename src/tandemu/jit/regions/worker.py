@@ -19,6 +19,7 @@ from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest, pack, unpack
 from tandemu.jit.regions.store import RegionStore
 
+_NICE = 10
 _LIMIT_S = 20.0
 """Processor time for one region: a hundred times what the largest takes."""
 
@@ -41,8 +42,11 @@ def serve(connection: socket.socket, store: RegionStore | None) -> None:
 
 def main() -> None:
     """Serve the socket whose descriptor is the first argument; keep regions if told so."""
-    # Guest code waits for nothing here: whoever runs it goes first.
-    os.nice(5)
+    # Guest code waits for nothing here: whoever runs it goes first. Linux may weigh sessions
+    # before processes, and this one has a session of its own.
+    os.nice(_NICE)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+        file.write(str(_NICE))
     connection = socket.socket(fileno=int(sys.argv[1]))
     with contextlib.suppress(OSError, KeyboardInterrupt):
         serve(connection, RegionStore() if sys.argv[2] == "keep" else None)
