@@ -198,3 +198,7 @@ def test_what_an_engine_cannot_do_is_its_error(make: Make, architecture: Archite
             machine.vm.set_memory_slot(RamRegion(HOLE, 100, machine.ram))
         with pytest.raises(AccelError, match="no memory slot"):
             machine.vm.dirty_log(HOLE)
+        with pytest.raises(AccelError, match="no register"):
+            machine.vcpu.get("nonsense")
+        with pytest.raises(AccelError, match="no register"):
+            machine.vcpu.set("nonsense", 1)

@@ -144,3 +144,15 @@ def test_packing(region: Region) -> None:
     assert unpack(pack(request())) == request()
     with pytest.raises(NativeError):
         unpack(b"nonsense")
+
+
+def test_without_a_thread_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one = service()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert not one.ask(request(), lambda region: None)
+    monkeypatch.undo()
+    assert not one.ask(request(), lambda region: None)
+    assert not one.running

@@ -134,3 +134,13 @@ def test_wget_from_a_local_server(busybox: Path, tmp_path: Path) -> None:
     assert (got.returncode, got.stderr) == (0, b"")
     assert (tmp_path / "got").read_bytes() == CONTENT
     assert missing.returncode == 1 and b"404" in missing.stderr
+
+
+@pytest.mark.parametrize("word", ["eager", "stress"])
+def test_everything_is_optimised(busybox: Path, word: str) -> None:
+    """The same as without, when hot code and what is not is compiled, beside it or meanwhile."""
+    script = "seq 1 20000 | gzip -c | gunzip -c | sha256sum; seq 1 3000 | sort -r | bzip2 | md5sum"
+    plain = run_exec(busybox, "sh", "-c", script, TANDEMU_OPTIMISER="off")
+    ours = run_exec("--stats", busybox, "sh", "-c", script, TANDEMU_OPTIMISER=word)
+    assert ours.stdout == plain.stdout and len(plain.stdout.splitlines()) == 2
+    assert ours.returncode == plain.returncode == 0

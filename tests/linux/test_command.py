@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pytest
 
 from tandemu.cli.exec import binfmt_line
 from tandemu.linux import Call, Process
-from tests.linux.conftest import run_exec
+from tests.linux.conftest import SOURCE, run_exec
 
 pytestmark = pytest.mark.guest
 
@@ -154,3 +158,23 @@ def test_the_profile_names_hot_code(build: Callable[..., Path]) -> None:
 def test_a_short_run_has_no_profile(build: Callable[..., Path]) -> None:
     ours = run_exec("--profile", build("copy"), TANDEMU_OPTIMISER="on")
     assert ours.stderr.decode() == "too short a run to tell where it spent its time\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS])
+@pytest.mark.parametrize("program", [("hot_spots", "4000000000000"), ("copy",)], ids=lambda p: p[0])
+def test_a_fault_that_another_process_sends_ends_the_program(
+    build: Callable[..., Path], number: signal.Signals, program: tuple[str, ...]
+) -> None:
+    """It is no refused access, whether the program computes or waits for the kernel."""
+    name, *arguments = program
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tandemu", "exec", build(name), *arguments],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline()
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(60) == -number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -56,6 +57,25 @@ def test_the_shells_exit_status_is_the_machines() -> None:
         vm.console.expect(PROMPT)
         vm.console.send("exit 3\n")
         assert vm.wait().exit_status == 3
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_everything_is_optimised(monkeypatch: pytest.MonkeyPatch, cpus: int) -> None:
+    """Every block where a slice ends becomes a region: kernel and programs do what they did."""
+    monkeypatch.setenv("TANDEMU_OPTIMISER", "eager")
+    numbers = "".join(f"{number}\n" for number in range(1, 100_001)).encode()
+    with Machine.of_guest(cpus=cpus, timeout=PATIENCE_S) as vm:
+        vm.start()
+        vm.console.expect(PROMPT)
+        vm.console.send("seq 100000 | gzip | gunzip | sha256sum; seq 100000 | sort -r | md5sum\n")
+        backwards = b"\n".join(sorted(numbers.split(), reverse=True)) + b"\n"
+        vm.console.expect(hashlib.sha256(numbers).hexdigest())
+        vm.console.expect(hashlib.md5(backwards).hexdigest())
+        vm.console.send("exit 0\n")
+        assert vm.wait().ending is Ending.POWERED_OFF
+        counts = vm.statistics()
+    assert counts["regions"]
+    assert not counts["regions_compiler_ends"]
 
 
 def test_a_reboot_begins_anew() -> None:

@@ -32,10 +32,10 @@ from tandemu.jit.layout import (
 from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
 from tandemu.jit.stencils import StencilProgram
 
-# struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_addr.
+# struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_code and si_addr.
 _GENERAL_REGISTERS = 40
 _RDI, _RSI, _RDX, _RSP, _ERROR, _RIP = 8, 9, 12, 15, 19, 16
-_FAULT_ADDRESS = 16
+_CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
 
 
@@ -199,15 +199,20 @@ def build_fault_handler(layout: Layout) -> Function:
     machine = b.struct(MACHINE, b.symbol(MACHINE_SYMBOL).to_pointer())
     registers = b.context.offset(_GENERAL_REGISTERS)
     running = b.load(registers.offset(8 * _RIP), I64)
-    vcpu = b.variable(I64, 0)
-    with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
-        address = machine.vcpus[vcpu.value]
-        vcpu.value = vcpu.value + 1
-        # A thread that has ended leaves an empty place.
-        with b.If(address != 0):
-            _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
+    # What a process sends has a code that is not positive: no access was refused.
+    sent = b.load(b.info.offset(_CODE), I32).sle(0)
+    with b.If(~sent):
+        vcpu = b.variable(I64, 0)
+        with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
+            address = machine.vcpus[vcpu.value]
+            vcpu.value = vcpu.value + 1
+            # A thread that has ended leaves an empty place.
+            with b.If(address != 0):
+                _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
     # An error of ours: the signal comes again at once and has its default effect.
     b.call("signal", b.signal, Constant(PTR, 0), result=PTR)
+    with b.If(sent):
+        b.call("raise", b.signal, result=I32)
     b.Return(0)
     return b.finish()
 

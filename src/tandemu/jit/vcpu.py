@@ -22,6 +22,7 @@ from tandemu.accel import (
 )
 from tandemu.accel.profile import Profile
 from tandemu.bits import mask
+from tandemu.isa.errors import IsaError
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.registers import INTEGER_NAMES
 from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
@@ -284,7 +285,10 @@ class JitVcpu(TranslatedCpu):
             return int(self.cpu.x[number])
         if register in _PLAIN_REGISTERS:
             return int(getattr(self.cpu, register))
-        return int(self._vm.registers.read_register(self.cpu, register))
+        try:
+            return int(self._vm.registers.read_register(self.cpu, register))
+        except IsaError as error:
+            raise AccelError(str(error)) from error
 
     def set(self, register: str, value: int) -> None:
         """Set a register by its architectural name."""
@@ -303,7 +307,10 @@ class JitVcpu(TranslatedCpu):
         elif register in _PLAIN_CSRS and getattr(self.cpu, register) == value:
             return
         else:
-            self._vm.registers.write_register(self.cpu, register, value)
+            try:
+                self._vm.registers.write_register(self.cpu, register, value)
+            except IsaError as error:
+                raise AccelError(str(error)) from error
 
     def profile(self) -> Profile:
         """Where this vCPU, which is at rest, has spent its time."""

@@ -119,16 +119,24 @@ class RegionService:
         with self._condition:
             if key[:2] in self._refused or self._ends >= _PROCESS_LIMIT:
                 return False
+            if self._thread is None and not self._start_thread():
+                return False
             waiting = self._waiting.setdefault(key, [])
             waiting.append(deliver)
             if len(waiting) == 1:
                 self._queue.append(request)
                 self._condition.notify()
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="tandemu-regions", daemon=True
-                )
-                self._thread.start()
+        return True
+
+    def _start_thread(self) -> bool:
+        """Start the thread that talks to the compiler; False if the host lets us have none."""
+        thread = threading.Thread(target=self._run, name="tandemu-regions", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # a guest program may have lowered its limits
+            self._ends = _PROCESS_LIMIT
+            return False
+        self._thread = thread
         return True
 
     def _run(self) -> None:
