@@ -23,8 +23,8 @@ _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
 _HOT, _VERY_HOT = 1, 2
-_SOON, _LARGE_SHARE = 1 << 12, 8
-"""From so many slices on, a block that had one in so many of them is worth it at once."""
+_SOON, _LARGE_SHARE = 1 << 26, 8
+"""From so many instructions on, a block that had one in so many of them is worth it at once."""
 _HOTTEST = 1 << 27
 """Instructions that ran at a block before it is very hot."""
 _INVALID = (1 << 64) - 1
@@ -155,7 +155,7 @@ class RegionInstaller:
         return (
             self._service.running
             or slices >= self._settings.patience
-            or (slices >= _SOON and count * _LARGE_SHARE >= slices)
+            or (slices * self._settings.slice_length >= _SOON and count * _LARGE_SHARE >= slices)
         )
 
     def _ask(self, place: Place, tag: int, level: int) -> None:
