@@ -45,7 +45,7 @@ class Profiling(Protocol):
     """What an engine that profiles offers."""
 
     def profile(self) -> Profile:
-        """Where guest code has spent its time so far. Any thread."""
+        """Where guest code has spent its time so far. No processor may be running."""
 
 
 def add_profiles(profiles: Iterable[Profile]) -> Profile:

@@ -132,22 +132,3 @@ def _elf_symbols(data: mmap.mmap) -> Iterator[Symbol]:
                 if end > start and data[start : start + 1] != b"$":
                     yield Symbol(value, length, data[start:end].decode("utf-8", "replace"))
             return
-
-
-def link_offset(path: str, file_offset: int) -> int | None:
-    """What to add to an offset in the ELF file at *path* to get its link-time address.
-
-    That of the segment that holds *file_offset*; None if none does.
-    """
-    with open(path, "rb") as file:
-        head = file.read(64)
-        if head[:6] != _MAGIC + b"\x02\x01" or len(head) < 64:
-            return None
-        table_at, size, count = struct.unpack_from("<32xQ14xHH", head)
-        file.seek(table_at)
-        data = file.read(size * count)
-        for place in range(0, len(data) - 39, max(size, 56)):
-            kind, _, offset, address, _, in_file = struct.unpack_from("<IIQQQQ", data, place)
-            if kind == 1 and offset <= file_offset < offset + in_file:
-                return int(address - offset)
-    return None

@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 
 from tandemu.guests.errors import GuestError
-from tandemu.guests.symbols import SymbolTable, link_offset, read_symbols
+from tandemu.guests.symbols import SymbolTable, read_symbols
+from tandemu.linux.elf import ElfFile
+from tandemu.linux.errors import LinuxError
 from tandemu.linux.memory import Mapping
 
 
@@ -24,8 +26,8 @@ class CodeNames:
                 return self._name_in(one, address)
         return None
 
-    def _name_in(self, mapping: Mapping, address: int) -> str:
-        path, in_file = mapping.name, address - mapping.start + mapping.offset
+    def _name_in(self, mapping: Mapping, running: int) -> str:
+        path, in_file = mapping.name, running - mapping.start + mapping.offset
         if path not in self._tables:
             try:
                 self._tables[path] = read_symbols(path)
@@ -33,9 +35,19 @@ class CodeNames:
                 self._tables[path] = None
         table = self._tables[path]
         file = os.path.basename(path)
-        try:
-            more = link_offset(path, in_file)
-        except OSError:
-            more = None
-        symbol = table.name(in_file + more) if table is not None and more is not None else None
+        address = _link_address(path, in_file) if table is not None else None
+        symbol = table.name(address) if table is not None and address is not None else None
         return f"{symbol} in {file}" if symbol else f"{file}+{in_file:#x}"
+
+
+def _link_address(path: str, in_file: int) -> int | None:
+    """The link-time address of what stands *in_file* bytes from the start of a program's file."""
+    try:
+        with open(path, "rb") as file:
+            segments = ElfFile(file.fileno(), path).segments
+    except (OSError, LinuxError):
+        return None
+    for one in segments:
+        if one.offset <= in_file < one.offset + one.file_size:
+            return one.address + in_file - one.offset
+    return None

@@ -204,7 +204,7 @@ class _Discovery:
 
     def __init__(self, code: _Code, entry: int, within: frozenset[int] = frozenset()) -> None:
         """*within*: functions that are being looked at, whose calls led here."""
-        self._code, self._within = code, within | {entry}
+        self._code, self._entry, self._within = code, entry, within | {entry}
         self.found: dict[int, GuestInstruction] = {}
         self.leaders = {entry}
         """Addresses where blocks begin."""
@@ -214,10 +214,10 @@ class _Discovery:
         self.complete = True
         """Whether nothing is missing, and nothing that is called."""
 
-    def explore(self, entry: int, limit: int) -> None:
-        """Find at most *limit* instructions from *entry* on."""
+    def explore(self, limit: int) -> None:
+        """Find at most *limit* instructions from the entry on."""
         found = self.found
-        pending = deque([entry])
+        pending = deque([self._entry])
         while pending:
             pc = pending.popleft()
             run = 0
@@ -264,7 +264,7 @@ class _Discovery:
         if function in self._within or function in self._large:
             return False
         inner = _Discovery(self._code, function, self._within)
-        inner.explore(function, _SMALL)
+        inner.explore(_SMALL)
         if not inner.complete:
             self._large.add(function)
             return False
@@ -279,7 +279,7 @@ def find_graph(
 ) -> Graph | None:
     """The region at *entry*; None if its first instruction cannot be in one."""
     discovery = _Discovery(_Code(isa, pages, entry, kind), entry)
-    discovery.explore(entry, INSTRUCTION_LIMITS[level])
+    discovery.explore(INSTRUCTION_LIMITS[level])
     found = discovery.found
     if entry not in found or not found[entry].compilable:
         return None
