@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -19,11 +20,31 @@ from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates
-from tests.jit.small_machine import BASE, DATA, Code, machine
+from tests.jit.small_machine import BASE, DATA, Code, SmallMachine, State, machine
 
 ISA = BY_XLEN[64]
 SLICES = (64, 67, 101, 1000)
 """A slice holds a whole block at least."""
+
+
+def check_regions(
+    m: SmallMachine, after: Callable[[SmallMachine], State], levels: tuple[int, ...] = (1, 2)
+) -> State:
+    """Run *m*'s program as stencils, then as regions of each level with slices that end anywhere.
+
+    *after* tells what a run left behind; the result is what it has to be.
+    """
+    beginning = Beginning(m)
+    m.finish()
+    expected = after(m)
+    for level in levels:
+        beginning.again(m, 1000)
+        assert optimise(m, level)
+        for slice_length in SLICES:
+            beginning.again(m, slice_length)
+            m.finish()
+            assert after(m) == expected, (level, slice_length)
+    return expected
 
 
 @pytest.mark.parametrize("line", instruction_table.LINES, ids=str)
@@ -46,14 +67,7 @@ def test_straight_lines(xlen: int, seed: int) -> None:
     m = machine(xlen)
     code = straight_lines.line(xlen, seed, 150, candidates(xlen, STRAIGHT | MEMORY))
     straight_lines.prepare(m, code, seed)
-    beginning = Beginning(m)
-    m.finish()
-    expected = straight_lines.after(m)
-    assert optimise(m, 1 + seed % 2)
-    for slice_length in SLICES:
-        beginning.again(m, slice_length)
-        m.finish()
-        assert straight_lines.after(m) == expected, slice_length
+    check_regions(m, straight_lines.after, levels=(1 + seed % 2,))
 
 
 @pytest.mark.parametrize("xlen", [64, 32])
@@ -63,16 +77,7 @@ def test_control_flow_at_any_budget(xlen: int, seed: int) -> None:
     m = machine(xlen)
     code = control_flow.random_program(random.Random(seed), xlen, 14)
     control_flow.prepare(m, code, seed)
-    beginning = Beginning(m)
-    m.finish()
-    expected = control_flow.after(m)
-    for level in (1, 2):
-        beginning.again(m, 1000)
-        assert optimise(m, level)
-        for slice_length in SLICES:
-            beginning.again(m, slice_length)
-            m.finish()
-            assert control_flow.after(m) == expected, (level, slice_length)
+    check_regions(m, control_flow.after)
 
 
 def calls(seed: int) -> Code:
@@ -105,17 +110,8 @@ def calls(seed: int) -> Code:
 def test_calls_inside_a_region(seed: int) -> None:
     m = machine()
     m.load(calls(seed))
-    beginning = Beginning(m)
-    m.finish()
-    expected = straight_lines.after(m)
+    expected = check_regions(m, straight_lines.after)
     assert expected.x[9] == 14 * 16 + 1 + 2 + 32 + 4
-    for level in (1, 2):
-        beginning.again(m, 1000)
-        assert optimise(m, level)
-        for slice_length in SLICES:
-            beginning.again(m, slice_length)
-            m.finish()
-            assert straight_lines.after(m) == expected, (level, slice_length)
 
 
 def test_what_is_called_is_taken_in_if_it_is_small() -> None:
@@ -194,16 +190,7 @@ def numbers(seed: int) -> Code:
 def test_chains_of_doubles(seed: int) -> None:
     m = machine()
     m.load(numbers(seed))
-    beginning = Beginning(m)
-    m.finish()
-    expected = straight_lines.after(m)
-    for level in (1, 2):
-        beginning.again(m, 1000)
-        assert optimise(m, level)
-        for slice_length in SLICES:
-            beginning.again(m, slice_length)
-            m.finish()
-            assert straight_lines.after(m) == expected, (level, slice_length)
+    check_regions(m, straight_lines.after)
 
 
 def words(wide: int) -> Code:
@@ -235,15 +222,7 @@ def test_registers_of_32_bits(wide: int) -> None:
     """Where a region is entered with more in a register than it is made for, stencils run."""
     m = machine()
     m.load(words(wide))
-    beginning = Beginning(m)
-    m.finish()
-    expected = straight_lines.after(m)
-    beginning.again(m, 1000)
-    assert optimise(m, 2)
-    for slice_length in SLICES:
-        beginning.again(m, slice_length)
-        m.finish()
-        assert straight_lines.after(m) == expected, slice_length
+    check_regions(m, straight_lines.after, levels=(2,))
 
 
 def test_accesses_that_cannot_be_told_apart() -> None:
