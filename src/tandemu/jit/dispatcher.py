@@ -217,15 +217,8 @@ class Dispatcher:
     def build_slice_end(self) -> Function:
         """Look at what other threads and the clock want; begin a new slice if this is used up."""
         b, cpu = self.begin("slice_end")
-        used_up = b.budget.slt(NEARLY_NOTHING)
-        # Whoever left with a slice used up comes back without one: that was counted.
-        counts = used_up & (cpu.slice != 0)
-        cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
-        cpu.slice = 0
-        cpu.budget = 0
+        budget = self.end_slice(b, cpu)
         zero = Constant(I64, 0)
-        with b.If(counts):
-            self.sample(b, cpu)
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, zero)
         b.call(self.update_timers, b.cpu)
@@ -238,7 +231,6 @@ class Dispatcher:
         # Traps count too, so that a guest whose handler traps comes to its limit.
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
-        budget = b.select(used_up, cpu.slice_length, b.budget)
         cpu.slice = budget
         interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
         with b.If(interrupt.sge(0), likely=False):
@@ -247,6 +239,18 @@ class Dispatcher:
             self.trap(b, cpu, budget)
         self.resume(b, cpu, budget)
         return b.finish()
+
+    def end_slice(self, b: Builder, cpu: Any) -> Value:
+        """Count what has run; the budget of the next slice, which is the rest if there is one."""
+        used_up = b.budget.slt(NEARLY_NOTHING)
+        # Whoever left with a slice used up comes back without one: that was counted.
+        counts = used_up & (cpu.slice != 0)
+        cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
+        cpu.slice = 0
+        cpu.budget = 0
+        with b.If(counts):
+            self.sample(b, cpu)
+        return b.select(used_up, cpu.slice_length, b.budget)
 
     def sample(self, b: Builder, cpu: Any) -> None:
         """A slice is used up at pc: note it, and leave if the block there has become hot.

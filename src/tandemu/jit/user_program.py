@@ -16,7 +16,7 @@ from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit import stencils
-from tandemu.jit.dispatcher import NEARLY_NOTHING, Dispatcher, build_request
+from tandemu.jit.dispatcher import Dispatcher, build_request
 from tandemu.jit.generate import Program
 from tandemu.jit.layout import (
     EXIT_INTERRUPTED,
@@ -113,20 +113,13 @@ class UserDispatcher(Dispatcher):
 
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
-        used_up = b.budget.slt(NEARLY_NOTHING)
-        counts = used_up & (cpu.slice != 0)
-        cpu.instructions = cpu.instructions + (cpu.slice - b.budget)
-        cpu.slice = 0
-        cpu.budget = 0
+        budget = self.end_slice(b, cpu)
         # Where the host's stack is while translated code runs: a fault goes back to it.
         slot = emit_effect("return_slot", builder=b)
         assert slot is not None
         cpu.host_stack = slot.from_pointer()
-        with b.If(counts):
-            self.sample(b, cpu)
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
-        budget = b.select(used_up, cpu.slice_length, b.budget)
         cpu.slice = budget
         self.resume(b, cpu, budget)
         return b.finish()

@@ -27,6 +27,7 @@ from tandemu.jit.regions.context import OWN_STORE, RegionContext, RegionState, R
 from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, find_graph
 from tandemu.jit.regions.narrow import NOTHING, find_narrow
 from tandemu.jit.regions.request import (
+    VERY_HOT,
     Refusal,
     Region,
     RegionKind,
@@ -41,8 +42,6 @@ from tandemu.native.errors import NativeError
 _NAME = "region"
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
 _SIZE_LIMIT = 1 << 18
-_NARROWS = 2
-"""The level from which registers of 32 bits are looked for."""
 
 
 class Unfit(Exception):
@@ -105,7 +104,7 @@ def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
 def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, RegionState]:
     """The function of a region, and what its trace left behind."""
     read = _live_at_start(graph, leaving=frozenset())[graph.entry]
-    narrow = find_narrow(kind, graph, read) if level >= _NARROWS else NOTHING
+    narrow = find_narrow(kind, graph, read) if level == VERY_HOT else NOTHING
     layout = cpu_layout(kind.xlen)
     floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
     attributes = _ATTRIBUTES + (" strictfp" if floating else "")

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from tandemu.isa.instruction import Instruction, Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
-from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.request import HOT, VERY_HOT, RegionKind
 
 FLOATS = 32
 """Registers from here on are floating: f0 is 32."""
-INSTRUCTION_LIMITS = {1: 240, 2: 800}
+INSTRUCTION_LIMITS = {HOT: 240, VERY_HOT: 800}
 """Guest instructions in a region, by level."""
 _SMALL = 64
 """Instructions of a function, with all that it calls, that is taken in where it is called."""

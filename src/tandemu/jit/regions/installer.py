@@ -16,13 +16,12 @@ from typing import NamedTuple, Protocol
 
 from tandemu.jit.cpu import TranslatedCpu
 from tandemu.jit.layout import REQUEST_REGION, SAMPLES, SITE
-from tandemu.jit.regions.request import Region, RegionKind, RegionRequest
+from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
 
 _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
-_HOT, _VERY_HOT = 1, 2
 _SOON, _LARGE_SHARE = 1 << 26, 8
 """From so many instructions on, a block that had one in so many of them is worth it at once."""
 _HOTTEST = 1 << 27
@@ -136,7 +135,7 @@ class RegionInstaller:
         tag = block_tag(place.kind, place.pc)
         count = cpu.samples[known_bit(tag) & (SAMPLES - 1)].count
         ran = count * self._settings.slice_length
-        level = _VERY_HOT if ran >= _HOTTEST and count > threshold else _HOT
+        level = VERY_HOT if ran >= _HOTTEST and count > threshold else HOT
         here = self._installed.get(tag)
         installed = here.level if here is not None else 0
         if installed >= level:

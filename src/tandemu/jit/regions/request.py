@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from tandemu.native import NativeError
 
+HOT, VERY_HOT = 1, 2
+"""Levels of effort: for hot code, and for the very hottest."""
+
 
 class RegionKind(NamedTuple):
     """What, besides the guest's code, decides what a region's code is."""
@@ -38,7 +41,7 @@ class RegionRequest(NamedTuple):
     kind: RegionKind
     pc: int
     level: int
-    """LLVM's effort: 1 for hot code, 2 for the very hottest."""
+    """`HOT` or `VERY_HOT`: LLVM's effort, and how large the region may be."""
     pages: dict[int, bytes]
 
 

@@ -1,9 +1,8 @@
 """How eager the optimiser is, and the user's word on it: `TANDEMU_OPTIMISER`.
 
 ``off``: stencils alone; ``on``: hot code is compiled; ``fresh``: without what is on disk, nor
-for it. For tests, ``eager``: every block
-where a slice ends is compiled, and ``stress``: slices are short, too, and all waits for
-the compiler.
+for it. For tests, ``eager``: every block where a slice ends is compiled, and ``stress``:
+slices are short, too, and all waits for the compiler.
 """
 
 from __future__ import annotations
