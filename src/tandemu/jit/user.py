@@ -326,10 +326,7 @@ class JitUserCpu(TranslatedCpu):
 
     def profile(self) -> Profile:
         """Where this processor has spent its time. Any thread."""
-        from tandemu.jit.regions.profile import take_profile
-
-        installed = self.regions.installed_by_tag
-        return take_profile(self.cpu, self, installed, self._engine.xlen, flat=True)
+        return self.regions.profile(self._engine.xlen, flat=True)
 
     def statistics(self) -> dict[str, int]:
         """What this processor has done, by name of the counter."""

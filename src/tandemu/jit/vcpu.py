@@ -314,10 +314,7 @@ class JitVcpu(TranslatedCpu):
 
     def profile(self) -> Profile:
         """Where this vCPU, which is at rest, has spent its time."""
-        from tandemu.jit.regions.profile import take_profile
-
-        installed = self.regions.installed_by_tag
-        return take_profile(self.cpu, self, installed, self._vm.engine.xlen, flat=False)
+        return self.regions.profile(self._vm.engine.xlen, flat=False)
 
     def statistics(self) -> dict[str, int]:
         """What this vCPU has done, by name of the counter."""

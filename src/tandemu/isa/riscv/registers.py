@@ -16,6 +16,12 @@ INTEGER_NAMES: tuple[str, ...] = (
 )
 """ABI names of x0 to x31."""
 
+LINK_REGISTERS = (1, 5)
+"""Integer registers that hold return addresses: ra, and t0 as the alternate one.
+
+Unprivileged ISA, chapter "RV32I", "Unconditional Jumps": the hints for return-address stacks.
+"""
+
 FLOATING_NAMES: tuple[str, ...] = (
     *(f"ft{number}" for number in range(8)),
     *("fs0", "fs1"),

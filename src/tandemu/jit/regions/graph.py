@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from tandemu.isa.instruction import Instruction, Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.riscv.registers import LINK_REGISTERS
 from tandemu.jit.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
 from tandemu.jit.regions.request import HOT, VERY_HOT, RegionKind
 
@@ -23,8 +24,6 @@ INSTRUCTION_LIMITS = {HOT: 240, VERY_HOT: 800}
 """Guest instructions in a region, by level."""
 _SMALL = 64
 """Instructions of a function, with all that it calls, that is taken in where it is called."""
-_LINKS = (1, 5)
-"""Registers that hold return addresses, by the calling convention: ra and t0."""
 _LONGEST_BLOCK = BLOCK_INSTRUCTIONS
 _DYNAMIC = 7
 _HOST_ROUNDING = (0, 1, 2, 3, _DYNAMIC)
@@ -58,7 +57,7 @@ class GuestInstruction:
     @property
     def is_call(self) -> bool:
         """Whether it jumps to a known function."""
-        return self.record.kind is Kind.JUMP and self.operands["rd"] in _LINKS
+        return self.record.kind is Kind.JUMP and self.operands["rd"] in LINK_REGISTERS
 
     @property
     def is_return(self) -> bool:
@@ -67,7 +66,7 @@ class GuestInstruction:
         return (
             self.record.kind is Kind.INDIRECT
             and operands.get("rd", 0) == 0
-            and operands.get("rs1") in _LINKS
+            and operands.get("rs1") in LINK_REGISTERS
             and operands.get("imm", 0) == 0
         )
 

@@ -11,9 +11,10 @@ import ctypes
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from tandemu.accel.profile import Profile
 from tandemu.jit.cpu import TranslatedCpu
 from tandemu.jit.layout import REQUEST_REGION, SAMPLES, SITE
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
@@ -107,10 +108,11 @@ class RegionInstaller:
             "region_bytes": self.code_bytes,
         }
 
-    @property
-    def installed_by_tag(self) -> Mapping[int, Region]:
-        """The regions that stand in the code cache."""
-        return self._installed
+    def profile(self, xlen: int, *, flat: bool) -> Profile:
+        """Where the processor, which is at rest, has spent its time; see `take_profile`."""
+        from tandemu.jit.regions.profile import take_profile
+
+        return take_profile(self._owner.cpu, self._guest, self._installed, xlen, flat)
 
     @property
     def ready(self) -> bool:
