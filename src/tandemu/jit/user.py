@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -106,6 +107,20 @@ class _SigAction(ctypes.Structure):
     )
 
 
+class _Vector(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_process_vm_readv = ctypes.CDLL(None).process_vm_readv
+_process_vm_readv.restype = ctypes.c_ssize_t
+_process_vm_readv.argtypes = (
+    *(ctypes.c_int, ctypes.POINTER(_Vector), ctypes.c_ulong),
+    *(ctypes.POINTER(_Vector), ctypes.c_ulong, ctypes.c_ulong),
+)
+
+
 class JitUserEngine:
     """The window, the shared structure and the processors of one program."""
 
@@ -143,12 +158,19 @@ class JitUserEngine:
 
     def _readable(self, address: int) -> bool:
         """Whether the host lets the byte at guest *address* be read."""
-        try:
-            with open("/proc/self/mem", "rb", buffering=0) as memory:
-                memory.seek(self.base + address)
-                return len(memory.read(1)) == 1
-        except OSError:
-            return False
+        return len(self._read(address, 1)) == 1
+
+    def _read(self, address: int, size: int) -> bytes:
+        """Up to *size* bytes of guest memory: fewer where it is not mapped.
+
+        The kernel reads it for us, on ourselves. It lets a process that has given up its
+        privileges do so still, unlike /proc/self/mem.
+        """
+        data = ctypes.create_string_buffer(size)
+        here = _Vector(ctypes.addressof(data), size)
+        there = _Vector(self.base + address, size)
+        got = _process_vm_readv(os.getpid(), ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+        return data.raw[: max(got, 0)]
 
     def may_execute(self, address: int) -> bool:
         """Ask `executable` about the page of *address*, and remember a yes."""
@@ -162,16 +184,11 @@ class JitUserEngine:
         """The pages near *address* from which code was fetched, by address."""
         middle = address >> PAGE_SHIFT
         pages: dict[int, bytes] = {}
-        with open("/proc/self/mem", "rb", buffering=0) as memory:
-            for page in range(max(0, middle - _CODE_PAGES), middle + _CODE_PAGES + 1):
-                if page < WINDOW_SIZE >> PAGE_SHIFT and self._executable[page]:
-                    try:
-                        memory.seek(self.base + (page << PAGE_SHIFT))
-                        data = memory.read(PAGE_SIZE)
-                    except OSError:  # unmapped meanwhile
-                        continue
-                    if len(data) == PAGE_SIZE:
-                        pages[page << PAGE_SHIFT] = data
+        for page in range(max(0, middle - _CODE_PAGES), middle + _CODE_PAGES + 1):
+            if page < WINDOW_SIZE >> PAGE_SHIFT and self._executable[page]:
+                data = self._read(page << PAGE_SHIFT, PAGE_SIZE)
+                if len(data) == PAGE_SIZE:  # else unmapped meanwhile
+                    pages[page << PAGE_SHIFT] = data
         return pages
 
     def create_cpu(self) -> JitUserCpu:
