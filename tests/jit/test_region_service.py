@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -90,6 +91,43 @@ def test_a_child_of_fork_has_a_compiler_of_its_own() -> None:
             os._exit(0 if fine else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert compile_by(one, request(3)._replace(level=2)) is not None
+
+
+class HighDescriptors:
+    """Moves descriptors to high numbers, as for a guest program."""
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+
+    def hide(self, descriptor: int) -> int:
+        moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 500)
+        os.close(descriptor)
+        self.numbers.add(moved)
+        return moved
+
+    def close(self, descriptor: int) -> None:
+        self.numbers.remove(descriptor)
+        os.close(descriptor)
+
+
+def test_a_guest_sees_no_descriptor_come_and_go() -> None:
+    """It could close one, or lose one of its own that took the number (execve does both)."""
+    one, descriptors = service(), HighDescriptors()
+    one.descriptors = descriptors
+    before = open_descriptors()
+    done = threading.Event()
+    assert one.ask(request(), lambda region: done.set())
+    while not done.is_set():
+        assert open_descriptors() == before
+    # The compiler's end is the compiler's.
+    assert len(descriptors.numbers) == 1
+    one._disconnect()
+    assert not descriptors.numbers
+
+
+def open_descriptors() -> set[int]:
+    """Those that a program would have; scandir's own is there each time."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if int(name) < 500}
 
 
 def test_kept_on_disk_and_found_again(region: Region, tmp_path: Path) -> None:

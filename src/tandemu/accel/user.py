@@ -8,7 +8,8 @@ when the program needs its operating system.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from tandemu.accel.profile import Profile
@@ -16,6 +17,16 @@ from tandemu.accel.profile import Profile
 
 class SystemCall(NamedTuple):
     """The program asks its operating system; pc stands behind the instruction."""
+
+
+class ReturnedCall(NamedTuple):
+    """A system call that the engine made (`DirectCall`) failed in a way to be looked at.
+
+    The host's kernel answered *result*: a signal interrupted it (-EINTR), or came of it
+    (-EPIPE). pc stands behind the instruction; the register for the result is as it was.
+    """
+
+    result: int
 
 
 class MemoryFault(NamedTuple):
@@ -48,7 +59,33 @@ class Kicked(NamedTuple):
     """`UserCpu.kick` was called."""
 
 
-UserExit = SystemCall | MemoryFault | IllegalInstruction | Misaligned | Breakpoint | Kicked
+UserExit = (
+    SystemCall | ReturnedCall | MemoryFault | IllegalInstruction | Misaligned | Breakpoint | Kicked
+)
+
+
+class ArgumentKind(IntEnum):
+    """How an argument of a system call goes from the program to the host's kernel."""
+
+    VALUE = 0
+    POINTER = 1
+    """A guest address; zero stays zero."""
+    BUFFER = 2
+    """The same, of as many bytes as the next argument says."""
+
+
+class DirectCall(NamedTuple):
+    """A system call of the program that is one of the host's.
+
+    It is made if all its pointers are inside the window, and if its second argument,
+    of which *selector* says the bits that matter, is one of *operations*.
+    """
+
+    number: int
+    arguments: tuple[ArgumentKind, ...]
+    selector: int = 0
+    operations: frozenset[int] = frozenset((0,))
+    """Numbers below 64."""
 
 
 class UserCpu(Protocol):
@@ -67,6 +104,16 @@ class UserCpu(Protocol):
         """Free what the engine keeps for this thread."""
 
 
+class DescriptorKeeper(Protocol):
+    """Knows which file descriptors of this process are not the program's."""
+
+    def hide(self, descriptor: int) -> int:
+        """Take *descriptor*, just made, out of the program's way; its new number."""
+
+    def close(self, descriptor: int) -> None:
+        """Close one that was hidden."""
+
+
 class UserEngine(Protocol):
     """The memory window of one program and the processors of its threads."""
 
@@ -74,8 +121,11 @@ class UserEngine(Protocol):
     """Host address of guest address 0."""
     size: int
     """Size of the window in bytes; the guest's addresses are below it."""
-    adopt_descriptor: Callable[[int], int]
-    """Takes a file descriptor of the engine's out of the program's way; its new number."""
+    descriptors: DescriptorKeeper
+    """Keeps what the engine opens apart from what the program has open."""
+
+    def make_directly(self, calls: Mapping[int, DirectCall]) -> None:
+        """Make these calls of the program, by its number, without an exit. Before it runs."""
 
     def create_cpu(self) -> UserCpu:
         """Create a processor with all registers zero."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tandemu.bits import mask, sign_extend
-from tandemu.ir.types import I1, I8, PTR, IrError, Type
+from tandemu.ir.types import I1, I8, I64, PTR, IrError, Type
 
 Signature = Callable[[tuple[Type, ...], tuple[Any, ...]], Type | None]
 Meaning = Callable[..., int | None]
@@ -397,6 +397,30 @@ operation(
     declarations=("declare ptr @llvm.addressofreturnaddress.p0()",),
 )
 operation("fence", lambda t, _: None, "fence seq_cst", lambda t, _: None, pure=False)
+
+
+def _system_call_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> Type:
+    _require(types == (I64,) * 7, "a system call needs its number and six arguments, all i64")
+    return I64
+
+
+def _system_call(types: tuple[Type, ...], _: Any, *operands: int) -> int:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.syscall.restype = ctypes.c_long
+    result: int = library.syscall(*map(ctypes.c_long, operands))
+    return (result if result != -1 else -ctypes.get_errno()) & mask(64)
+
+
+# Linux on x86-64: the number and the arguments; a result, or a negative error number.
+operation(
+    "system_call",
+    _system_call_type,
+    'call i64 asm sideeffect "syscall", "={{rax}},{{rax}},{{rdi}},{{rsi}},{{rdx}},{{r10}},{{r8}},'
+    '{{r9}},~{{rcx}},~{{r11}},~{{memory}}"'
+    "(i64 {0}, i64 {1}, i64 {2}, i64 {3}, i64 {4}, i64 {5}, i64 {6})",
+    _system_call,
+    pure=False,
+)
 
 
 def _fill_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> None:

@@ -118,6 +118,11 @@ PAGE_WATCHED = 4
 PAGE_DIRTY = 8
 """Written since the dirty log was last read."""
 
+DIRECT_CALL = Layout("DirectCall", number=U32, kinds=U32, selector=U64, operations=U64)
+"""What a program's call becomes (`accel.user.DirectCall`): *number* is the host's and one,
+0 if it is none; *kinds* has two bits for each argument, *operations* a bit for each."""
+DIRECT_CALLS = 512
+
 MACHINE = Layout(
     "Machine",
     slots=U64,
@@ -129,13 +134,15 @@ MACHINE = Layout(
     window=U64,
     window_size=U64,
     executable=U64,
+    direct_calls=DIRECT_CALL[DIRECT_CALLS],
 )
 """*slots* is the host address of the `SLOT_TABLE` in force: changed at once, never in place.
 
 *code_generation* counts pages with code that were written, *code_log* holds the latest
 of their physical addresses; guest time 0 is *time_offset* ns of the host's clock.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
-for each of its pages, not zero if code may be fetched there."""
+for each of its pages, not zero if code may be fetched there; *direct_calls* are by its
+own number of the call."""
 
 SAMPLE = Layout("Sample", tag=U64, count=U64)
 """How often a slice ended where a block would begin: its tag, and the number."""
@@ -158,6 +165,8 @@ EXIT_HOT = 9
 
 FETCH_CHECK = 64
 """A program's trap cause: may code be fetched from this page?"""
+CALL_RETURNED = 65
+"""A program's trap cause: a direct call has the result `trap_value`, which is special."""
 
 MACHINE_SYMBOL = "tandemu_user_machine"
 """The fault handler's way to `MACHINE`; its address is filled in when it is loaded."""

@@ -12,17 +12,20 @@ import mmap
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile, add_profiles
 from tandemu.accel.user import (
     Breakpoint,
+    DescriptorKeeper,
+    DirectCall,
     IllegalInstruction,
     Kicked,
     MemoryFault,
     Misaligned,
+    ReturnedCall,
     SystemCall,
     UserExit,
 )
@@ -31,6 +34,7 @@ from tandemu.isa.riscv import state as riscv
 from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
 from tandemu.jit.engine import Engine, engine_code
 from tandemu.jit.layout import (
+    CALL_RETURNED,
     EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_SOFTWARE,
@@ -47,7 +51,7 @@ from tandemu.jit.layout import (
 )
 from tandemu.jit.regions.installer import Place, RegionInstaller
 from tandemu.jit.regions.request import RegionKind
-from tandemu.jit.regions.service import RegionService, region_service
+from tandemu.jit.regions.service import OPEN_DESCRIPTORS, RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 
 WINDOW_SIZE = 1 << 38
@@ -72,13 +76,8 @@ _PATIENCE = 1 << 12
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
 
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
-_ECALL_SIZE = 4
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 """A program that forks must not share the engine's tables with its child."""
-
-
-def _as_it_is(descriptor: int) -> int:
-    return descriptor
 
 
 def _reserve(size: int) -> int:
@@ -139,7 +138,7 @@ class JitUserEngine:
         self.executable: Callable[[int], bool] = self._readable
         """Whether code may be fetched at an address; asked once a page until it changes."""
         self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE)
-        self.adopt_descriptor: Callable[[int], int] = _as_it_is
+        self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
         self.precise = False
         """Whether registers are in memory when an access is refused (`be_precise`)."""
         self._cpus: list[JitUserCpu] = []
@@ -191,6 +190,16 @@ class JitUserEngine:
                     pages[page << PAGE_SHIFT] = data
         return pages
 
+    def make_directly(self, calls: Mapping[int, DirectCall]) -> None:
+        """Make these calls of the program, by its number, without an exit. Before it runs."""
+        rows = self._machine.direct_calls
+        for number, call in calls.items():
+            row = rows[number]
+            row.number = call.number + 1
+            row.kinds = sum(kind << 2 * index for index, kind in enumerate(call.arguments))
+            row.selector = call.selector
+            row.operations = sum(1 << operation for operation in call.operations)
+
     def create_cpu(self) -> JitUserCpu:
         """Create a processor with all registers zero."""
         with self._lock:
@@ -226,9 +235,9 @@ class JitUserEngine:
                 cpu.drop_code()
 
     def regions(self) -> RegionService:
-        """The compiler of hot code, which keeps its descriptor where the program has none."""
+        """The compiler of hot code, which keeps its descriptors where the program has none."""
         service = region_service(self.optimiser.kept)
-        service.adopt = self.adopt_descriptor
+        service.descriptors = self.descriptors
         return service
 
     def be_precise(self) -> None:
@@ -295,7 +304,6 @@ class JitUserCpu(TranslatedCpu):
             if kind == EXIT_TRAP:
                 cause = cpu.trap_cause
                 if cause == riscv.USER_CALL:
-                    cpu.pc += _ECALL_SIZE
                     return _SYSTEM_CALL
                 leaving = self._trap(cause)
                 if leaving is not None:
@@ -315,6 +323,8 @@ class JitUserCpu(TranslatedCpu):
         value: int = cpu.trap_value
         if cause == FETCH_CHECK:
             return None if self._owner.may_execute(value) else MemoryFault(value, "execute")
+        if cause == CALL_RETURNED:
+            return ReturnedCall(value - (1 << 64))
         if cause == riscv.INSTRUCTION_PAGE_FAULT:
             return MemoryFault(value, "execute")
         if cause in (riscv.LOAD_PAGE_FAULT, riscv.LOAD_ACCESS_FAULT):

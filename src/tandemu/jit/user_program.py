@@ -8,9 +8,11 @@ guest instruction and leaves the translated code with a trap.
 
 from __future__ import annotations
 
+import errno
 from functools import cached_property
 from typing import Any
 
+from tandemu.accel.user import ArgumentKind
 from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.values import emit_effect
@@ -19,6 +21,8 @@ from tandemu.jit import stencils
 from tandemu.jit.dispatcher import Dispatcher, build_request
 from tandemu.jit.generate import Program
 from tandemu.jit.layout import (
+    CALL_RETURNED,
+    DIRECT_CALLS,
     EXIT_INTERRUPTED,
     EXIT_TRAP,
     FETCH_CHECK,
@@ -37,6 +41,9 @@ _GENERAL_REGISTERS = 40
 _RDI, _RSI, _RDX, _RSP, _ERROR, _RIP = 8, 9, 12, 15, 19, 16
 _CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
+
+# The calling convention of system calls (Linux, RISC-V).
+_NUMBER_REGISTER, _FIRST_REGISTER, _ARGUMENTS, _CALL_SIZE = 17, 10, 6, 4
 
 
 def _build_fetch(layout: Layout) -> Function:
@@ -108,8 +115,56 @@ class UserDispatcher(Dispatcher):
         return b.finish()
 
     def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
+        with b.If(cpu.trap_cause == riscv.USER_CALL):
+            self.go(b, "direct_call", budget=budget)
         cpu.traps = cpu.traps + 1
         self.leave(b, cpu, EXIT_TRAP, budget)
+
+    def build_direct_call(self) -> Function:
+        """The program calls its system: make the call here if it is a `DIRECT_CALL`."""
+        b, cpu = self.begin("direct_call")
+        machine = machine_of(b, cpu)
+        cpu.pc = cpu.pc + _CALL_SIZE
+        budget = b.budget - 1
+
+        def leave_to_python() -> None:
+            cpu.traps = cpu.traps + 1
+            self.leave(b, cpu, EXIT_TRAP, budget)
+
+        number = cpu.x[_NUMBER_REGISTER].zext(I64)
+        with b.If(number.uge(DIRECT_CALLS), likely=False):
+            leave_to_python()
+        call = machine.direct_calls[number]
+        given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(_ARGUMENTS)]
+        operation = given[1] & call.selector
+        # A shift by more than 63 gives anything.
+        selected = operation.ult(64) & ((call.operations >> (operation & 63) & 1) != 0)
+        good = (call.number != 0) & selected
+        kinds, base, limit = call.kinds, machine.window, machine.window_size
+        arguments = []
+        for index, value in enumerate(given):
+            kind = kinds >> (2 * index) & 3
+            is_value = kind == ArgumentKind.VALUE
+            good = good & (is_value | value.ult(limit))
+            if index + 1 < _ARGUMENTS:
+                fits = given[index + 1].ule(limit - value)
+                good = good & ((kind != ArgumentKind.BUFFER) | fits)
+            arguments.append(b.select(is_value | (value == 0), value, value + base))
+        with b.If(~good, likely=False):
+            leave_to_python()
+        host_number = call.number.zext(I64) - 1
+        result = emit_effect("system_call", host_number, *arguments, builder=b)
+        assert result is not None
+        with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
+            cpu.trap_cause = CALL_RETURNED
+            cpu.trap_value = result
+            leave_to_python()
+        cpu.x[_FIRST_REGISTER] = result
+        # A call may take any time, so requests are not left until the slice is used up.
+        with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
+            self.leave(b, cpu, EXIT_INTERRUPTED, budget)
+        self.resume(b, cpu, budget)
+        return b.finish()
 
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
@@ -139,7 +194,11 @@ class UserDispatcher(Dispatcher):
         return b.finish()
 
     def build_extra(self) -> tuple[Function, ...]:
-        return (self.build_memory_fault(), build_fault_handler(self.layout))
+        return (
+            self.build_direct_call(),
+            self.build_memory_fault(),
+            build_fault_handler(self.layout),
+        )
 
 
 def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: Value) -> None:

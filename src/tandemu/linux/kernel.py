@@ -19,6 +19,7 @@ from tandemu.accel.profile import format_profile
 from tandemu.accel.user import UserEngine
 from tandemu.linux import host, loader, paths, signals
 from tandemu.linux.architecture import Architecture
+from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError, ProgramEnded
 from tandemu.linux.host import NUMBERS, bit
@@ -57,13 +58,11 @@ class Kernel:
         hook: Hook | None = None,
     ) -> None:
         self.engine = engine
-        engine.adopt_descriptor = self.hide_descriptor
+        engine.descriptors = self.descriptors = Descriptors()
         self.architecture = architecture
         self.memory = Memory(engine)
         self.memory_lock = _thread.allocate_lock()
         self.files = paths.Files(self, sysroot)
-        self.private: set[int] = set()
-        """Host descriptors that are ours: the guest cannot touch them."""
         self.signals = Signals(self)
         self.tasks: list[Task] = []
         self.image = Image("")
@@ -101,6 +100,14 @@ class Kernel:
                 self.functions[number] = self._no_such_call(number)
             elif observed:
                 self.functions[number] = self._observed(number, row_or_none)
+        if not observed:
+            self.engine.make_directly(
+                {
+                    number: row.direct
+                    for number, row in enumerate(self._rows)
+                    if row is not None and row.direct is not None
+                }
+            )
 
     def _first_use(self, number: int, row: Row) -> Handler:
         """What binds *row* when it is first called and takes itself out of the way."""
@@ -205,12 +212,6 @@ class Kernel:
         if self.spawn is not None:
             self.spawn.give_back(self.memory)
         os._exit(status & 0xFF)
-
-    def hide_descriptor(self, descriptor: int) -> int:
-        """Take a descriptor of ours out of the program's way; its new number."""
-        hidden = host.high_descriptor(descriptor)
-        self.private.add(hidden)
-        return hidden
 
     def report(self) -> None:
         """Say what was counted, if that was asked for."""

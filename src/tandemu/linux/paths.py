@@ -17,6 +17,7 @@ from tandemu.linux.errors import LinuxError
 from tandemu.linux.host import NUMBERS
 
 if TYPE_CHECKING:
+    from tandemu.linux.descriptors import Descriptors
     from tandemu.linux.kernel import Kernel
     from tandemu.linux.memory import Memory
 
@@ -41,18 +42,13 @@ class Files:
         if self.sysroot:
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                self._root = host.high_descriptor(os.open(self.sysroot, flags))
+                self._root = kernel.descriptors.hide(os.open(self.sysroot, flags))
             except OSError as error:
                 raise LinuxError(
                     f"the sysroot {sysroot} cannot be used: {error.strerror}; give the folder"
                     " that holds the foreign system's lib, usr and so on",
                     error.errno or errno.ENOENT,
                 ) from None
-
-    def claim(self) -> None:
-        """Keep the guest from our descriptor."""
-        if self._root >= 0:
-            self._kernel.private.add(self._root)
 
     def resolve(self, path: str, follow: bool = True) -> str:
         """The host's name of *path*."""
@@ -201,8 +197,10 @@ class Spawn:
     """A child of vfork before exec or exit: it has memory of its own, and gives back
     what it changed of its parent's stack, where posix_spawn leaves its error."""
 
-    def __init__(self, descriptor: int, memory: Memory, stack: int) -> None:
-        self.descriptor = descriptor
+    def __init__(
+        self, descriptors: Descriptors, descriptor: int, memory: Memory, stack: int
+    ) -> None:
+        self._descriptors, self._descriptor = descriptors, descriptors.hide(descriptor)
         self.stack = stack
         self._before = self._read(memory)
 
@@ -224,14 +222,14 @@ class Spawn:
                 for offset in range(0, len(after) - 7, 8)
                 if after[offset : offset + 8] != self._before[offset : offset + 8]
             ]
-            os.write(self.descriptor, b"".join(changes[: 4096 // 16]))
+            os.write(self._descriptor, b"".join(changes[: 4096 // 16]))
         self.close()
 
     def close(self) -> None:
         """The parent may go on."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        if self._descriptor >= 0:
+            self._descriptors.close(self._descriptor)
+            self._descriptor = -1
 
 
 def take_back(memory: Memory, data: bytes) -> None:

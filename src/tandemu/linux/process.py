@@ -168,7 +168,6 @@ class Process:
                     os.set_inheritable(number, True)
 
     def _run_here(self, kernel: Kernel) -> NoReturn:
-        kernel.files.claim()
         sys.stdout.flush()
         task = kernel.first_task()
         task.refresh_host_mask()

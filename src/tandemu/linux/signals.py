@@ -201,12 +201,12 @@ class Signals:
             place = ctypes.addressof(word)
             result = host.quick(_SIGNALFD4, self._descriptor, place, 8, _CLOEXEC_NONBLOCK)
             if self._descriptor < 0 and result >= 0:
-                self._descriptor = host.high_descriptor(result)
+                self._descriptor = self._kernel.descriptors.hide(result)
                 self._start()
 
     def _start(self) -> None:
-        self._wake = host.high_descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-        self._kernel.private.update((self._wake, self._descriptor))
+        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake = self._kernel.descriptors.hide(wake)
         # It inherits the mask: nothing is delivered to it.
         before = host.get_mask()
         host.set_mask(_ALL & ~_NEVER_BLOCKED)
@@ -218,8 +218,7 @@ class Signals:
         self._lock = _thread.allocate_lock()
         for descriptor in (self._descriptor, self._wake):
             if descriptor >= 0:
-                os.close(descriptor)
-                self._kernel.private.discard(descriptor)
+                self._kernel.descriptors.close(descriptor)
         self._descriptor = self._wake = -1
         self._fetched = 0
         if self.handled:
@@ -289,7 +288,7 @@ class Signals:
                         word = Word(self._fetched)
                         place = ctypes.addressof(word)
                         result = host.quick(_SIGNALFD4, -1, place, 8, _CLOEXEC_NONBLOCK)
-                        self._descriptor = host.high_descriptor(result)
+                        self._descriptor = self._kernel.descriptors.hide(result)
                         self._start()
             os.eventfd_write(self._wake, 1)
 

@@ -21,6 +21,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tandemu.accel.user import ArgumentKind, DirectCall
 from tandemu.linux import host
 from tandemu.linux.host import NUMBERS
 
@@ -31,14 +32,18 @@ Handler = Callable[..., Any]
 """(task, arguments …) -> result, or a negative error number, or None: registers are set."""
 HandlerType = TypeVar("HandlerType", bound=Handler)
 
-POINTERS = frozenset(("path", "str", "ptr", "in", "out"))
+_KINDS = {
+    **dict.fromkeys(("path", "str", "ptr"), ArgumentKind.POINTER),
+    **dict.fromkeys(("in", "out"), ArgumentKind.BUFFER),
+}
+POINTERS = frozenset(_KINDS)
 _EFAULT = -errno.EFAULT
 
 
 class Row:
     """One system call."""
 
-    __slots__ = ("_bind", "arguments", "count", "missing", "name", "refusal", "restarts")
+    __slots__ = ("_bind", "arguments", "count", "direct", "missing", "name", "refusal", "restarts")
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Row:
         missing: str = "",
         refusal: str = "",
         restarts: bool = True,
+        direct: DirectCall | None = None,
     ) -> None:
         self.name = name
         self.arguments = arguments.split()
@@ -60,6 +66,8 @@ class Row:
         """Why the call is refused, if it is."""
         self.restarts = restarts
         """Whether SA_RESTART repeats it after a signal handler."""
+        self.direct = direct
+        """What the engine may make in its stead, if nobody watches."""
 
     def bind(self, kernel: Kernel) -> Handler:
         """The function that carries it out in *kernel*'s process."""
@@ -73,35 +81,40 @@ class Calls:
         self.rows: list[Row] = []
 
     def row(
-        self, name: str, arguments: str = "", *, missing: str = "", restarts: bool = True
+        self,
+        name: str,
+        arguments: str = "",
+        *,
+        missing: str = "",
+        restarts: bool = True,
+        direct: DirectCall | None = None,
     ) -> Callable[[HandlerType], HandlerType]:
-        """Declare the decorated function as what carries out call *name*."""
+        """Declare the decorated function as what carries out call *name*.
+
+        *direct* does the same, of those uses of the call that it is for.
+        """
 
         def declare(function: HandlerType) -> HandlerType:
-            self.rows.append(
-                Row(name, arguments, lambda kernel: function, missing=missing, restarts=restarts)
-            )
+            row = Row(
+                name, arguments, lambda kernel: function,
+                missing=missing, restarts=restarts, direct=direct,
+            )  # fmt: skip
+            self.rows.append(row)
             return function
 
         return declare
 
     def direct(
-        self,
-        name: str,
-        arguments: str = "",
-        *,
-        quick: bool = False,
-        missing: str = "",
-        restarts: bool = True,
+        self, name: str, arguments: str = "", *, missing: str = "", restarts: bool = True
     ) -> None:
         """Declare that the host's call of that name does it, pointers translated."""
-        number = NUMBERS[name]
-        kinds = arguments.split()
-
-        def bind(kernel: Kernel) -> Handler:
-            return _direct(kernel, number, kinds, quick)
-
-        self.rows.append(Row(name, arguments, bind, missing=missing, restarts=restarts))
+        kinds = tuple(_KINDS.get(kind, ArgumentKind.VALUE) for kind in arguments.split())
+        direct = DirectCall(NUMBERS[name], kinds)
+        row = Row(
+            name, arguments, lambda kernel: _direct(kernel, direct),
+            missing=missing, restarts=restarts, direct=direct,
+        )  # fmt: skip
+        self.rows.append(row)
 
     def refuse(self, names: str, reason: str, code: int = errno.ENOSYS) -> None:
         """Declare that *names* fail with *code*."""
@@ -113,53 +126,23 @@ class Calls:
             self.rows.append(Row(name, "", lambda kernel: refused, refusal=reason))
 
 
-def _direct(kernel: Kernel, number: int, kinds: list[str], quick: bool) -> Handler:
-    """A function for the host's call *number*; the kernel checks what is behind a pointer."""
+def _direct(kernel: Kernel, direct: DirectCall) -> Handler:
+    """A function that makes *direct*; the kernel checks what is behind a pointer."""
     base, limit = kernel.memory.base, kernel.memory.limit
-    call = host.bound(len(kinds), without_waiting=quick)
-    failure = host.failure
-    pointers = [index for index, kind in enumerate(kinds) if kind in POINTERS]
-    sized = [index for index in pointers if kinds[index] in ("in", "out")]
-    if not pointers:
-
-        def plain(task: object, *arguments: int) -> int:
-            result = call(number, *arguments)
-            return result if result != -1 else failure()
-
-        return plain
-
-    if len(pointers) == 1 and not sized and pointers[0] <= 1:
-        # The common shapes, for the hottest calls: the first or the second is a pointer.
-        if pointers[0] == 0:
-
-            def first(task: object, address: int, *rest: int) -> int:
-                if address >= limit:
-                    return _EFAULT
-                result = call(number, address + base if address else 0, *rest)
-                return result if result != -1 else failure()
-
-            return first
-
-        def second(task: object, value: int, address: int, *rest: int) -> int:
-            if address >= limit:
-                return _EFAULT
-            result = call(number, value, address + base if address else 0, *rest)
-            return result if result != -1 else failure()
-
-        return second
+    call = host.bound(len(direct.arguments))
+    number, kinds = direct.number, direct.arguments
 
     def translated(task: object, *arguments: int) -> int:
         values = list(arguments)
-        for index in pointers:
+        for index, kind in enumerate(kinds):
             value = values[index]
-            if value:
+            if kind is not ArgumentKind.VALUE and value:
                 if value >= limit:
                     return _EFAULT
+                if kind is ArgumentKind.BUFFER and value + arguments[index + 1] > limit:
+                    return _EFAULT
                 values[index] = value + base
-        for index in sized:
-            if arguments[index] + values[index + 1] > limit:
-                return _EFAULT
         result = call(number, *values)
-        return result if result != -1 else failure()
+        return result if result != -1 else host.failure()
 
     return translated

@@ -18,6 +18,7 @@ from tandemu.accel.user import (
     Kicked,
     MemoryFault,
     Misaligned,
+    ReturnedCall,
     SystemCall,
     UserCpu,
     UserExit,
@@ -94,18 +95,21 @@ class Task:
         ends = [first + count for count in range(8)]
         while True:
             leaving = run()
-            if type(leaving) is not SystemCall:
+            number = x[number_register]
+            if type(leaving) is SystemCall:
+                try:
+                    result = functions[number](self, *x[first : ends[counts[number]]])
+                except IndexError:
+                    result = kernel.unknown_number(self, number)
+                except OSError as error:
+                    result = -(error.errno or errno.EIO)
+                except (OverflowError, MemoryError):
+                    result = -errno.ENOMEM
+            elif type(leaving) is ReturnedCall:
+                result = leaving.result
+            else:
                 self._handle(leaving)
                 continue
-            number = x[number_register]
-            try:
-                result = functions[number](self, *x[first : ends[counts[number]]])
-            except IndexError:
-                result = kernel.unknown_number(self, number)
-            except OSError as error:
-                result = -(error.errno or errno.EIO)
-            except (OverflowError, MemoryError):
-                result = -errno.ENOMEM
             if self.attention:
                 self._settle(number, result)
             elif result is None:

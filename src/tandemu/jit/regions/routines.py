@@ -37,20 +37,21 @@ def build_region_fill(layout: Layout, fill: Function) -> Function:
 
 
 # Linux on x86-64: numbers of system calls.
-_DUP2, _RT_SIGPROCMASK, _CLONE, _EXECVE, _FCNTL, _SETSID, _EXIT_GROUP, _CLOSE_RANGE = (
-    *(33, 14, 56, 59, 72, 112, 231, 436),
+_OPEN, _DUP2, _RT_SIGPROCMASK, _CLONE, _EXECVE, _FCNTL, _SETSID, _EXIT_GROUP, _CLOSE_RANGE = (
+    *(2, 33, 14, 56, 59, 72, 112, 231, 436),
 )
-_F_SETFD, _SIG_SETMASK = 2, 2
+_O_RDWR, _F_SETFD, _SIG_SETMASK = 2, 2, 2
 
 
 def build_start_worker() -> Function:
     """start_worker(path, arguments, environment, descriptor, null, mask) -> pid between.
 
-    Runs a program as nobody's child, with *descriptor* open, *null* as its standard streams
-    and the signal mask at *mask*. A guest program may wait for any child of this process,
-    and may not meet one of ours: so the process between, which ends at once, sends no
-    signal, which ordinary waiting does not see, and the program is init's. Python could
-    not do this: in a process made behind its back it waits for threads that are not there.
+    Runs a program as nobody's child, with *descriptor* open, the file named at *null* as its
+    standard streams and the signal mask at *mask*. A guest program may wait for any child of
+    this process, and may not meet one of ours: so the process between, which ends at once,
+    sends no signal, which ordinary waiting does not see, and the program is init's. Python
+    could not do this: in a process made behind its back it waits for threads that are not
+    there.
     """
     names = ("path", "arguments", "environment", "descriptor", "null", "mask")
     b = Builder("start_worker", [(name, I64) for name in names], result=I64)
@@ -63,8 +64,10 @@ def build_start_worker() -> Function:
         b.Return(between)
     with b.If(call(_CLONE, 0, 0, 0, 0, 0) == 0):
         call(_SETSID)
+        # Not opened before: a guest's thread would see it, and could close it.
+        null = call(_OPEN, b.null, _O_RDWR, 0)
         for stream in range(3):
-            call(_DUP2, b.null, stream)
+            call(_DUP2, null, stream)
         call(_FCNTL, b.descriptor, _F_SETFD, 0)
         # A pipe of the guest's that stayed open here would never end.
         call(_CLOSE_RANGE, 3, b.descriptor - 1, 0)

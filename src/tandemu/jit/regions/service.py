@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import cache
 
+from tandemu.accel.user import DescriptorKeeper
 from tandemu.jit.layout import KNOWN_BITS
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest, pack, unpack
@@ -51,8 +52,10 @@ class RegionService:
         self._memory = (ctypes.c_uint8 * (KNOWN_BITS // 8))()
         self.filter_address = ctypes.addressof(self._memory)
         """Host address of the filter of known regions, which generated code looks at."""
-        self.adopt: Callable[[int], int] = _keep
-        """Takes a descriptor of ours out of a guest's way; gives its new number."""
+        self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
+        self._connection: socket.socket | None = None
+        self._far_end = -1
+        """The descriptor of the compiler's end of the connection, until it has it."""
         self._regions: dict[tuple[RegionKind, int], list[Region]] = {}
         self._files: dict[tuple[RegionKind, int], list[str]] | None = None
         self._start_worker: Start | None = None
@@ -62,10 +65,7 @@ class RegionService:
 
     def _begin(self) -> None:
         """Begin without a process: at first, and in the child of a fork."""
-        connection = getattr(self, "_connection", None)
-        self._connection: socket.socket | None = None
-        if connection is not None:
-            connection.close()
+        self._disconnect()
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self._queue: deque[RegionRequest] = deque()
@@ -119,6 +119,9 @@ class RegionService:
         with self._condition:
             if key[:2] in self._refused or self._ends >= _PROCESS_LIMIT:
                 return False
+            # On the thread that runs the guest, which cannot see a descriptor half hidden.
+            if not self._connect():
+                return False
             if self._thread is None and not self._start_thread():
                 return False
             waiting = self._waiting.setdefault(key, [])
@@ -164,10 +167,14 @@ class RegionService:
 
     def _compile(self, request: RegionRequest) -> Region | Refusal:
         try:
-            if self._connection is None:
-                self._connection = self._start()
-            send(self._connection, pack(request))
-            data = receive(self._connection)
+            if self._connection is None and not self._connect():
+                raise OSError("there is no descriptor left")
+            connection = self._connection
+            assert connection is not None
+            if self._far_end >= 0:
+                self._start_process()
+            send(connection, pack(request))
+            data = receive(connection)
             if data is None:
                 raise OSError("the compiler's process has ended")
             answer = unpack(data)
@@ -176,22 +183,51 @@ class RegionService:
         except (OSError, NativeError) as error:
             self._ends += 1
             self.counts["compiler_ends"] += 1
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
             return Refusal(request.kind, request.pc, str(error))
 
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            keep = "keep" if self._store is not None else "forget"
-            assert self._start_worker is not None
-            start_worker(self._start_worker, theirs.fileno(), keep)
-        return socket.socket(fileno=self.adopt(ours.detach()))
+    def _connect(self) -> bool:
+        """Have a connection, whose other end waits for a process; False if there cannot be."""
+        if self._connection is None:
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError:
+                return False
+            hide = self.descriptors.hide
+            self._connection = socket.socket(fileno=hide(ours.detach()))
+            self._far_end = hide(theirs.detach())
+        return True
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self.descriptors.close(self._connection.detach())
+            self._connection = None
+        self._release_far_end()
+
+    def _release_far_end(self) -> None:
+        if self._far_end >= 0:
+            self.descriptors.close(self._far_end)
+            self._far_end = -1
+
+    def _start_process(self) -> None:
+        """Start the compiler at the far end of the connection."""
+        keep = "keep" if self._store is not None else "forget"
+        assert self._start_worker is not None
+        start_worker(self._start_worker, self._far_end, keep)
+        self._release_far_end()
 
 
-def _keep(descriptor: int) -> int:
-    return descriptor
+class _OpenDescriptors:
+    """For a process whose descriptors are all of one owner (`accel.user.DescriptorKeeper`)."""
+
+    def hide(self, descriptor: int) -> int:
+        return descriptor
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+
+OPEN_DESCRIPTORS = _OpenDescriptors()
 
 
 _WAIT_CLONE = -(1 << 31)
@@ -212,19 +248,16 @@ def start_worker(start: Start, descriptor: int, keep: str) -> None:
     words = [sys.executable, "-c", program, str(descriptor), keep]
     arguments = _strings([os.fsencode(word) for word in words])
     environment = _strings([name + b"=" + value for name, value in os.environb.items()])
+    null = ctypes.create_string_buffer(os.fsencode(os.devnull))
     mask = ctypes.c_uint64(0)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        between = start(
-            ctypes.addressof(path),
-            ctypes.addressof(arguments),
-            ctypes.addressof(environment),
-            descriptor,
-            null,
-            ctypes.addressof(mask),
-        )
-    finally:
-        os.close(null)
+    between = start(
+        ctypes.addressof(path),
+        ctypes.addressof(arguments),
+        ctypes.addressof(environment),
+        descriptor,
+        ctypes.addressof(null),
+        ctypes.addressof(mask),
+    )
     if between >> 63:
         raise OSError("the host starts no process for the compiler")
     os.waitpid(between, _WAIT_CLONE)

@@ -19,11 +19,9 @@ from tandemu.linux.calls.helpers import (
     signed,
 )
 from tandemu.linux.host import NUMBERS
-from tandemu.linux.table import Calls, Row
+from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
-    from tandemu.linux.kernel import Kernel
-    from tandemu.linux.table import Handler
     from tandemu.linux.task import Task
 
 calls = Calls()
@@ -33,29 +31,10 @@ _host_fstat, _host_newfstatat, _host_openat = host.bound(2), host.bound(4), host
 _FIRST_POINTER_IOCTL = 0x5401
 
 
-# Reading and writing: the hottest calls -------------------------------------------------
+# Reading and writing --------------------------------------------------------------------
 
-
-def _transfer(name: str) -> None:
-    number = NUMBERS[name]
-
-    def bind(kernel: Kernel) -> Handler:
-        base, limit = kernel.memory.base, kernel.memory.limit
-        call, failure = host.bound(3), host.failure
-
-        def transfer(task: Task, descriptor: int, address: int, size: int) -> int:
-            if address + size > limit:
-                return -errno.EFAULT
-            result = call(number, descriptor, base + address, size)
-            return result if result != -1 else failure()
-
-        return transfer
-
-    calls.rows.append(Row(name, f"fd {'out' if name == 'read' else 'in'} size", bind))
-
-
-_transfer("read")
-_transfer("write")
+calls.direct("read", "fd out size")
+calls.direct("write", "fd in size")
 calls.direct("pread64", "fd out size long")
 calls.direct("pwrite64", "fd in size long")
 
@@ -101,7 +80,6 @@ for _name, _arguments in (
     ("fchdir", "fd"),
     ("umask", "mode"),
     ("memfd_create", "str hex"),
-    ("getdents64", "fd out size"),
     ("sendfile", "fd fd ptr size"),
     ("splice", "fd ptr fd ptr size hex"),
     ("tee", "fd fd size hex"),
@@ -202,10 +180,27 @@ def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     )  # fmt: skip
 
 
+@calls.row("getdents64", "fd out size")
+def _getdents64(task: Task, descriptor: int, address: int, size: int) -> int:
+    memory = task.memory
+    number = NUMBERS["getdents64"]
+    while True:
+        result = host.call(number, descriptor, memory.host_address(address, size), size)
+        if result <= 0:
+            return result
+        entries = memory.read(address, result)
+        kept = task.kernel.descriptors.without_hidden(signed(descriptor), entries)
+        # A result of nothing would be the end of the directory.
+        if kept:
+            if len(kept) < result:
+                memory.write(address, kept)
+            return len(kept)
+
+
 @calls.row("close", "fd")
 def _close(task: Task, descriptor: int) -> int:
     descriptor = signed(descriptor)
-    if descriptor in task.kernel.private:
+    if descriptor in task.kernel.descriptors:
         return -errno.EBADF
     return host.call(3, descriptor)
 
@@ -216,7 +211,7 @@ def _close_range(task: Task, first: int, last: int, flags: int) -> int:
     if first > last:
         return -errno.EINVAL
     result = 0
-    for ours in [*sorted(task.kernel.private), last + 1]:
+    for ours in [*task.kernel.descriptors.hidden(), last + 1]:
         if first < ours and first <= min(ours - 1, last):
             result = host.call(NUMBERS["close_range"], first, min(ours - 1, last), flags)
             if result < 0:
@@ -232,7 +227,7 @@ def _dup(task: Task, descriptor: int) -> int:
 
 @calls.row("dup3", "fd fd hex")
 def _dup3(task: Task, old: int, new: int, flags: int) -> int:
-    if signed(new) in task.kernel.private:
+    if signed(new) in task.kernel.descriptors:
         return -errno.EBUSY
     return host.call(NUMBERS["dup3"], old, new, flags)
 
@@ -243,7 +238,7 @@ _LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 1
 
 @calls.row("fcntl", "fd int hex")
 def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
-    if signed(descriptor) in task.kernel.private:
+    if signed(descriptor) in task.kernel.descriptors:
         return -errno.EBADF
     if signed(command) in _LOCKS:
         argument = task.memory.host_address(argument, 32)

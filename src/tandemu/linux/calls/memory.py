@@ -38,7 +38,7 @@ def _mmap(
     if flags & MAP_ANONYMOUS:
         descriptor = -1
     else:
-        if descriptor < 0 or descriptor in task.kernel.private:
+        if descriptor < 0 or descriptor in task.kernel.descriptors:
             return -errno.EBADF
         try:
             name = os.readlink(f"/proc/self/fd/{descriptor}")

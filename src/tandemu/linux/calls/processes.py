@@ -9,6 +9,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from tandemu.accel.user import ArgumentKind, DirectCall
 from tandemu.linux import host
 from tandemu.linux.calls.helpers import pointer, signed
 from tandemu.linux.elf import ElfFile
@@ -130,10 +131,8 @@ def _fork(
                 kernel.spawn = None
             if flags & _VFORK:
                 os.close(report)
-                reporter = host.high_descriptor(reporter)
                 sp = kernel.architecture.stack_pointer(task.state)
-                kernel.spawn = Spawn(reporter, memory, sp)
-                kernel.private.add(reporter)
+                kernel.spawn = Spawn(kernel.descriptors, reporter, memory, sp)
             kernel.architecture.start_thread(task.state, stack, tls if flags & _SETTLS else None)
             task.clear_tid = child_tid if flags & _CHILD_CLEARTID else 0
             if flags & _CHILD_SETTID:
@@ -286,12 +285,11 @@ def _replace(
     if not kernel.can_replace(task):
         _start_over(kernel, task, path, arguments, environment)
     if kernel.spawn is not None:
-        kernel.private.discard(kernel.spawn.descriptor)
         kernel.spawn.close()
         kernel.spawn = None
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
-        if descriptor not in kernel.private and descriptor != program:
+        if descriptor not in kernel.descriptors and descriptor != program:
             flags = host.quick(NUMBERS["fcntl"], descriptor, 1)
             if flags > 0 and flags & 1:
                 host.call(NUMBERS["close"], descriptor)
@@ -349,22 +347,10 @@ calls.direct("waitid", "int pid ptr hex ptr")
 # Identity -------------------------------------------------------------------------------
 
 
-@calls.row("getpid")
-def _getpid(task: Task) -> int:
-    return os.getpid()
-
-
-@calls.row("getppid")
-def _getppid(task: Task) -> int:
-    return os.getppid()
-
-
-@calls.row("gettid")
-def _gettid(task: Task) -> int:
-    return task.tid
-
-
 for _name, _arguments in (
+    ("getpid", ""),
+    ("getppid", ""),
+    ("gettid", ""),
     ("getuid", ""),
     ("geteuid", ""),
     ("getgid", ""),
@@ -442,13 +428,20 @@ _WITH_SECOND_VALUE = frozenset((3, 4, 5, 12))
 """REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
 _WITH_SECOND_FUTEX = frozenset((3, 4, 5, 11, 12))
 _FUTEX = NUMBERS["futex"]
-_WAKING = frozenset((1, 3, 4, 5, 7, 10, 12))
-"""FUTEX_WAKE, REQUEUE, CMP_REQUEUE, WAKE_OP, UNLOCK_PI, WAKE_BITSET …: they do not wait."""
-_futex_wait = host.bound(6)
-_futex_wake = host.bound(6, without_waiting=True)
+_host_futex = host.bound(6)
+_PLAIN_FUTEX = DirectCall(
+    _FUTEX,
+    (
+        *(ArgumentKind.POINTER, ArgumentKind.VALUE, ArgumentKind.VALUE, ArgumentKind.POINTER),
+        *(ArgumentKind.VALUE, ArgumentKind.VALUE),
+    ),
+    selector=_COMMAND,
+    operations=frozenset((0, 1, 9, 10)),
+)
+"""FUTEX_WAIT, WAKE, WAIT_BITSET and WAKE_BITSET know one futex."""
 
 
-@calls.row("futex", "ptr int int hex ptr int")
+@calls.row("futex", "ptr int int hex ptr int", direct=_PLAIN_FUTEX)
 def _futex(
     task: Task, address: int, operation: int, value: int, timeout: int, second: int, third: int
 ) -> int:
@@ -463,8 +456,7 @@ def _futex(
         timeout += base
     if command in _WITH_SECOND_FUTEX:
         second = memory.host_address(second, 4)
-    call = _futex_wake if command in _WAKING else _futex_wait
-    result = call(_FUTEX, base + address, operation, value, timeout, second, third)
+    result = _host_futex(_FUTEX, base + address, operation, value, timeout, second, third)
     return result if result != -1 else host.failure()
 
 

@@ -32,9 +32,6 @@ for _name, _arguments in (
     ("timer_settime", "int hex ptr ptr"),
     ("timer_getoverrun", "int"),
     ("timer_delete", "int"),
-):
-    calls.direct(_name, _arguments, quick=True)
-for _name, _arguments in (
     ("clock_settime", "int ptr"),
     ("settimeofday", "ptr ptr"),
     ("clock_adjtime", "int ptr"),
