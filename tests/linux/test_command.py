@@ -180,3 +180,26 @@ def test_a_fault_that_another_process_sends_ends_the_program(
         time.sleep(0.3)
         process.send_signal(number)
         assert process.wait(60) == -number
+
+
+@pytest.mark.parametrize("way", ["wait", "compute"])
+def test_a_fault_that_another_process_sends_comes_to_its_handler(
+    build: Callable[..., Path], way: str
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tandemu", "exec", build("sent"), way],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdin and process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        for _ in range(3):
+            for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):
+                process.send_signal(number)
+                assert process.stdout.readline() == b"%d 1\n" % number
+        process.send_signal(signal.SIGTRAP)
+        assert process.stdout.readline() == b"%d 1\n" % signal.SIGTRAP
+        process.stdin.close()
+        assert process.stdout.readline() == b"end\n"
+        assert process.wait(60) == 0

@@ -27,6 +27,10 @@ short 1 Numerical result out of range
 outside 1 5
 escape file
 folder as file -1 Is a directory
+how 0 link 0 no links -40 none -2
+beneath 0 -18 in root 0 short -1
+flags -22 create 0
+made file
 """
 
 
@@ -41,7 +45,7 @@ def test_links_and_new_files(build: Callable[..., Path], tmp_path: Path) -> None
     ours = run_exec("-L", sysroot, build("sysroot"), outside)
     assert ours.stdout.decode() == EXPECTED
     assert (here / "file").read_text() == "hello"
-    assert sorted(path.name for path in here.iterdir()) == ["again", "file", "new"]
+    assert sorted(path.name for path in here.iterdir()) == ["again", "file", "made", "new"]
     assert not Path("/only").exists()
 
 

@@ -149,5 +149,11 @@ class UserEngine(Protocol):
         Until then they may be older: enough for a program that ends with it. Any thread.
         """
 
+    def report_sent_signals(self, descriptor: int) -> None:
+        """Write a SIGSEGV or SIGBUS that somebody sent into the pipe *descriptor*, as siginfo_t.
+
+        -1: let it have its default effect, as at first.
+        """
+
     def close(self) -> None:
         """Free the window. No processor may be running."""

@@ -135,6 +135,7 @@ MACHINE = Layout(
     window_size=U64,
     executable=U64,
     direct_calls=DIRECT_CALL[DIRECT_CALLS],
+    signal_pipe=U64,
 )
 """*slots* is the host address of the `SLOT_TABLE` in force: changed at once, never in place.
 
@@ -142,7 +143,8 @@ MACHINE = Layout(
 of their physical addresses; guest time 0 is *time_offset* ns of the host's clock.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *direct_calls* are by its
-own number of the call."""
+own number of the call; *signal_pipe* is the descriptor, and one, that is told of signals
+which were sent and look like faults."""
 
 SAMPLE = Layout("Sample", tag=U64, count=U64)
 """How often a slice ended where a block would begin: its tag, and the number."""

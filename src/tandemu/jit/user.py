@@ -248,6 +248,13 @@ class JitUserEngine:
                 for cpu in self._cpus:
                     cpu.drop_code()
 
+    def report_sent_signals(self, descriptor: int) -> None:
+        """Write a SIGSEGV or SIGBUS that somebody sent into the pipe *descriptor*, as siginfo_t.
+
+        -1: let it have its default effect, as at first.
+        """
+        self._machine.signal_pipe = descriptor + 1
+
     def profile(self) -> Profile:
         """Where the program has spent its time. Any thread."""
         return add_profiles(cpu.profile() for cpu in list(self._cpus))

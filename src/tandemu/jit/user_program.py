@@ -41,6 +41,9 @@ _GENERAL_REGISTERS = 40
 _RDI, _RSI, _RDX, _RSP, _ERROR, _RIP = 8, 9, 12, 15, 19, 16
 _CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
+_INFORMATION_SIZE = 128
+# The system call write(2) of the host.
+_WRITE = 1
 
 # The calling convention of system calls (Linux, RISC-V).
 _NUMBER_REGISTER, _FIRST_REGISTER, _ARGUMENTS, _CALL_SIZE = 17, 10, 6, 4
@@ -241,10 +244,10 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
 
 
 def build_fault_handler(layout: Layout) -> Function:
-    """handle_fault(signal, info, context) -> 1 if a guest's access was refused, else 0.
+    """handle_fault(signal, info, context) -> 1 if this process goes on, else 0.
 
-    If so, the context is changed to go on in `memory_fault`. A site is found by
-    the host address that was running: the last one at or below it.
+    If a guest's access was refused, the context is changed to go on in `memory_fault`. A
+    site is found by the host address that was running: the last one at or below it.
     """
     parameters = [("signal", I32), ("info", PTR), ("context", PTR)]
     b = Builder("handle_fault", parameters, result=I64)
@@ -261,6 +264,11 @@ def build_fault_handler(layout: Layout) -> Function:
             # A thread that has ended leaves an empty place.
             with b.If(address != 0):
                 _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
+    with b.If(sent & (machine.signal_pipe != 0)):
+        write = [Constant(I64, _WRITE), machine.signal_pipe - 1, b.info.from_pointer()]
+        rest = [Constant(I64, _INFORMATION_SIZE), *[Constant(I64, 0)] * 3]
+        emit_effect("system_call", *write, *rest, builder=b)
+        b.Return(1)
     # An error of ours: the signal comes again at once and has its default effect.
     b.call("signal", b.signal, Constant(PTR, 0), result=PTR)
     with b.If(sent):

@@ -63,14 +63,16 @@ class Files:
                 return found
         return self._follow_link(path) if follow else path
 
-    def open_inside(self, path: bytes, flags: int) -> int:
-        """Open a file of the sysroot at once: a negative number if it is none, or not so."""
+    def open_inside(self, path: bytes, flags: int, resolve: int = 0) -> int:
+        """Open a file of the sysroot at once; a negative error number if that fails.
+
+        *resolve* is a set of RESOLVE_* (openat2(2)).
+        """
         if _is_hosts_own(os.fsdecode(path)):
             return -errno.ENOENT
-        # What openat ignores, openat2 refuses: then the long way is gone.
-        how = _OPEN_HOW.pack(flags & 0xFFFFFFFF, 0, _RESOLVE_IN_ROOT)
+        how = _OPEN_HOW.pack(flags, 0, resolve | _RESOLVE_IN_ROOT)
         found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, _OPEN_HOW.size)
-        return found
+        return found if found != -1 else host.failure()
 
     def resolve_new(self, path: str, follow: bool = False) -> str:
         """The host's name of *path*, which may be about to be made.

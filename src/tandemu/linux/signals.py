@@ -7,13 +7,18 @@ queued to that guest thread, which is kicked out of what it does and finds it wh
 comes back to its loop. Signals that all guest threads block stay pending in the host's
 kernel, where sigpending, sigtimedwait and signalfd of the guest find them.
 
+SIGSEGV and SIGBUS cannot be blocked: the engine tells refused accesses by them. If the
+guest has a say in them, the engine writes those that somebody sent into our thread's pipe.
+
 Left out: a real-time signal's order against signals of the same number that arrive
-while it is being queued; SIGSEGV and its kin sent from outside to a handler.
+while it is being queued; SIGSEGV and SIGBUS that are sent while the guest blocks them are
+seen by sigpending, sigtimedwait and signalfd of nobody.
 """
 
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
 import errno
 import os
@@ -45,17 +50,19 @@ NAMES = (
 )  # fmt: skip
 
 _UNBLOCKABLE = bit(SIGKILL) | bit(SIGSTOP)
-# The host raises these for faults of the code it runs: they must get through.
 _SYNCHRONOUS = bit(SIGILL) | bit(SIGTRAP) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGSEGV)
-_NEVER_BLOCKED = _UNBLOCKABLE | _SYNCHRONOUS | bit(SIGNAL_KICK)
+_ACCESS = bit(SIGBUS) | bit(SIGSEGV)
+_NEVER_BLOCKED = _UNBLOCKABLE | _ACCESS | bit(SIGNAL_KICK)
 _ALL = (1 << 64) - 1
 
 _RT_SIGTIMEDWAIT, _SIGNALFD4, _TGKILL = (
     NUMBERS["rt_sigtimedwait"], NUMBERS["signalfd4"], NUMBERS["tgkill"]
 )  # fmt: skip
-_CLOEXEC_NONBLOCK = 0o2004000
+_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _DESCRIPTION = struct.Struct("<IiiIIiIIIIiiQQQQ")
-_DESCRIPTION_SIZE = 128
+_DESCRIPTION_SIZE = _INFORMATION_SIZE = 128
+_NOTHING = bytes(_INFORMATION_SIZE)
+"""A siginfo_t of no signal: only to wake our thread up."""
 _SI_USER, _SI_KERNEL, _SI_QUEUE, _SI_TIMER, _SI_MESGQ, _SI_ASYNCIO, _SI_TKILL = (
     0, 0x80, -1, -2, -3, -4, -6
 )  # fmt: skip
@@ -125,7 +132,8 @@ class Signals:
         self.actions = [Action() for _ in range(SIGNALS + 1)]
         self.handled = 0
         self._descriptor = -1
-        self._wake = -1
+        self._news = (-1, -1)
+        """The pipe to our thread: one siginfo_t after the other."""
         self._fetched = 0
         self._lock = _thread.allocate_lock()
 
@@ -150,10 +158,13 @@ class Signals:
         """sigaction(2): a new *action* for *signal*."""
         self.actions[signal] = action
         mask = bit(signal)
-        if signal in (SIGSEGV, SIGBUS) and action.handler > 1:
-            task.kernel.engine.be_precise()
-        if signal == SIGNAL_KICK or mask & _SYNCHRONOUS:
-            # Never the host's: such signals come from inside only.
+        if signal == SIGNAL_KICK:
+            return
+        if mask & _ACCESS:
+            if action.handler > 1:
+                task.kernel.engine.be_precise()
+            if action.handler:
+                self._have_thread()
             return
         if action.handler > 1:
             if not self.handled & mask:
@@ -197,32 +208,48 @@ class Signals:
             return
         with self._lock:
             self._fetched = wanted
-            word = Word(wanted)
-            place = ctypes.addressof(word)
-            result = host.quick(_SIGNALFD4, self._descriptor, place, 8, _CLOEXEC_NONBLOCK)
-            if self._descriptor < 0 and result >= 0:
-                self._descriptor = self._kernel.descriptors.hide(result)
-                self._start()
+            if self._descriptor >= 0:
+                self._fetch_only(wanted)
+        self._have_thread()
 
-    def _start(self) -> None:
-        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._wake = self._kernel.descriptors.hide(wake)
-        # It inherits the mask: nothing is delivered to it.
-        before = host.get_mask()
-        host.set_mask(_ALL & ~_NEVER_BLOCKED)
-        _thread.start_new_thread(self._fetch, (self._descriptor, self._wake))
-        host.set_mask(before)
+    def _fetch_only(self, wanted: int) -> int:
+        word = Word(wanted)
+        place = ctypes.addressof(word)
+        return host.quick(_SIGNALFD4, self._descriptor, place, 8, _CLOEXEC_NONBLOCK)
+
+    def _have_thread(self) -> None:
+        """Start our thread, if it does not run yet."""
+        with self._lock:
+            if self._descriptor >= 0:
+                return
+            result = self._fetch_only(self._fetched)
+            if result < 0:
+                return
+            hide = self._kernel.descriptors.hide
+            self._descriptor = hide(result)
+            reader, writer = (hide(end) for end in os.pipe2(_CLOEXEC_NONBLOCK))
+            self._news = reader, writer
+            self._kernel.engine.report_sent_signals(writer)
+            # It inherits the mask: nothing is delivered to it.
+            before = host.get_mask()
+            host.set_mask(_ALL & ~_NEVER_BLOCKED)
+            _thread.start_new_thread(self._fetch, (self._descriptor, reader))
+            host.set_mask(before)
 
     def after_fork(self) -> None:
         """In the child: what the parent's thread did begins anew."""
         self._lock = _thread.allocate_lock()
-        for descriptor in (self._descriptor, self._wake):
+        had_thread = self._descriptor >= 0
+        self._kernel.engine.report_sent_signals(-1)
+        for descriptor in (self._descriptor, *self._news):
             if descriptor >= 0:
                 self._kernel.descriptors.close(descriptor)
-        self._descriptor = self._wake = -1
+        self._descriptor, self._news = -1, (-1, -1)
         self._fetched = 0
         if self.handled:
             self.watch()
+        if had_thread:
+            self._have_thread()
 
     def reset(self, task: Task) -> None:
         """execve: what was handled is at its default again; ignored signals stay so."""
@@ -233,11 +260,11 @@ class Signals:
 
     # The thread that fetches -----------------------------------------------------------
 
-    def _fetch(self, descriptor: int, wake: int) -> None:
+    def _fetch(self, descriptor: int, news: int) -> None:
         """Body of our thread: queue what arrives, repeat kicks that came too early."""
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)
-        poller.register(wake, select.POLLIN)
+        poller.register(news, select.POLLIN)
         pause = _FIRST_RESEND_MS
         while True:
             late = [task for task in self._kernel.tasks if task.attention]
@@ -251,16 +278,17 @@ class Signals:
                         task.kick()
             for ready, _ in events:
                 try:
-                    if ready == wake:
-                        os.eventfd_read(wake)
-                        continue
-                    data = os.read(descriptor, 16 * _DESCRIPTION_SIZE)
+                    data = os.read(ready, 16 * _DESCRIPTION_SIZE)
                 except BlockingIOError:
                     continue
                 except OSError:
                     return
                 for start in range(0, len(data), _DESCRIPTION_SIZE):
-                    self.queue(*_from_description(data[start : start + _DESCRIPTION_SIZE]))
+                    one = data[start : start + _DESCRIPTION_SIZE]
+                    if ready == descriptor:
+                        self.queue(*_from_description(one))
+                    elif one != _NOTHING:
+                        self.queue(one[0], one)
 
     def queue(self, signal: int, details: bytes) -> None:
         """Give *signal* to a guest thread that does not block it; the first, if it does not."""
@@ -282,15 +310,10 @@ class Signals:
         task.attention = True
         if task is not sender:
             task.kick()
-            if self._wake < 0:
-                with self._lock:
-                    if self._descriptor < 0:
-                        word = Word(self._fetched)
-                        place = ctypes.addressof(word)
-                        result = host.quick(_SIGNALFD4, -1, place, 8, _CLOEXEC_NONBLOCK)
-                        self._descriptor = self._kernel.descriptors.hide(result)
-                        self._start()
-            os.eventfd_write(self._wake, 1)
+            self._have_thread()
+            # A pipe that is full wakes it as well.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._news[1], _NOTHING)
 
     def collect(self, task: Task, among: int) -> None:
         """Queue to *task* what is pending in the host's kernel *among* a set."""

@@ -1,15 +1,24 @@
 /* Paths of a sysroot: links are what is removed, renamed and read; new files go beside old ones. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const char *state(const char *path) {
     struct stat status;
     if (lstat(path, &status)) return strerror(errno);
     return S_ISLNK(status.st_mode) ? "link" : S_ISDIR(status.st_mode) ? "folder" : "file";
+}
+
+/* openat2(2), which the C library does not know. */
+static int open_how(int folder, const char *path, unsigned long flags, unsigned long resolve) {
+    unsigned long how[3] = {flags, 0, resolve};
+    int file = syscall(437, folder, path, how, sizeof how);
+    return file >= 0 ? 0 : -errno;
 }
 
 int main(int argc, char **argv) {
@@ -34,5 +43,15 @@ int main(int argc, char **argv) {
     printf("outside %d %zd\n", file > 0, read(file, text, 5));
     printf("escape %s\n", state("/only/../../../../only/here/file"));
     printf("folder as file %d %s\n", open("/only/here", O_WRONLY), strerror(errno));
+    int folder = open("/only", O_PATH);
+    printf("how %d link %d no links %d none %d\n", open_how(-1, "/only/here/file", O_RDONLY, 0),
+           open_how(-1, "/only/here/again", O_RDONLY, 0), open_how(-1, "/only/here/again", O_RDONLY, 4),
+           open_how(-1, "/only/here/none", O_RDONLY, 0));
+    printf("beneath %d %d in root %d short %d\n", open_how(folder, "here/file", O_RDONLY, 8),
+           open_how(folder, "/only/here/file", O_RDONLY, 8), open_how(folder, "/here/file", O_RDONLY, 16),
+           (int)syscall(437, -1, "/only/here/file", text, 8));
+    printf("flags %d create %d\n", open_how(-1, "/only/here/file", 1L << 40, 0),
+           open_how(-1, "/only/here/made", O_CREAT | O_RDWR, 0));
+    printf("made %s\n", state("/only/here/made"));
     return 0;
 }

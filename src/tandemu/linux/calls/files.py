@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
@@ -22,6 +23,7 @@ from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
+    from tandemu.linux.paths import Files
     from tandemu.linux.task import Task
 
 calls = Calls()
@@ -143,25 +145,36 @@ def _getcwd(task: Task, result: int, size: int) -> int:
 # Opening and closing --------------------------------------------------------------------
 
 
-def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
-    kernel = task.kernel
-    memory = kernel.memory
-    text = memory.read_string(path)
+def _find_or_open(
+    files: Files, text: bytes, flags: int, resolve: int | None = None
+) -> int | ctypes.Array[ctypes.c_char] | None:
+    """A descriptor of the file that *text* names, or an error, if it is opened here.
+
+    Else the host's name of it; None if that is the guest's. *resolve* is what openat2(2) has.
+    """
     if text[:6] == b"/proc/":
-        own = kernel.files.own_file(text)
+        own = files.own_file(text)
         if own:
-            return kernel.files.open_own_file(own, signed(flags))
-    if text[:1] == b"/" and kernel.files.sysroot:
-        if not flags & os.O_CREAT:
-            opened = kernel.files.open_inside(text, flags)
-            if opened >= 0:
-                return opened
-        look_up = kernel.files.resolve_new if flags & os.O_CREAT else kernel.files.resolve
-        found = os.fsencode(look_up(os.fsdecode(text), not flags & os.O_NOFOLLOW))
-        buffer = ctypes.create_string_buffer(found)
-        place = ctypes.addressof(buffer)
-    else:
-        place = memory.base + path
+            return files.open_own_file(own, signed(flags))
+    if text[:1] != b"/" or not files.sysroot:
+        return None
+    if not flags & os.O_CREAT:
+        opened = files.open_inside(text, flags, resolve or 0)
+        # openat2 refuses what openat ignores: then the long way is gone.
+        if opened >= 0 or (resolve is not None and opened != -errno.ENOENT):
+            return opened
+    look_up = files.resolve_new if flags & os.O_CREAT else files.resolve
+    found = os.fsencode(look_up(os.fsdecode(text), not flags & os.O_NOFOLLOW))
+    return ctypes.create_string_buffer(found)
+
+
+def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
+    memory = task.memory
+    text = memory.read_string(path)
+    found = _find_or_open(task.kernel.files, text, flags & 0xFFFFFFFF)
+    if isinstance(found, int):
+        return found
+    place = memory.base + path if found is None else ctypes.addressof(found)
     result = _host_openat(_OPENAT, directory, place, flags, mode)
     return result if result != -1 else host.failure()
 
@@ -171,13 +184,23 @@ def _openat(task: Task, directory: int, path: int, flags: int, mode: int) -> int
     return _open(task, directory, path, flags, mode)
 
 
-@calls.row("openat2", "dirfd path ptr size", missing="paths are not looked up in the sysroot")
+_OPEN_HOW = struct.Struct("<QQQ")
+_RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 8, 16
+
+
+@calls.row("openat2", "dirfd path ptr size")
 def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     memory = task.memory
-    return host.call(
-        NUMBERS["openat2"], directory, memory.host_address(path), memory.host_address(how, size),
-        size,
-    )  # fmt: skip
+    found = None
+    if size >= _OPEN_HOW.size:
+        flags, _, resolve = _OPEN_HOW.unpack(memory.read(how, _OPEN_HOW.size))
+        # Else an absolute path is refused, or begins at the directory.
+        if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):
+            found = _find_or_open(task.kernel.files, memory.read_string(path), flags, resolve)
+    if isinstance(found, int):
+        return found
+    place = memory.host_address(path) if found is None else ctypes.addressof(found)
+    return host.call(NUMBERS["openat2"], directory, place, memory.host_address(how, size), size)
 
 
 @calls.row("getdents64", "fd out size")
