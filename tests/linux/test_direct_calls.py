@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,15 +18,13 @@ from tandemu.accel.user import (
     SystemCall,
     UserExit,
 )
-from tandemu.jit.user import JitUserCpu, JitUserEngine
 from tandemu.linux import host
 from tandemu.linux.host import NUMBERS, SIGNAL_KICK
-from tandemu.linux.memory import Memory
-from tests.jit.small_machine import Code
+from tests.jit.small_machine import DATA, Code
+from tests.linux.window import CODE, Open, Window, open_window
 
-CODE, DATA, SIZE = 0x10000, 0x20000, 0x1000
-READ_WRITE_EXECUTE, PRIVATE = 7, 0x32
-"""PROT_* and MAP_FIXED | MAP_ANONYMOUS | MAP_PRIVATE."""
+__all__ = ["open_window"]
+
 A0, A7 = 10, 17
 WRITE, FUTEX, PAUSE, PID = 64, 98, 400, 172
 VALUE, POINTER, BUFFER = ArgumentKind
@@ -42,21 +39,11 @@ CALLS = {
 
 
 class Program:
-    """Some code in an engine's window."""
+    """A window from which `CALLS` are made."""
 
-    def __init__(self) -> None:
-        self.engine = JitUserEngine()
-        self.engine.make_directly(CALLS)
-        memory = Memory(self.engine)
-        for start in (CODE, DATA):
-            assert memory.map(start, SIZE, READ_WRITE_EXECUTE, PRIVATE) == start
-        self.memory = memory
-        self.cpu: JitUserCpu = self.engine.create_cpu()
-
-    def run(self, code: Code) -> UserExit:
-        self.memory.write(CODE, code.build())
-        self.cpu.state.pc = CODE
-        return self.cpu.run()
+    def __init__(self, window: Window) -> None:
+        self.engine, self.memory, self.cpu = window.engine, window.memory, window.cpu
+        self.run = window.run
 
     def call(self, number: int, *arguments: int) -> UserExit:
         """Make one system call and stop behind it."""
@@ -72,10 +59,8 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Iterator[Program]:
-    made = Program()
-    yield made
-    made.engine.close()
+def program(open_window: Open) -> Program:
+    return Program(open_window(CALLS))
 
 
 def test_the_host_answers_without_an_exit(program: Program) -> None:
@@ -97,7 +82,7 @@ def test_pointers_are_the_programs(program: Program) -> None:
     os.close(writer)
 
 
-@pytest.mark.parametrize("address", [DATA + SIZE, 0, 1])
+@pytest.mark.parametrize("address", [DATA + (1 << 20), 0, 1])
 def test_what_is_not_mapped_is_the_hosts_to_refuse(program: Program, address: int) -> None:
     reader, writer = os.pipe()
     assert program.call(WRITE, writer, address, 4) == Breakpoint()

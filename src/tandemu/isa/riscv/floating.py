@@ -155,14 +155,23 @@ def _set_pattern(c: FloatingContext, value: Value) -> None:
     c.fd = value if value.type == I64 else value.zext(I64) | BOX
 
 
-def canonical(ir: Builder, value: Value, on_nan: Callable[[], None] | None = None) -> Value:
-    """An arithmetic result; a NaN becomes the canonical one, and *on_nan* is told."""
+def canonical(
+    ir: Builder,
+    value: Value,
+    on_nan: Callable[[], None] | None = None,
+    is_number: Value | None = None,
+) -> Value:
+    """An arithmetic result; a NaN becomes the canonical one, and *on_nan* is told.
+
+    *is_number*: whether it is a result at all, should that be known only when it runs.
+    """
     result = ir.variable(value.type, value)
     with ir.If(_do(ir, "fuo", value, value), likely=False):
         if on_nan is not None:
             on_nan()
         bits = value.type.bits
-        result.value = _do(ir, "float_pattern", Constant(I(bits), FORMATS[bits].nan))
+        nan = _do(ir, "float_pattern", Constant(I(bits), FORMATS[bits].nan))
+        result.value = nan if is_number is None else ir.select(is_number, nan, value)
     return result.value
 
 

@@ -118,7 +118,8 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
         with b.If(cpu.float_slow != 0, likely=False):
             b.TailCall("FALLBACK", *leaving_operands(b))
     somewhere = frozenset().union(*narrow.at_start.values())
-    registers = Registers(b, layout, kind.xlen, _used(graph), sorted(somewhere))
+    lazy = kind.flat and not kind.stores_first
+    registers = Registers(b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=lazy)
     _check(registers, narrow.checked)
     state = RegionState(b, layout, kind, registers)
     live = _live_at_start(graph, leaving=_ALL)

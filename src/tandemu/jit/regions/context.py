@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from tandemu.bits import Layout, mask, sign_extend
-from tandemu.ir import F64, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
+from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
 from tandemu.ir.values import emit
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.floating import canonical
@@ -54,9 +54,12 @@ class Registers:
         xlen: int,
         used: Iterable[int],
         narrow: Iterable[int] = (),
+        *,
+        lazy: bool = False,
     ) -> None:
         """*used*: the registers that the region reads or writes; *narrow*: those of them that
-        hold the sign extension of 32 bits somewhere (`narrow`)."""
+        hold the sign extension of 32 bits somewhere (`narrow`). *lazy*: doubles that are not
+        canonical go on from block to block, where leaving the region is rare."""
         self.ir, self.layout, self.xlen = builder, layout, xlen
         self._offsets = {"x": layout.offset("x"), "f": layout.offset("f")}
         self.variables: dict[int, Local] = {}
@@ -74,6 +77,12 @@ class Registers:
             else:
                 initial = builder.load(self.pointer(register), self._type(register))
             self.variables[register].value = initial
+        self._is_number = {
+            register: builder.variable(I1, 0)
+            for register in self.variables
+            if lazy and register >= FLOATS
+        }
+        """Whether a variable holds what arithmetic gave, as in `numbers`."""
         self.narrow_variables = {register: builder.variable(I32) for register in narrow}
         """The 32 bits of registers, where they are known to be all there is."""
 
@@ -106,11 +115,15 @@ class Registers:
     def _at_start(self, register: int) -> Value:
         if register in self._narrow:
             return self.narrow_variables[register].value.sext(I64)
-        return self.variables[register].value
+        value = self.variables[register].value
+        is_number = self._is_number.get(register)
+        return value if is_number is None else canonical(self.ir, value, None, is_number.value)
 
     def number(self, register: int) -> Value:
         """A floating register for arithmetic, to which all NaNs are the same."""
         number = self.numbers.get(register)
+        if number is None and register in self._is_number and register not in self.values:
+            return self.variables[register].value
         return self.read(register) if number is None else number
 
     def write(self, register: int, value: Value) -> None:
@@ -130,6 +143,12 @@ class Registers:
     def end(self, narrow: Collection[int] = ()) -> None:
         """End a block that another one in the region follows, with the registers in *narrow*."""
         for register in sorted(self._written):
+            is_number = self._is_number.get(register)
+            if is_number is not None:
+                is_number.value = Constant(I1, register in self.numbers)
+                if register in self.numbers:
+                    self.variables[register].value = self.numbers[register]
+                    continue
             value = self.read(register)
             self.variables[register].value = value
             if register in narrow:
