@@ -36,7 +36,7 @@ FLOORS: tuple[Floor, ...] = (
     Floor(
         "ground floor",
         (
-            Package("bits", "fields, sign extension, layouts of structures"),
+            Package("bits", "fields, sign extension, layouts of structures, records"),
             Package("memory", "guest RAM, the physical map, dirty tracking"),
         ),
     ),

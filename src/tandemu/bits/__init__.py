@@ -1,7 +1,8 @@
-"""Bit fields, sign extension and the layouts of structures."""
+"""Bit fields, sign extension, the layouts of structures, records."""
 
 from tandemu.bits.fields import align_down, align_up, extract, insert, mask, sign_extend
 from tandemu.bits.layout import I64, U8, U16, U32, U64, Array, Layout, Scalar
+from tandemu.bits.record import Record, replace
 
 __all__ = [
     "I64",
@@ -11,11 +12,13 @@ __all__ = [
     "U64",
     "Array",
     "Layout",
+    "Record",
     "Scalar",
     "align_down",
     "align_up",
     "extract",
     "insert",
     "mask",
+    "replace",
     "sign_extend",
 ]

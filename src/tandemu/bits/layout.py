@@ -18,12 +18,12 @@ from it, and a snapshot is the bytes it describes.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
+from tandemu.bits.record import Record
 
-@dataclass(frozen=True)
-class Scalar:
+
+class Scalar(Record):
     """An integer field: its width in bits and whether Python sees it as signed."""
 
     bits: int
@@ -43,8 +43,7 @@ class Scalar:
         return getattr(ctypes, f"c_{'' if self.signed else 'u'}int{self.bits}")
 
 
-@dataclass(frozen=True)
-class Array:
+class Array(Record):
     """*count* elements of one type, one after another."""
 
     element: Scalar | Layout

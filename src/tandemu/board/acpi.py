@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from tandemu.bits import align_up
+from tandemu.bits import Record, align_up
 
 OEM, OEM_TABLE, CREATOR = b"TANDEM", b"TANDEMU ", b"TNDM"
 S5_SLEEP_TYPE = 5
@@ -29,8 +28,7 @@ _FADT_FLAGS = (
 )
 
 
-@dataclass(frozen=True)
-class Registers:
+class Registers(Record):
     """I/O ports of the sleep control, sleep status and reset registers."""
 
     sleep_control: int
@@ -38,8 +36,7 @@ class Registers:
     reset: int
 
 
-@dataclass(frozen=True)
-class Processors:
+class Processors(Record):
     """Local APIC IDs 0 to *count* - 1, and where the APICs stand."""
 
     count: int

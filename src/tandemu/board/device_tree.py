@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from tandemu.bits import align_up
+from tandemu.bits import Record, align_up
 from tandemu.board.errors import DeviceTreeError
 
 _MAGIC = 0xD00DFEED
@@ -34,8 +34,7 @@ _BEGIN_NODE, _END_NODE, _PROPERTY, _NOP, _END = 1, 2, 3, 4, 9
 _DEEPEST = 64
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Record):
     """The phandle of the node with this label, as one cell."""
 
     label: str
@@ -46,12 +45,11 @@ Value = bool | int | str | bytes | Reference | Sequence[Cell] | Sequence[str]
 """True: an empty property; integers and references: 32-bit cells; strings: zero-terminated."""
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(Record):
     """A node. *label* is for references to it; nodes that have one get a phandle."""
 
     name: str
-    properties: Mapping[str, Value] = field(default_factory=dict)
+    properties: Mapping[str, Value] = MappingProxyType({})
     children: tuple[Node, ...] = ()
     label: str = ""
 

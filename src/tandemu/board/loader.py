@@ -9,9 +9,7 @@ initrd and device tree move to where there is room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from tandemu.bits import align_down, align_up
+from tandemu.bits import Record, align_down, align_up
 from tandemu.board.errors import LoadError
 from tandemu.board.part import GIB, MIB
 from tandemu.board.program import Program, Segment, let_go
@@ -24,8 +22,7 @@ DEVICE_TREE_SLACK = 64 << 10
 _PAGE = 4096
 
 
-@dataclass(frozen=True)
-class BootPlan:
+class BootPlan(Record):
     """Everything to put into memory, and where to begin.
 
     *entry* is where the boot hart begins: the kernel's entry, in S-mode, with the
@@ -37,7 +34,7 @@ class BootPlan:
     segments: tuple[Segment, ...]
     rom: bytes
     supervisor: bool
-    named: dict[str, range] = field(default_factory=dict)
+    named: dict[str, range]
     """What stands where, for messages and listings."""
 
     def write(self, memory: PhysicalMap) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tandemu.bits import Record
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Record):
     """*count* parts of *size* bytes each, the first at guest-physical *base*.
 
     *interrupt* is the input of the board's interrupt controller, of the first, 0 if it has none;

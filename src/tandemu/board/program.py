@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tandemu.bits import Record, replace
 from tandemu.board.errors import LoadError
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(Record):
     """*data* at guest-physical *address*, zeros behind it up to *size* bytes."""
 
     address: int
@@ -24,8 +23,7 @@ class Segment:
         return self.address + self.size
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(Record):
     """A program as its file describes it.
 
     A *movable* one has addresses that count from wherever it is put; *offset* is

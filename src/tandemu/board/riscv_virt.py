@@ -10,9 +10,9 @@ bus, more than one NUMA node.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tandemu.bits import Record
 from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64, flatten
 from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, KIB, MIB, Part
@@ -55,8 +55,7 @@ PARTS = (
 )
 
 
-@dataclass(frozen=True)
-class RiscvVirt:
+class RiscvVirt(Record):
     """A ``riscv-virt`` board: how much RAM, how many harts and what they can do.
 
     *extensions* are names as the device tree spells them (``i``, ``m``, …,

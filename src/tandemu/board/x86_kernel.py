@@ -8,9 +8,9 @@ entry point. Files are untrusted. Left out: multiboot, 16-bit and 32-bit entry o
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import Enum
 
+from tandemu.bits import Record
 from tandemu.board import elf
 from tandemu.board.errors import LoadError
 from tandemu.board.kernel_image import GZIP_MAGIC
@@ -48,8 +48,7 @@ class Protocol(Enum):
     PVH = "PVH"
 
 
-@dataclass(frozen=True)
-class X86Kernel:
+class X86Kernel(Record):
     """A kernel: what to load where, how to enter it, and how much memory it takes at first."""
 
     name: str

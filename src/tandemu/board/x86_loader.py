@@ -8,9 +8,8 @@ kernel at 1 MiB (bzImage) or where it is linked; the initrd as high as the kerne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from tandemu.bits import align_down
+from tandemu.bits import Record, align_down
 from tandemu.board.acpi import RESET_VALUE
 from tandemu.board.acpi_power import RESET
 from tandemu.board.errors import LoadError
@@ -37,14 +36,13 @@ _DESCRIPTORS = (
 )
 
 
-@dataclass(frozen=True)
-class X86BootPlan:
+class X86BootPlan(Record):
     """Everything to put into memory, and the registers to begin with."""
 
     entry: int
     segments: tuple[Segment, ...]
-    registers: Mapping[str, int] = field(repr=False)
-    named: dict[str, range] = field(default_factory=dict)
+    registers: Mapping[str, int]
+    named: dict[str, range]
     """What stands where, for messages and listings."""
 
     supervisor = False

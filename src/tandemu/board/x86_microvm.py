@@ -7,9 +7,9 @@ Linux kernel itself: no BIOS. Left out: PCI, a real-time clock (kvmclock tells t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tandemu.bits import Record
 from tandemu.board import acpi, aml
 from tandemu.board.acpi_power import POWER_PORTS, RESET, SLEEP_CONTROL, SLEEP_STATUS
 from tandemu.board.errors import BoardError
@@ -34,8 +34,7 @@ ACPI_TABLES = range(0xE_0000, 0xF_0000)
 LOW_RAM = range(0, 0x9_F000)
 
 
-@dataclass(frozen=True)
-class X86Microvm:
+class X86Microvm(Record):
     """*memory_bytes* of RAM, *harts* processors, *virtio* of the slots in use."""
 
     kind: ClassVar[Literal["x86-microvm"]] = "x86-microvm"

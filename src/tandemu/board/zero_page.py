@@ -8,9 +8,8 @@ at an odd offset, so its fields stand in `SETUP` with offset and size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from tandemu.bits import U32, U64, Layout
+from tandemu.bits import U32, U64, Layout, Record
 
 PAGE = 4096
 SETUP_BEGIN = 0x1F1
@@ -63,8 +62,7 @@ MODULE = Layout("hvm_modlist_entry", paddr=U64, size=U64, cmdline_paddr=U64, res
 MEMORY = Layout("hvm_memmap_table_entry", addr=U64, size=U64, type=U32, reserved=U32)
 
 
-@dataclass(frozen=True)
-class Area:
+class Area(Record):
     """*size* bytes from guest-physical *base*, of a kind of the E820 map."""
 
     base: int

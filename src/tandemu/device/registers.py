@@ -1,13 +1,13 @@
 """Register maps: what a device's registers are, declared; how they are reached, compiled.
 
-A device is a subclass of `Peripheral`, which makes it a dataclass. It declares
+A device is a subclass of `Peripheral`, a class of annotated attributes. It declares
 
 - ``registers``, a `RegisterMap`: each `Register` has a name, an offset, a width
   in bytes and `Field`s with bits, access mode and reset value;
 - its state, by `Register.state` and `state`. What is declared so is what `save`
   returns, `load` accepts and `reset` restores: there is no second list;
-- host handles (interrupt lines, clocks, sinks) as ordinary dataclass fields,
-  which become the constructor's arguments and are never saved.
+- host handles (interrupt lines, clocks, sinks) as ordinary attributes, which
+  become the constructor's arguments and are never saved.
 
 A register called ``x`` is read through the method ``read_x()`` if the class has
 one, else from the state ``x``; a write goes to ``write_x(value)`` or to the
@@ -36,14 +36,13 @@ as a bus would: nothing a guest does raises.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import Any, ClassVar, Literal, dataclass_transform
+from typing import Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
-from tandemu.bits import mask
+from tandemu.bits import Record, mask
+from tandemu.bits.record import Signature, signature
 
 Reader = Callable[[], int]
 Writer = Callable[[int], None]
@@ -66,8 +65,7 @@ class Access(Enum):
     W1C = "read; writing a one clears the bit"
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Record):
     """*bits* bits from bit *low* of a register. Bits in no field read as zero, writes ignored."""
 
     name: str
@@ -82,8 +80,7 @@ class Field:
         return mask(self.bits) << self.low
 
 
-@dataclass(frozen=True)
-class Register:
+class Register(Record):
     """*count* registers of *width* bytes, the first at *offset*, *stride* bytes apart.
 
     Without *fields* the register is one field of all its bits with *access*. A
@@ -104,9 +101,9 @@ class Register:
     def __post_init__(self) -> None:
         if not self.fields:
             whole = Field(self.name, 0, self.width * 8, self.access, self.reset)
-            object.__setattr__(self, "fields", (whole,))
+            self.__dict__["fields"] = (whole,)
         if not self.stride:
-            object.__setattr__(self, "stride", self.width)
+            self.__dict__["stride"] = self.width
         seen = 0
         for part in self.fields:
             if seen & part.mask or part.mask > mask(self.width * 8):
@@ -162,8 +159,7 @@ class Register:
         return states(self.count, self.width * 8, self.reset_value)
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(Record):
     """What values a declared state may have: integers of *bits* bits, alone or in a list."""
 
     bits: int
@@ -194,23 +190,19 @@ class _Kind:
         return value
 
 
-def _declare(kind: _Kind) -> Any:
-    return field(init=False, repr=False, default_factory=kind.fresh, metadata={"state": kind})
-
-
 def state(bits: int, reset: int = 0, *, init: Literal[False] = False) -> Any:
     """Declare an unsigned integer of *bits* bits as saved state."""
-    return _declare(_Kind(bits, reset))
+    return _Kind(bits, reset)
 
 
 def states(count: int, bits: int, reset: int = 0, *, init: Literal[False] = False) -> Any:
     """Declare a list of *count* unsigned integers of *bits* bits as saved state."""
-    return _declare(_Kind(bits, reset, count=count))
+    return _Kind(bits, reset, count=count)
 
 
 def queue(limit: int, bits: int, *, init: Literal[False] = False) -> Any:
     """Declare a list of up to *limit* unsigned integers of *bits* bits, empty after reset."""
-    return _declare(_Kind(bits, 0, limit=limit))
+    return _Kind(bits, 0, limit=limit)
 
 
 class RegisterMap:
@@ -271,42 +263,51 @@ def _collide(a: Register, b: Register) -> bool:
     )
 
 
-@dataclass
-class _Dispatch:
+class _Dispatch(NamedTuple):
     """The compiled access functions of one bank of one device."""
 
     bank: str
-    readers: dict[int, Reader] = field(default_factory=dict)
-    writers: dict[int, Writer] = field(default_factory=dict)
+    readers: dict[int, Reader]
+    writers: dict[int, Writer]
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(state, states, queue, field))
+@dataclass_transform(eq_default=False, field_specifiers=(state, states, queue))
 class Peripheral:
-    """Base of all devices: makes the subclass a dataclass, dispatches, saves and loads.
+    """Base of all devices: takes the handles, dispatches, saves and loads.
 
     *version* counts the shapes the saved state has had.
     """
 
     registers: ClassVar[RegisterMap]
     version: ClassVar[int] = 1
+    _handles: ClassVar[Signature]
+    _states: ClassVar[Mapping[str, _Kind]]
 
     def __init_subclass__(cls, version: int = 1, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.version = version
-        dataclass(eq=False)(cls)
-        declared = {item.name for item in _declared(cls)}
+        names, values = signature(cls)
+        cls._states = {name: kind for name, kind in values.items() if isinstance(kind, _Kind)}
+        cls._handles = Signature(
+            tuple(name for name in names if name not in cls._states),
+            {name: value for name, value in values.items() if name not in cls._states},
+        )
         for register in cls.registers:
             needs = [register.readable and "read", register.writable and "write"]
             for direction in filter(None, needs):
-                if register.name in declared or hasattr(cls, f"{direction}_{register.name}"):
+                if register.name in cls._states or hasattr(cls, f"{direction}_{register.name}"):
                     continue
                 raise DeviceError(
                     f"{cls.__name__}.{register.name}: no state of that name and no method"
                     f" {direction}_{register.name}"
                 )
 
-    def __post_init__(self) -> None:
-        self._dispatches = {bank: _Dispatch(bank) for bank in self.registers.banks}
+    def __init__(self, *handles: Any, **named: Any) -> None:
+        # One by one: Python reads attributes of an object faster whose dictionary nobody asked for.
+        for name, value in self._handles.bind(type(self).__name__, handles, named).items():
+            setattr(self, name, value)
+        self._begin()
+        self._dispatches = {bank: _Dispatch(bank, {}, {}) for bank in self.registers.banks}
         self.select_bank("")
         self.prepare()
 
@@ -327,9 +328,9 @@ class Peripheral:
     def save(self) -> State:
         """Return the declared state as integers and lists of integers."""
         saved: State = {"version": self.version}
-        for item in _declared(type(self)):
-            value = getattr(self, item.name)
-            saved[item.name] = list(value) if isinstance(value, list) else value
+        for name in self._states:
+            value = getattr(self, name)
+            saved[name] = list(value) if isinstance(value, list) else value
         return saved
 
     def load(self, saved: Mapping[str, object]) -> None:
@@ -340,7 +341,7 @@ class Peripheral:
                 f"{name}: state of version {saved.get('version')!r}, but this is version"
                 f" {self.version}; save it again with the release that wrote it"
             )
-        kinds = {item.name: item.metadata["state"] for item in _declared(type(self))}
+        kinds = self._states
         if saved.keys() != kinds.keys() | {"version"}:
             odd = ", ".join(sorted(saved.keys() ^ (kinds.keys() | {"version"})))
             raise DeviceError(f"{name}: state lacks or has too much: {odd}")
@@ -351,9 +352,12 @@ class Peripheral:
 
     def reset(self) -> None:
         """Put every declared state to its reset value."""
-        for item in _declared(type(self)):
-            setattr(self, item.name, item.metadata["state"].fresh())
+        self._begin()
         self.restored()
+
+    def _begin(self) -> None:
+        for name, kind in self._states.items():
+            setattr(self, name, kind.fresh())
 
     # Access
 
@@ -469,8 +473,3 @@ class Peripheral:
             act(old & kept | value & plain | old & clear & ~value)
 
         return combined
-
-
-def _declared(cls: type) -> list[dataclasses.Field[Any]]:
-    """The declared states of a device class."""
-    return [item for item in dataclasses.fields(cls) if "state" in item.metadata]

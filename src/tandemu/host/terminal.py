@@ -19,10 +19,10 @@ import signal
 import termios
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
+from tandemu.bits import Record
 from tandemu.host.output import OutputPump
 
 ESCAPE = 0x01  # Ctrl-A
@@ -52,8 +52,7 @@ class Signalled(BaseException):
         self.number = number
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Record):
     """A command of the monitor: what it does in a few words, and what prints its answer.
 
     *leaves*: the prompt is left after it.

@@ -7,10 +7,9 @@ The names are the kernel's, without ``KVM_``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
-from tandemu.bits import U64, Layout, Scalar
+from tandemu.bits import U64, Layout, Record, Scalar
 from tandemu.kvm import structures as s
 
 API_VERSION = 12
@@ -61,8 +60,7 @@ class Capability(IntEnum):
     XSAVE2 = 208
 
 
-@dataclass(frozen=True)
-class Ioctl:
+class Ioctl(Record):
     """One call; *on* is the kind of file it is made on (system, vm, vcpu, device)."""
 
     name: str

@@ -9,8 +9,8 @@ needs besides, are shown, so that a guest can move to another host with that lev
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.system import CpuidEntry
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tandemu.accel import Interrupted, PortWrite
+from tandemu.bits import Record
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.system import NODE, System, has_hardware
@@ -38,8 +38,7 @@ _ANSWER = PortWrite(0x10, 2, 7)
 _MACHINES = ("x86_64", "amd64")
 
 
-@dataclass(frozen=True)
-class Findings:
+class Findings(Record):
     """What was found. *problem* is empty if KVM runs guests, else cause and mend."""
 
     node: Path

@@ -15,10 +15,9 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from tandemu.bits import mask
+from tandemu.bits import Record, mask
 from tandemu.kvm import abi
 from tandemu.kvm.abi import Capability, Ioctl
 from tandemu.kvm.calls import File, with_entries
@@ -78,8 +77,7 @@ _X87, _SSE, _AVX = 1, 2, 4
 _XSTATE_BV, _YMM_HIGH, _XMM, _ST = 512, 576, 160, 32
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(Record):
     """A structure of the processor's state and the calls that get and set it."""
 
     get: Ioctl
@@ -99,16 +97,14 @@ GROUPS: dict[str, _Group] = {
 (the TSC deadline counts only with the timer in that mode)."""
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(Record):
     """A field of a group's structure: a path of field names and indices."""
 
     group: str
     path: tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
-class _Piece:
+class _Piece(Record):
     """Bytes of the XSAVE area: *size* from *offset*, of component *component*."""
 
     offset: int

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tandemu.bits import U32
+from tandemu.bits import U32, Record
 from tandemu.kvm import abi
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.calls import File, with_entries
@@ -50,8 +49,7 @@ def has_hardware(processors: Path = Path("/proc/cpuinfo")) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class CpuidEntry:
+class CpuidEntry(Record):
     """One answer of the CPUID instruction, for *function* (EAX) and *index* (ECX)."""
 
     function: int
@@ -166,8 +164,7 @@ def cpuid_table(entries: tuple[CpuidEntry, ...]) -> ctypes.Structure:
     """*entries* as the structure that ``KVM_SET_CPUID2`` takes."""
     table = with_entries(CPUID2, CPUID_ENTRY2.ctype, len(entries))
     table.header.nent = len(entries)
-    for slot, entry in zip(table.entries, entries, strict=True):
-        for name in CpuidEntry.__slots__:
-            setattr(slot, name, getattr(entry, name))
+    for number, entry in enumerate(entries):
+        table.entries[number] = CPUID_ENTRY2.ctype(**entry.parts())
     structure: ctypes.Structure = table
     return structure

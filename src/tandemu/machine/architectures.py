@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tandemu import board as boards
+from tandemu.bits import Record
 from tandemu.board import BoardError
 from tandemu.machine.errors import OptionError
 
@@ -32,8 +32,7 @@ _RISCV_COMMON = (
 )
 
 
-@dataclass(frozen=True)
-class Architecture:
+class Architecture(Record):
     """What a guest of this architecture runs on; *boards* maps names to their makers.
 
     A maker takes the memory in bytes and the number of CPUs. The first board is the default.

@@ -10,8 +10,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from tandemu.bits import Record
 from tandemu.machine.errors import MachineError, MachineTimeout
 
 _OUTPUT_LIMIT_BYTES = 16 << 20
@@ -25,8 +25,7 @@ class ConsoleTimeout(MachineTimeout):
     """The expected text did not come in time; the message shows what came last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Record):
     """The guest's end of a console: *receive* takes input and returns how many bytes were taken.
 
     *listening* says whether the guest has its receiver in use.

@@ -7,17 +7,16 @@ engine must not need another's libraries.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 from tandemu.accel import Vm
+from tandemu.bits import Record
 from tandemu.machine.errors import MachineError, OptionError
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(Record):
     """An engine: the module and the class to load, and the architectures of its guests."""
 
     module: str

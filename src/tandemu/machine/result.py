@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from tandemu.bits import Record
 
 
 class Ending(Enum):
@@ -15,8 +16,7 @@ class Ending(Enum):
     STOPPED = "the machine was stopped from outside"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Record):
     """How a run ended.
 
     *exit_status* is 0 when the guest powered off, its own code when it gave one (1 to
