@@ -93,7 +93,9 @@ ABOVE_ALL: frozenset[str] = frozenset({"__init__", "__main__"})
 IMPORTS_WHEN_USED: frozenset[str] = frozenset({"cli", "__init__"})
 """Where any import may stand inside a function: ``--help`` loads no engine."""
 
-LOADED_WHEN_USED: frozenset[str] = frozenset({"hashlib", "llvmlite", "rich", "zstandard"})
+LOADED_WHEN_USED: frozenset[str] = frozenset(
+    {"difflib", "hashlib", "llvmlite", "rich", "zstandard"}
+)
 """Libraries any module may import inside a function, because loading them takes long."""
 
 MODULES_WHEN_USED: frozenset[str] = frozenset(

@@ -18,6 +18,7 @@ from it, and a snapshot is the bytes it describes.
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
 from typing import Any
 
 from tandemu.bits.record import Record
@@ -72,12 +73,20 @@ class Layout:
     def __init__(self, name: str, /, **fields: Scalar | Array | Layout) -> None:
         self.name = name
         self.fields: dict[str, Scalar | Array | Layout] = fields
-        self.ctype: Any = type(
-            name,
+
+    @cached_property
+    def ctype(self) -> Any:
+        """The ctypes type of the structure, made when it is first asked for: few of many are."""
+        return type(
+            self.name,
             (ctypes.LittleEndianStructure,),
-            {"_fields_": [(key, field.ctype) for key, field in fields.items()]},
+            {"_fields_": [(key, field.ctype) for key, field in self.fields.items()]},
         )
-        self.size: int = ctypes.sizeof(self.ctype)
+
+    @cached_property
+    def size(self) -> int:
+        """Size in bytes."""
+        return ctypes.sizeof(self.ctype)
 
     def __getitem__(self, count: int) -> Array:
         return Array(self, count)

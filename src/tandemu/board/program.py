@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from pathlib import Path
 
 from tandemu.bits import Record, replace
 from tandemu.board.errors import LoadError
@@ -62,7 +61,7 @@ def raw(data: memoryview, name: str) -> Program:
     return Program(name, "raw binary", (Segment(0, data, len(data)),), 0, movable=True)
 
 
-def read_file(path: str | Path) -> memoryview:
+def read_file(path: str | os.PathLike[str]) -> memoryview:
     """Map a file into memory, without copying it; LoadError says what is wrong with it."""
     try:
         with open(path, "rb") as file:

@@ -1,6 +1,6 @@
 """The options of every command: the one place that holds them.
 
-Only argparse is imported here, so that ``--help`` answers at once. Values are turned
+Little but argparse is imported here, so that ``--help`` answers at once. Values are turned
 into numbers here where argparse can say what is wrong with them, and checked by the
 machine where they are used.
 """
@@ -9,9 +9,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import sys
+from functools import cache
 
 from tandemu.cli.version import VERSION
 
+# Type checkers know this name; importing typing takes as long as argparse.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_USUAL_COLUMNS = 80
 _EPILOGUE = """\
 exit status of run:
   0 the guest powered off, or Ctrl-A X ended it     124 --timeout was over
@@ -20,6 +30,36 @@ exit status of run:
 keys on the console:
   Ctrl-A X end   Ctrl-A C monitor prompt   Ctrl-A H help   Ctrl-A Ctrl-A send Ctrl-A
 """
+
+
+@cache
+def _columns() -> int:
+    """How wide help is: as COLUMNS says, else as the terminal."""
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):  # no terminal, or closed
+        return _USUAL_COLUMNS
+
+
+class _Help(argparse.HelpFormatter):
+    """Lays help out. argparse makes one for every option, and loads shutil for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _HelpAsWritten(_Help, argparse.RawDescriptionHelpFormatter):
+    """The same, which keeps the lines of descriptions."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, of a command too, with such help."""
+
+    def __init__(self, *, formatter_class: type[_Help] = _Help, **options: Any) -> None:
+        super().__init__(formatter_class=formatter_class, **options)
 
 
 def _seconds(text: str) -> float:
@@ -40,7 +80,7 @@ def _cpus(text: str) -> int:
     return int(text)
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run = commands.add_parser(
         "run",
         usage="tandemu run [options] [IMAGE]",
@@ -48,7 +88,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Boot a machine; its console is this terminal. Without IMAGE, --kernel and\n"
         "--firmware it is a stock Debian kernel with a BusyBox shell, fetched the first time.",
         epilog=_EPILOGUE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpAsWritten,
     )
     run.add_argument(
         "image", nargs="?", metavar="IMAGE", help="a guest that 'tandemu guests' lists"
@@ -98,7 +138,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")
 
 
-def _add_guests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_guests(commands: argparse._SubParsersAction[_Parser]) -> None:
     guests = commands.add_parser(
         "guests",
         help="guest images: list them, fetch them",
@@ -116,7 +156,7 @@ def _add_guests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; the chosen command is in ``command``."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tandemu",
         description="A machine you hold in Python: boots Linux for a foreign architecture by "
         "translating its instructions.",

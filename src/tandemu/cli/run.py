@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tandemu.accel.profile import format_profile
@@ -43,7 +42,7 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
             raise UnknownGuestError(
                 f"there is no default guest for {arch!r} (there is for {known}): give --kernel FILE"
             )
-    elif "/" in name or (Path(name).is_file()):
+    elif "/" in name or os.path.isfile(name):
         raise UnknownGuestError(
             f"{name!r} is a file, not the name of a guest: give a kernel with --kernel {name}"
         )
@@ -96,7 +95,8 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         profile=options.profile,
         notice=_notice,
     )
-    what = image.recipe.name if image else Path(options.kernel or options.firmware or "").name
+    file = options.kernel or options.firmware or ""
+    what = image.recipe.name if image else os.path.basename(file)
     return machine, what
 
 

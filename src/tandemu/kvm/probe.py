@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from pathlib import Path
 
 from tandemu.accel import Interrupted, PortWrite
 from tandemu.bits import Record
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.errors import KvmError
-from tandemu.kvm.system import NODE, System, has_hardware
+from tandemu.kvm.system import NODE, Path, System, has_hardware
 from tandemu.kvm.vm import KvmVm
 from tandemu.memory import Ram, RamRegion
 

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import os
 from functools import cached_property
-from pathlib import Path
 
 from tandemu.bits import U32, Record
 from tandemu.kvm import abi
@@ -15,7 +14,9 @@ from tandemu.kvm.calls import File, with_entries
 from tandemu.kvm.errors import KvmError, refused
 from tandemu.kvm.structures import CPUID2, CPUID_ENTRY2, MSR_LIST
 
-NODE = Path("/dev/kvm")
+Path = str | os.PathLike[str]
+
+NODE: Path = "/dev/kvm"
 REQUIRED = (
     Capability.USER_MEMORY,
     Capability.IRQCHIP,
@@ -35,10 +36,10 @@ REQUIRED = (
 _MOST_ENTRIES = 4096
 
 
-def has_hardware(processors: Path = Path("/proc/cpuinfo")) -> bool:
+def has_hardware(processors: Path = "/proc/cpuinfo") -> bool:
     """Whether the processor shows the extensions that KVM uses."""
     try:
-        with processors.open(encoding="ascii", errors="replace") as lines:
+        with open(processors, encoding="ascii", errors="replace") as lines:
             for line in lines:
                 name, _, value = line.partition(":")
                 if name.strip() == "flags":

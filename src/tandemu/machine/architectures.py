@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -59,6 +58,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def _known(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    import difflib  # only for somebody who misspelt a name
+
     names = list(known)
     close = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""

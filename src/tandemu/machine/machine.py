@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ _LONGEST_APPEND_BYTES = 4096
 _SEED_BYTES = 32
 _SLICE_S = 0.5
 
-Source = str | Path | bytes
+Source = str | os.PathLike[str] | bytes
 """A file's path, or its content."""
 
 
@@ -384,4 +383,4 @@ def _told_errors() -> tuple[type[Exception], ...]:
 def _content(source: Source, name: str) -> tuple[memoryview, str]:
     if isinstance(source, bytes | bytearray):
         return memoryview(source), name
-    return boards.read_file(source), str(source)
+    return boards.read_file(source), os.fspath(source)
