@@ -51,6 +51,29 @@ def test_polled_output(wires: Wires) -> None:
     assert not wires.levels
 
 
+def test_a_burst_is_as_its_writes_one_by_one(wires: Wires) -> None:
+    wires.uart.write_burst(b"Hello")
+    assert bytes(wires.sent) == b"Hello"
+    wires[LCR] = 0x83
+    wires.uart.write_burst(b"\x12\x34")
+    assert wires[DATA] == 0x34
+    wires[LCR] = 0x03
+    wires[FCR], wires[MCR] = 1, 0x10  # FIFOs, loop-back
+    wires.uart.write_burst(b"back")
+    assert bytes(wires[DATA] for _ in range(4)) == b"back"
+    assert bytes(wires.sent) == b"Hello"
+
+
+def test_a_burst_raises_the_transmitters_interrupt_once(wires: Wires) -> None:
+    wires[IER] = 2
+    assert wires[IIR] == 2
+    assert not wires.line
+    wires.uart.write_burst(b"Hello")
+    assert wires.levels == [True, False, True]
+    assert wires[IIR] == 2
+    assert not wires.line
+
+
 def test_divisor_latch_hides_data_and_interrupt_enable(wires: Wires) -> None:
     wires[IER] = 5
     wires[LCR] = 0x83

@@ -44,6 +44,14 @@ class InterruptController(Protocol):
 
 
 @runtime_checkable
+class WriteCoalescer(Protocol):
+    """What this board makes use of if an engine's VM offers it."""
+
+    def coalesce_port(self, port: int, take: Callable[[bytes], None]) -> None:
+        """Let *take* have writes of one byte to an I/O port together, while many come."""
+
+
+@runtime_checkable
 class SettableAtOnce(Protocol):
     """What this board asks of a vCPU besides `accel.Vcpu`."""
 
@@ -158,6 +166,8 @@ def build_x86(
         return partial(controller.set_interrupt_line, number)
 
     uart = instance.uart = Uart16550(console, line(SERIAL.interrupt), console_ready)
+    if isinstance(vm, WriteCoalescer):
+        vm.coalesce_port(SERIAL.base, uart.write_burst)
     for name, base, size, device in (
         ("uart", SERIAL.base, SERIAL.size, uart),
         ("power", POWER.base, POWER.size, AcpiPower(event)),

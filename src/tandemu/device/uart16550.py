@@ -161,7 +161,18 @@ class Uart16550(Peripheral):
                 self.transmit_pending = 1
                 self._update()
             return
-        self.sink(_BYTES[value])
+        self._transmit(_BYTES[value])
+
+    def write_burst(self, values: bytes) -> None:
+        """Carry out a guest's writes of one byte each to offset 0, one after another."""
+        if (self.line_control & DIVISOR_LATCH) or (self.modem_control & LOOPBACK):
+            for value in values:
+                self.write(0, 1, value)
+        else:
+            self._transmit(values)
+
+    def _transmit(self, characters: bytes) -> None:
+        self.sink(characters)
         if self.interrupt_enable & TRANSMITTED:
             with self._lock:
                 self.transmit_pending = 1

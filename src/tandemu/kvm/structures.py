@@ -63,6 +63,7 @@ MSI = Layout(
 )
 IRQ_ROUTING = Layout("kvm_irq_routing", nr=U32, flags=U32)
 IRQ_ROUTING_ENTRY = Layout("kvm_irq_routing_entry", gsi=U32, type=U32, flags=U32, pad=U32, u=U64[4])
+COALESCED_MMIO_ZONE = Layout("kvm_coalesced_mmio_zone", addr=U64, size=U32, pio=U32)
 CLOCK_DATA = Layout(
     "kvm_clock_data",
     clock=U64,
@@ -228,6 +229,10 @@ EXIT_INTERNAL = Layout("internal", suberror=U32, ndata=U32, data=U64[16])
 EXIT_HARDWARE = Layout("hw", hardware_exit_reason=U64)
 EXIT_DEBUG = Layout("debug", exception=U32, pad=U32, pc=U64, dr6=U64, dr7=U64)
 EXIT_SYSTEM_EVENT = Layout("system_event", type=U32, ndata=U32, data=U64[16])
+
+COALESCED_MMIO_RING = Layout("kvm_coalesced_mmio_ring", first=U32, last=U32)
+"""A page of its own behind it, of the whole VM; entries follow to the page's end."""
+COALESCED_MMIO = Layout("kvm_coalesced_mmio", phys_addr=U64, len=U32, pio=U32, data=U8[8])
 
 STRUCTURES: tuple[Layout, ...] = tuple(
     value for value in list(globals().values()) if isinstance(value, Layout)

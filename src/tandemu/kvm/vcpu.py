@@ -36,6 +36,7 @@ from tandemu.bits import mask
 from tandemu.kvm import abi, cpuid, kick, registers
 from tandemu.kvm.abi import Capability, ExitReason
 from tandemu.kvm.calls import File
+from tandemu.kvm.coalescing import CoalescedPort
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.structures import (
     EXIT_DEBUG,
@@ -67,8 +68,8 @@ _MMIO = struct.Struct("<Q8sIB")
 _MMIO_DATA = _EXIT + EXIT_MMIO.offset("data")
 assert _IO.size == EXIT_IO.size and _MMIO.size == EXIT_MMIO.offset("is_write") + 1
 
-_KnownPort = tuple[int, PortRead | None, tuple[PortWrite, ...] | None]
-"""Size, and the exit of a read, or those of a write of one byte by its value."""
+_KnownPort = tuple[int, PortRead | None, tuple[PortWrite, ...] | None, CoalescedPort | None]
+"""Size; the exit of a read, or those of a write of one byte by its value; who counts those."""
 
 _INTERRUPTED = Interrupted()
 _IO_REASON, _MMIO_REASON = int(ExitReason.IO), int(ExitReason.MMIO)
@@ -162,10 +163,12 @@ class KvmVcpu:
                 if not isinstance(error, InterruptedError | BlockingIOError):
                     return self._failed(error)
                 self._interrupted()
+                self._take_coalesced()
                 continue
             finally:
                 self._inside = False
             self.exits += 1
+            self._take_coalesced()
             reason = words[_REASON_WORD]
             if reason == _IO_REASON:
                 known = self._known_ports.get(self._quads[_EXIT_QUAD])
@@ -186,6 +189,12 @@ class KvmVcpu:
         self._set_stepping(True)
         return self._run()
 
+    def _take_coalesced(self) -> None:
+        """What the guest wrote before it left the kernel comes before the reason why it left."""
+        coalesced = self._vm.coalesced
+        if coalesced is not None and coalesced.waiting:
+            coalesced.drain()
+
     def _port_exit(self) -> Exit:
         view = self._view
         direction, size, port, count, offset = _IO.unpack_from(view, _EXIT)
@@ -205,17 +214,21 @@ class KvmVcpu:
         """Keep the exits of an access that may come again: making one takes long."""
         head = self._quads[_EXIT_QUAD]
         if not out:
-            self._known_ports[head] = (size, PortRead(port, size), None)
+            self._known_ports[head] = (size, PortRead(port, size), None, None)
         elif size == 1:
             writes = tuple(PortWrite(port, 1, value) for value in range(256))
-            self._known_ports[head] = (size, None, writes)
+            coalesced = self._vm.coalesced
+            counts = coalesced if coalesced is not None and coalesced.port == port else None
+            self._known_ports[head] = (size, None, writes, counts)
 
     def _known_port_exit(self, known: _KnownPort) -> Exit:
-        size, read, writes = known
+        size, read, writes, counts = known
         self._unfinished = True
         offset = self._quads[_EXIT_QUAD + 1]
         if writes is not None:
             self._answer_size = 0
+            if counts is not None:
+                counts.wrote()
             return writes[self._view[offset]]
         assert read is not None
         self._answer_at, self._answer_size = offset, size
@@ -342,8 +355,12 @@ class KvmVcpu:
 
     def kick(self) -> None:
         """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
-        # Whoever is about to enter the kernel, and does not say so yet, finds the byte set.
         self._kicked = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Make the thread leave the kernel for a moment, unless it has. Any thread."""
+        # Whoever is about to enter the kernel, and does not say so yet, finds the byte set.
         with self._lock:
             if self.file.fd >= 0:
                 self._view[_IMMEDIATE_EXIT] = 1

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from tandemu.kvm import abi, cpuid
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.calls import with_entries
+from tandemu.kvm.coalescing import CoalescedPort
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.structures import (
     CLOCK_DATA,
@@ -64,6 +65,7 @@ class KvmVm:
         self._own_system = system is None
         self.system = system or System()
         self.vcpus: list[KvmVcpu] = []
+        self.coalesced: CoalescedPort | None = None
         self._slots: dict[int, tuple[int, RamRegion, int]] = {}
         """Base to slot number, region, flags."""
         try:
@@ -219,6 +221,19 @@ class KvmVm:
         )
         self.file.structure(abi.IOEVENTFD, request)
 
+    def coalesce_port(self, port: int, take: Callable[[bytes], None]) -> None:
+        """Let *take* have writes of one byte to an I/O port together, while many come.
+
+        They come in order, on a vCPU's thread, and before the next thing that `Vcpu.run` returns.
+        Writes are exits as ever while few come, and where the kernel has no such thing.
+        """
+        if self.coalesced is not None:
+            raise KvmError(f"port {self.coalesced.port:#x} is coalesced already: only one can be")
+        page = self.system.capability(Capability.COALESCED_MMIO)
+        if page and self.system.capability(Capability.COALESCED_PIO) and self.vcpus:
+            vcpu = self.vcpus[0]
+            self.coalesced = CoalescedPort(self.file, vcpu.file, page, port, take, vcpu.nudge)
+
     # Clock -------------------------------------------------------------------------------
 
     def time(self) -> int:
@@ -232,6 +247,9 @@ class KvmVm:
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""
+        if self.coalesced is not None:
+            self.coalesced.close()
+            self.coalesced = None
         for vcpu in self.vcpus:
             vcpu.close()
         self.vcpus.clear()
