@@ -71,8 +71,8 @@ _SLICE = 1 << 16
 """Instructions between two looks at requests: some 50 µs."""
 _THRESHOLD = 32
 """Slices that end at a block before it is hot: two million instructions."""
-_PATIENCE = 1 << 12
-"""Slices before the compiler is started: some 0.1 s."""
+_PATIENCE, _PATIENCE_FOR_ONE = 1 << 12, 1 << 8
+"""Slices before the compiler is started: some 0.1 s. And the same if one block stands out."""
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
 
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
@@ -137,7 +137,7 @@ class JitUserEngine:
         self._machine.executable = ctypes.addressof(ctypes.c_char.from_buffer(self._executable))
         self.executable: Callable[[int], bool] = self._readable
         """Whether code may be fetched at an address; asked once a page until it changes."""
-        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE)
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE, _PATIENCE_FOR_ONE)
         self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
         self.precise = False
         """Whether registers are in memory when an access is refused (`be_precise`)."""

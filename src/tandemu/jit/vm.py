@@ -35,8 +35,9 @@ _SLICE = 16384
 _THRESHOLD = 512
 """Slices that end at a block before it is hot: eight million instructions. A kernel that boots
 comes through many blocks, and is done before code for most of them would be."""
-_PATIENCE = 1 << 17
-"""Slices before the compiler is started: twice a stock kernel's boot."""
+_PATIENCE, _PATIENCE_FOR_ONE = 1 << 17, 1 << 12
+"""Slices before the compiler is started: twice a stock kernel's boot. And the same if one block
+stands out, which is none of a kernel that boots: some 40 ms."""
 
 
 class JitVm:
@@ -50,7 +51,7 @@ class JitVm:
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
-        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE)
+        self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE, _PATIENCE_FOR_ONE)
         self.engine: Engine = load_engine(xlen, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)

@@ -23,8 +23,8 @@ from tandemu.jit.regions.service import RegionService, block_tag, known_bit
 _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
-_SOON, _LARGE_SHARE = 1 << 26, 8
-"""From so many instructions on, a block that had one in so many of them is worth it at once."""
+_LARGE_SHARE = 8
+"""A block that had one in so many of all instructions stands out."""
 _HOTTEST = 1 << 27
 """Instructions that ran at a block before it is very hot."""
 _INVALID = (1 << 64) - 1
@@ -56,8 +56,9 @@ class OptimiserSettings(NamedTuple):
     slice_length: int
     """Instructions in a slice."""
     patience: int
-    """Slices a vCPU has run before a process that compiles is started for it, unless one block
-    stands out."""
+    """Slices a vCPU has run before a process that compiles is started for it."""
+    patience_for_one: int
+    """The same if one block stands out."""
     kept: bool = True
     """Whether regions are kept on disk, and taken from there."""
     synchronous: bool = False
@@ -152,11 +153,11 @@ class RegionInstaller:
     def _is_ripe(self, count: int) -> bool:
         """Whether a block where *count* slices ended is worth a process that compiles."""
         assert self._service is not None
-        slices = self._owner.cpu.slices
+        slices, settings = self._owner.cpu.slices, self._settings
         return (
             self._service.running
-            or slices >= self._settings.patience
-            or (slices * self._settings.slice_length >= _SOON and count * _LARGE_SHARE >= slices)
+            or slices >= settings.patience
+            or (slices >= settings.patience_for_one and count * _LARGE_SHARE >= slices)
         )
 
     def _ask(self, place: Place, tag: int, level: int) -> None:

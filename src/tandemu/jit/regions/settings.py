@@ -16,22 +16,21 @@ _VARIABLE = "TANDEMU_OPTIMISER"
 _STRESS_SLICE = 1 << 10
 
 
-def optimiser_settings(threshold: int, slice_length: int, patience: int) -> OptimiserSettings:
-    """The settings in force where a slice has *slice_length* instructions.
-
-    *threshold*: slices that must end at a block before it is hot, a power of two. *patience*:
-    slices before a process that compiles is started.
-    """
+def optimiser_settings(
+    threshold: int, slice_length: int, patience: int, patience_for_one: int
+) -> OptimiserSettings:
+    """The settings in force; the arguments are those of an optimiser that is on."""
+    settings = OptimiserSettings(threshold, slice_length, patience, patience_for_one)
     word = os.environ.get(_VARIABLE) or "on"
     match word:
         case "on":
-            return OptimiserSettings(threshold, slice_length, patience)
+            return settings
         case "fresh":
-            return OptimiserSettings(threshold, slice_length, patience, kept=False)
+            return settings._replace(kept=False)
         case "off":
-            return OptimiserSettings(0, slice_length, patience)
+            return settings._replace(threshold=0)
         case "eager":
-            return OptimiserSettings(1, slice_length, 0)
+            return OptimiserSettings(1, slice_length, 0, 0)
         case "stress":
-            return OptimiserSettings(1, _STRESS_SLICE, 0, synchronous=True)
+            return OptimiserSettings(1, _STRESS_SLICE, 0, 0, synchronous=True)
     raise AccelError(f"{_VARIABLE}={word}: must be on, fresh, off, eager or stress")
