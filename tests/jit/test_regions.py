@@ -19,7 +19,7 @@ from tests.jit import test_instruction_table as instruction_table
 from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
-from tests.jit.random_code import MEMORY, STRAIGHT, candidates
+from tests.jit.random_code import MEMORY, STRAIGHT, candidates, straight_line
 from tests.jit.small_machine import BASE, DATA, Code, SmallMachine, State, machine
 
 ISA = BY_XLEN[64]
@@ -78,6 +78,24 @@ def test_control_flow_at_any_budget(xlen: int, seed: int) -> None:
     code = control_flow.random_program(random.Random(seed), xlen, 14)
     control_flow.prepare(m, code, seed)
     check_regions(m, control_flow.after)
+
+
+@pytest.mark.parametrize("xlen", [64, 32])
+@pytest.mark.parametrize("seed", range(8))
+def test_several_turns_of_a_small_loop(xlen: int, seed: int) -> None:
+    """As many turns as are made at once, fewer, more; the slice may end in any of them."""
+    chance = random.Random(seed)
+    pool = candidates(xlen, STRAIGHT | MEMORY)
+    m = machine(xlen)
+    code = Code(xlen=xlen).li(8, 30)
+    # One too many for it now and then: that is an ordinary loop.
+    size = chance.randrange(1, 16)
+    code.label("outer")("addi", rd=7, rs1=8, imm=chance.randrange(1, 4)).label("inner")
+    straight_line(chance, size, pool, code)("addi", rd=7, rs1=7, imm=-1)
+    code("bne", to="inner", rs1=7, rs2=0)("addi", rd=8, rs1=8, imm=-1)
+    code("bne", to="outer", rs1=8, rs2=0).finish()
+    straight_lines.prepare(m, code, seed)
+    check_regions(m, straight_lines.after, levels=(2,))
 
 
 def calls(seed: int) -> Code:

@@ -130,13 +130,58 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
         b.Put(places[block.pc])
         registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
         count = len(block.instructions)
+        facts = narrow.at_end.get(block.pc, frozenset())
+        if level == VERY_HOT and _is_small_loop(kind, block):
+            left = state.budget.value - _TURNS * count
+            with b.If(left.sge(0), likely=True):
+                state.budget.value = left
+                _turns(state, graph, block, places, facts)
+            registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
         left = state.budget.value - count
         if block.pc in graph.loops:
             with b.If(left.slt(0), likely=False):
                 state.leave_for_poll(block.pc, left + count, live[block.pc])
         state.budget.value = left
-        _block(state, graph, block, places, narrow.at_end.get(block.pc, frozenset()))
+        _block(state, graph, block, places, facts)
     return b.finish(), state
+
+
+_TURNS = 4
+"""So many turns of a small loop are made at once, with one look at the budget."""
+_SMALL = 16
+
+
+def _is_small_loop(kind: RegionKind, block: GuestBlock) -> bool:
+    """Whether *block* is a loop by itself of which several turns can be made at once."""
+    return (
+        not kind.stores_first
+        and len(block.instructions) <= _SMALL
+        and block.last.record.kind is Kind.BRANCH
+        and block.last.target == block.pc
+        and all(one.compilable for one in block.instructions)
+    )
+
+
+def _turns(
+    state: RegionState,
+    graph: Graph,
+    block: GuestBlock,
+    places: Mapping[int, Place],
+    narrow: frozenset[int],
+) -> None:
+    """Some turns of the loop *block*, for which the budget is taken already."""
+    registers = state.registers
+    count = len(block.instructions)
+    for left in range((_TURNS - 1) * count, -1, -count):
+        context = _instructions(state, block, left)
+        assert context is not None and context.taken is not None
+        if not left:
+            _end(state, graph, block, places, narrow, context)
+            return
+        with state.ir.If(~context.taken), registers.aside():
+            state.budget.value = state.budget.value + left
+            registers.end(narrow & registers.narrow_variables.keys())
+            _go(state, graph, block, places, block.last.next_pc)
 
 
 def _check(registers: Registers, narrow: frozenset[int]) -> None:
@@ -247,33 +292,45 @@ def _block(
     places: Mapping[int, Place],
     narrow: frozenset[int],
 ) -> None:
-    registers, b = state.registers, state.ir
-    loops = _storing_loops(graph, state.kind)
-    count = len(block.instructions)
+    context = _instructions(state, block, 0)
+    if context is not None:
+        _end(state, graph, block, places, narrow, context)
+
+
+def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionContext | None:
+    """Trace *block*; the context of its last instruction, None if control does not come there.
+
+    *left*: instructions behind it for which the budget is taken already.
+    """
+    left += len(block.instructions)
     for index, one in enumerate(block.instructions):
-        context = RegionContext(state, one, count - index)
+        context = RegionContext(state, one, left - index)
         if not one.compilable:
             context.interpret()
-            return
+            return None
         # Read here, where every block of the instruction's own may use it. (A number that is
         # not canonical yet is made so by whoever asks for its pattern, before such blocks.)
         for register in one.sources:
-            registers.number(register)
+            state.registers.number(register)
         assert one.record.semantics is not None
         one.record.semantics(context)
-    last = block.last
+    return context
+
+
+def _end(
+    state: RegionState,
+    graph: Graph,
+    block: GuestBlock,
+    places: Mapping[int, Place],
+    narrow: frozenset[int],
+    context: RegionContext,
+) -> None:
+    """Go where *block* leads, whose last instruction was traced with *context*."""
+    registers, b, last = state.registers, state.ir, block.last
     registers.end(narrow & registers.narrow_variables.keys())
 
     def go(target: int) -> None:
-        # A call may leave even if its target is here: it is no edge of the graph then.
-        if target in places and target in block.successors:
-            if target in loops:
-                registers.store(keep=loops[target], ordered=state.kind.flat)
-            b.Goto(places[target])
-        elif state.kind.flat or state.kind.machine or _same_page(target, last.pc):
-            state.leave_to(target)
-        else:
-            state.leave_through_cache(Constant(I64, target))
+        _go(state, graph, block, places, target)
 
     match last.record.kind:
         case Kind.BRANCH:
@@ -297,6 +354,23 @@ def _block(
         case _:
             assert block.following is not None
             go(block.following)
+
+
+def _go(
+    state: RegionState, graph: Graph, block: GuestBlock, places: Mapping[int, Place], target: int
+) -> None:
+    """Go from the end of *block* to the guest address *target*, known now."""
+    kind = state.kind
+    # A call may leave even if its target is here: it is no edge of the graph then.
+    if target in places and target in block.successors:
+        loops = _storing_loops(graph, kind)
+        if target in loops:
+            state.registers.store(keep=loops[target], ordered=kind.flat)
+        state.ir.Goto(places[target])
+    elif kind.flat or kind.machine or _same_page(target, block.last.pc):
+        state.leave_to(target)
+    else:
+        state.leave_through_cache(Constant(I64, target))
 
 
 def _same_page(one: int, other: int) -> bool:

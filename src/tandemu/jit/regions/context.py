@@ -9,7 +9,8 @@ accesses the host may refuse at any time, before each access.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tandemu.bits import Layout, mask, sign_extend
@@ -156,6 +157,13 @@ class Registers:
                 if part is None:
                     raise IrError(f"x{register} is not what it was found to be")
                 self.narrow_variables[register].value = part
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is found out in a block of which control does not come back is forgotten."""
+        kept = dict(self.values), dict(self.numbers), set(self.pending), set(self._written)
+        yield
+        self.values, self.numbers, self.pending, self._written = kept
 
     def peek(self, register: int) -> Value:
         """Like `read`, for use in a block of which control may not come back."""
