@@ -9,7 +9,7 @@ import pytest
 
 from tandemu.accel import Stopped
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.regions.compiler import told_apart
+from tandemu.jit.regions.compiler import build_region, told_apart
 from tandemu.jit.regions.context import OWN_STORE
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.narrow import find_narrow
@@ -233,6 +233,35 @@ def test_what_is_known_to_be_narrow() -> None:
     assert facts.checked == {10, 12, 13, 14, 15, 16}
     assert facts.at_end[turn] == facts.checked
     assert find_narrow(RegionKind(32, False, True, 0), graph, range(32)).checked == frozenset()
+
+
+def test_facts_depend_on_bits_and_on_which_registers() -> None:
+    """What was found out of one instruction is not taken for what another one does."""
+    code = Code().label("turn")
+    lines = (("bseti", 3), ("bseti", 40), ("bclri", 40), ("max", 12), ("max", 10))
+    for number, (name, last) in enumerate(lines):
+        operands = {"rs2": last} if name == "max" else {"imm": last}
+        code(name, rd=20 + number, rs1=10, **operands)
+    code("addiw", rd=10, rs1=10, imm=1)("addw", rd=12, rs1=12, rs2=10)
+    code("bne", to="turn", rs1=10, rs2=12)
+    kind = RegionKind(64, False, True, 0)
+    graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, BASE, kind, 2)
+    assert graph is not None
+    facts = find_narrow(kind, graph, read=range(1, 32))
+    build_region(kind, graph, 2)
+    assert facts.at_end[BASE] == {10, 12, 20, 24}
+
+
+def test_a_call_that_comes_back_from_elsewhere() -> None:
+    """A small function that ends with a jump to a register, as those of a PLT do."""
+    m = machine()
+    code = Code().li(6, BASE + 0x200).li(10, 0).li(12, 300).label("turn")
+    code("addiw", rd=10, rs1=10, imm=1)("jal", to="stub", rd=1)
+    code("bne", to="turn", rs1=10, rs2=12).finish(10)
+    code.label("stub")("addw", rd=11, rs1=10, rs2=10)("jalr", rd=0, rs1=6, imm=0)
+    m.load(code)
+    m.load(Code(BASE + 0x200)("addi", rd=13, rs1=13, imm=1)("jalr", rd=0, rs1=1, imm=0))
+    assert check_regions(m, straight_lines.after, levels=(2,)).x[13] == 300
 
 
 @pytest.mark.parametrize("wide", [5, -9, 1 << 31, 0x123456789ABCDEF0])

@@ -41,7 +41,8 @@ def find_narrow(kind: RegionKind, graph: Graph, read: Iterable[int]) -> Narrow:
     """The facts of *graph*; *read* are the registers whose values at the entry matter."""
     if kind.xlen != _WIDE_XLEN:
         return NOTHING
-    around = _leading_to(graph, graph.entry)
+    entry = graph.entry
+    around = _leading_to(graph, entry)
     made = {
         one.result
         for pc in around
@@ -51,7 +52,8 @@ def find_narrow(kind: RegionKind, graph: Graph, read: Iterable[int]) -> Narrow:
     checked = frozenset(made.intersection(read))
     while True:
         at_start, at_end = _solve(kind, graph, checked)
-        coming = [at_end[pc] for pc in around if graph.entry in graph.blocks[pc].successors]
+        # (What comes after a call that does not return in here is in the graph, but not reached.)
+        coming = [facts for pc, facts in at_end.items() if entry in graph.blocks[pc].successors]
         kept = checked.intersection(*coming) if coming else frozenset()
         if kept == checked:
             return Narrow(at_start, at_end, checked)
@@ -123,15 +125,19 @@ _KNOWN: dict[tuple[object, ...], bool] = {}
 
 def _gives_narrow(kind: RegionKind, one: GuestInstruction, narrow: set[int]) -> bool:
     sources: list[str] = []
+    numbers: set[int] = set()
     for name in ("rs1", "rs2"):
         if one.record.file(name) == "x":
             number = one.operands[name]
+            numbers.add(number)
             sources.append(_ZERO if not number else _NARROW if number in narrow else _WIDE)
-    immediate = one.operands.get("imm", 0)
-    key: tuple[object, ...] = (one.record.name, *sources, immediate == 0)
+    # Semantics may fold what is chosen between two that are the same one, and a bit's number.
+    key: tuple[object, ...] = (one.record.name, *sources, len(numbers))
+    if not one.accesses:
+        key = (*key, one.operands.get("imm", 0))
     if one.record.kind in _LINKING or all(source == _ZERO for source in sources):
         # The result is a constant.
-        key = (*key, immediate, one.pc, one.length)
+        key = (*key, one.pc, one.length)
     known = _KNOWN.get(key)
     if known is None:
         if len(_KNOWN) > 1 << 16:
