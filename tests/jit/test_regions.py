@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tandemu.accel import Stopped
+from tandemu.accel import MmioRead, Stopped
 from tandemu.isa.riscv.instruction_set import BY_XLEN
 from tandemu.jit.regions.compiler import build_region, told_apart
 from tandemu.jit.regions.context import OWN_STORE
@@ -20,7 +20,7 @@ from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates, straight_line
-from tests.jit.small_machine import BASE, DATA, Code, SmallMachine, State, machine
+from tests.jit.small_machine import BASE, DATA, SIZE, Code, SmallMachine, State, machine
 
 ISA = BY_XLEN[64]
 SLICES = (64, 67, 101, 1000)
@@ -312,6 +312,26 @@ def test_code_that_is_written_takes_its_region_along() -> None:
         beginning.again(m, 1000)
         assert m.finish() == first
         assert m.cpu.stale_regions > stale
+
+
+def test_a_trap_finds_what_the_access_would_have_overwritten() -> None:
+    """Also where a slice ended in the loop just before: what a load does not load stays."""
+    m = machine()
+    end, count = BASE + SIZE, 41
+    m.write(end - 8 * count, b"".join(n.to_bytes(8, "little") for n in range(count)))
+    code = Code().li(11, end - 8 * count).label("turn")
+    code("ld", rd=10, rs1=11, imm=0)("add", rd=12, rs1=12, rs2=10)
+    code("addi", rd=11, rs1=11, imm=8)("jal", to="turn", rd=0)
+    m.load(code)
+    beginning = Beginning(m)
+    assert m.run() == MmioRead(end, 8)
+    for level in (1, 2):
+        beginning.again(m, 1000)
+        optimise(m, level)
+        for slice_length in range(64, 100):
+            beginning.again(m, slice_length)
+            assert m.run() == MmioRead(end, 8)
+            assert m.cpu.x[10] == count - 1, (level, slice_length)
 
 
 def test_a_region_leaves_when_it_is_asked_to() -> None:

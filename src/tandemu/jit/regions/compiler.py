@@ -103,7 +103,7 @@ def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
 
 def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, RegionState]:
     """The function of a region, and what its trace left behind."""
-    read = _live_at_start(graph, leaving=frozenset())[graph.entry]
+    read = _live_at_start(graph, kind, leaving=frozenset())[graph.entry]
     narrow = find_narrow(kind, graph, read) if level == VERY_HOT else NOTHING
     layout = cpu_layout(kind.xlen)
     floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
@@ -122,7 +122,7 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
     registers = Registers(b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=lazy)
     _check(registers, narrow.checked)
     state = RegionState(b, layout, kind, registers)
-    live = _live_at_start(graph, leaving=_ALL)
+    live = _live_at_start(graph, kind, leaving=_ALL)
     places = {pc: b.place() for pc in graph.blocks}
     pending = _pending_at_start(graph, kind)
     b.Goto(places[graph.entry])
@@ -245,20 +245,24 @@ def _pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
 _ALL = frozenset(range(1, 2 * FLOATS))
 
 
-def _live_at_start(graph: Graph, leaving: frozenset[int]) -> dict[int, set[int]]:
+def _live_at_start(graph: Graph, kind: RegionKind, leaving: frozenset[int]) -> dict[int, set[int]]:
     """For each block, the registers that may be read before they are written.
 
     *leaving*: those that count as read where the region is left.
     """
     every = set(leaving)
+    seen = kind.precise or not kind.flat
     reads: dict[int, set[int]] = {}
     writes: dict[int, set[int]] = {}
     for block in graph.blocks.values():
         read: set[int] = set()
         written: set[int] = set()
         for one in block.instructions:
-            if not one.compilable:
+            if not one.compilable or (one.accesses and seen):
+                # It may trap, and its handler sees them all. (They are at hand where it does:
+                # this takes no more registers.)
                 read |= every - written
+            if not one.compilable:
                 break
             read |= set(one.sources) - written
             if one.result is not None:
