@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
 from tandemu.jit.layout import BLOCK, INVALID
 from tandemu.jit.regions.compiler import compile_request
-from tandemu.jit.regions.request import Refusal, RegionRequest
+from tandemu.jit.regions.installer import Place
+from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest
+from tandemu.jit.regions.service import block_tag
+from tandemu.jit.user import JitUserCpu
+from tandemu.jit.vcpu import JitVcpu
 from tests.jit.small_machine import BASE, SmallMachine
 
 _MACHINE_BIT = 1 << 62
+_FIND_BLOCK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
 
 class Beginning:
@@ -36,6 +42,60 @@ def block_addresses(m: SmallMachine) -> list[int]:
     cpu = m.cpu
     records = [BLOCK.at(cpu.blocks + number * BLOCK.size) for number in range(1, cpu.block_count)]
     return [one.tag & ~(_MACHINE_BIT | 1) for one in records if one.tag != INVALID]
+
+
+class FirstTouch:
+    """Has a region at blocks of a processor from the moment that they are touched.
+
+    What was compiled is kept for the next run of the same program, and so is where the blocks
+    were: then they are all there when the first is touched.
+    """
+
+    def __init__(self, xlen: int, levels: Sequence[int] = (1, 2), one_in: int = 1) -> None:
+        """*levels* are taken in turns; *one_in* so many blocks gets a region."""
+        self._isa, self._levels, self._one_in = BY_XLEN[xlen], levels, one_in
+        self._places: dict[RegionKind, set[int]] = {}
+        self._known: dict[tuple[RegionKind, int], list[Region]] = {}
+        self._asked: set[tuple[RegionKind, int, int]] = set()
+        self.compiled = self.installed = 0
+
+    def touch(self, processor: JitVcpu | JitUserCpu) -> None:
+        """Install regions at blocks that have none, of the mode that runs."""
+        cpu = processor.cpu
+        here = processor.place(cpu.pc)
+        if here is None:
+            return
+        kind = here.kind
+        find_block = _FIND_BLOCK(processor.routine_address("find_block"))
+        places = self._places.setdefault(kind, set())
+        for pc in places:
+            find_block(processor.address, pc)
+        for number in range(1, cpu.block_count):
+            block = BLOCK.at(cpu.blocks + number * BLOCK.size)
+            pc = block.tag & ~(_MACHINE_BIT | 1)
+            if block.tag == block_tag(kind, pc):
+                places.add(pc)
+                place = processor.place(pc)
+                if not block.region and place is not None and (pc >> 1) % self._one_in == 0:
+                    self.installed += self._install(processor, place)
+
+    def _install(self, processor: JitVcpu | JitUserCpu, place: Place) -> bool:
+        known = self._known.setdefault((place.kind, place.pc), [])
+        if any(processor.regions.install(one) for one in known):
+            return True
+        pages = processor.code(place)
+        asked = place.kind, place.pc, hash(tuple(pages.items()))
+        if asked in self._asked:
+            return False
+        self._asked.add(asked)
+        level = self._levels[self.compiled % len(self._levels)]
+        self.compiled += 1
+        answer = compile_request(self._isa, RegionRequest(place.kind, place.pc, level, pages))
+        if isinstance(answer, Refusal):
+            assert "interpreter's" in answer.reason, answer
+            return False
+        known.append(answer)
+        return processor.regions.install(answer)
 
 
 def optimise(m: SmallMachine, level: int = 1) -> int:

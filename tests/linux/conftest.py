@@ -19,8 +19,6 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 COMPILER, RIVAL = "riscv64-linux-gnu-gcc", "qemu-riscv64"
 TIMEOUT_S = 120
 OURS = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-LONG = "TANDEMU_LONG" in os.environ
-"""Whether what takes minutes is wanted: whole test modules, threads for a minute."""
 
 Result = subprocess.CompletedProcess[bytes]
 

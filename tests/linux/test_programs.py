@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux.conftest import LONG, run_exec, run_rival
+from tests.linux.conftest import run_exec, run_rival
+from tests.long import LONG
 
 pytestmark = pytest.mark.guest
 

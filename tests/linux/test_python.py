@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.linux.conftest import LONG, run_exec
+from tests.linux.conftest import run_exec
+from tests.long import LONG
 
 pytestmark = pytest.mark.guest
 
