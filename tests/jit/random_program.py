@@ -506,6 +506,7 @@ class RandomProgram:
         }
         for register, value in known.items():
             cpu.x[register] = value
+        cpu.frm, cpu.fflags = description.rounding, 0
         cpu.pc = description.base
 
     def prepare(self, m: SmallMachine) -> None:

@@ -396,6 +396,14 @@ operation(
     pure=False,
     declarations=("declare ptr @llvm.addressofreturnaddress.p0()",),
 )
+# The one register that a function of the tail convention preserves for its caller.
+operation(
+    "frame_register",
+    lambda t, _: PTR,
+    'call ptr asm sideeffect "movq %rbp, $0", "=r"()',
+    lambda t, _: 0,
+    pure=False,
+)
 operation("fence", lambda t, _: None, "fence seq_cst", lambda t, _: None, pure=False)
 
 

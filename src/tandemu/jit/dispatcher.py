@@ -82,6 +82,9 @@ def build_update_timers(layout: Layout, clock: Function) -> Function:
 class Dispatcher:
     """Builds the routines; they refer to each other by name."""
 
+    entrance = "slice_end"
+    """What `enter` calls: all that follows jumps, until something returns."""
+
     def __init__(
         self,
         isa: InstructionSet,
@@ -421,7 +424,7 @@ class Dispatcher:
         tlb = b.call(self.select_tlb, b.cpu)
         # What an exit left of its slice is accounted for by the end of that slice.
         operands = entering_operands(self.isa.xlen, b.cpu, tlb, cpu.budget)
-        b.call("slice_end", *operands, convention="tail")
+        b.call(self.entrance, *operands, convention="tail")
         self.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()

@@ -244,6 +244,7 @@ def cpu_layout(xlen: int) -> Layout:
         hot_threshold=U64,
         known=U64,
         host_stack=U64,
+        host_frame=U64,
         # Translation.
         site=U64,
         seen_generation=U64,

@@ -18,6 +18,7 @@ from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit import stencils
+from tandemu.jit.convention import tail_parameters
 from tandemu.jit.dispatcher import Dispatcher, build_request
 from tandemu.jit.generate import Program
 from tandemu.jit.layout import (
@@ -38,7 +39,7 @@ from tandemu.jit.stencils import StencilProgram
 
 # struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_code and si_addr.
 _GENERAL_REGISTERS = 40
-_RDI, _RSI, _RDX, _RSP, _ERROR, _RIP = 8, 9, 12, 15, 19, 16
+_RDI, _RSI, _RBP, _RDX, _RSP, _ERROR, _RIP = 8, 9, 10, 12, 15, 19, 16
 _CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
 _INFORMATION_SIZE = 128
@@ -98,6 +99,8 @@ def _build_atomic(layout: Layout) -> Function:
 
 class UserDispatcher(Dispatcher):
     """The dispatcher without privilege: traps leave to Python."""
+
+    entrance = "entrance"
 
     def build_select_tlb(self) -> Function:
         b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
@@ -172,10 +175,6 @@ class UserDispatcher(Dispatcher):
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
         budget = self.end_slice(b, cpu)
-        # Where the host's stack is while translated code runs: a fault goes back to it.
-        slot = emit_effect("return_slot", builder=b)
-        assert slot is not None
-        cpu.host_stack = slot.from_pointer()
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
         cpu.slice = budget
@@ -196,9 +195,24 @@ class UserDispatcher(Dispatcher):
         self.trap(b, cpu, b.budget + site.remaining.zext(I64))
         return b.finish()
 
+    def build_entrance(self) -> Function:
+        """Note what a fault in a region has to bring back: the stack, and what `enter` is owed.
+
+        It does nothing else, so that LLVM has no reason to use the frame register here.
+        """
+        parameters = tail_parameters(self.isa.xlen)
+        b = Builder("entrance", parameters, convention="tail", attributes="noinline")
+        cpu = b.struct(self.layout, b.cpu)
+        slot, frame = (emit_effect(name, builder=b) for name in ("return_slot", "frame_register"))
+        assert slot is not None and frame is not None
+        cpu.host_stack, cpu.host_frame = slot.from_pointer(), frame.from_pointer()
+        self.go(b, "slice_end")
+        return b.finish()
+
     def build_extra(self) -> tuple[Function, ...]:
         return (
             self.build_direct_call(),
+            self.build_entrance(),
             self.build_memory_fault(),
             build_fault_handler(self.layout),
         )
@@ -231,6 +245,7 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
                 b.store(registers.offset(8 * _RSI), machine.window)
                 b.store(registers.offset(8 * _RDX), cpu.slice)
                 b.store(registers.offset(8 * _RSP), cpu.host_stack)
+                b.store(registers.offset(8 * _RBP), cpu.host_frame)
             fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)
             error = b.load(registers.offset(8 * _ERROR), I64)
             cpu.trap_value = fault - machine.window

@@ -310,7 +310,12 @@ def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionCon
     for index, one in enumerate(block.instructions):
         context = RegionContext(state, one, left - index)
         if not one.compilable:
-            context.interpret()
+            if state.kind.flat and one.record.kind is Kind.ATOMIC:
+                # The stencil's access may be refused by the host, the interpreter's may not.
+                state.budget.value = state.budget.value + (left - index)
+                state.leave_to(one.pc)
+            else:
+                context.interpret()
             return None
         # Read here, where every block of the instruction's own may use it. (A number that is
         # not canonical yet is made so by whoever asks for its pattern, before such blocks.)
