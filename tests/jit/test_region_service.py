@@ -67,6 +67,19 @@ def test_what_cannot_be_a_region_is_refused_once() -> None:
     assert one.statistics()["regions_refused"] == 1
 
 
+def test_what_another_region_has_inside_is_worth_it_when_very_hot() -> None:
+    one = service()
+    wanted = request()
+    assert compile_by(one, wanted) is not None
+    inside = wanted._replace(pc=PC + 4)
+    assert one.has_inside(KIND, inside.pc) and not one.has_inside(KIND, PC)
+    assert not one.has_inside(KIND._replace(mode=1), inside.pc)
+    # It is no refusal: the same may be asked for later.
+    assert compile_by(one, inside) is None
+    assert one.statistics()["regions_refused"] == 0
+    assert compile_by(one, inside._replace(level=2)) is not None
+
+
 def test_a_process_that_ends_is_replaced() -> None:
     one = service()
     assert compile_by(one, request(1)) is not None

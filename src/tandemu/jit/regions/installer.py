@@ -25,7 +25,7 @@ assert _SITE.size == SITE.size
 _ALIGNMENT = 64
 _LARGE_SHARE = 8
 """A block that had one in so many of all instructions stands out."""
-_HOTTEST = 1 << 27
+_HOTTEST = 1 << 26
 """Instructions that ran at a block before it is very hot."""
 _INVALID = (1 << 64) - 1
 
@@ -147,7 +147,9 @@ class RegionInstaller:
             if region.level > installed and self.install(region):
                 return
         # Before that it was only known, and of other code.
-        if count >= threshold and self._is_ripe(count) and (tag, level) not in self._asked:
+        if count < threshold or not self._is_ripe(count) or (tag, level) in self._asked:
+            return
+        if level == VERY_HOT or not self._service.has_inside(place.kind, place.pc):
             self._ask(place, tag, level)
 
     def _is_ripe(self, count: int) -> bool:

@@ -21,7 +21,15 @@ from functools import cache
 from tandemu.accel.user import DescriptorKeeper
 from tandemu.jit.layout import KNOWN_BITS
 from tandemu.jit.regions.channel import receive, send
-from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest, pack, unpack
+from tandemu.jit.regions.request import (
+    HOT,
+    Refusal,
+    Region,
+    RegionKind,
+    RegionRequest,
+    pack,
+    unpack,
+)
 from tandemu.jit.regions.store import RegionStore
 from tandemu.native import NativeError
 
@@ -111,6 +119,21 @@ class RegionService:
                     self._regions.setdefault(key, []).append(region)
             return sorted(self._regions.get(key, ()), key=lambda one: -one.level)
 
+    def has_inside(self, kind: RegionKind, pc: int) -> bool:
+        """Whether another region has the code at *pc* inside.
+
+        Control is soon in there, then. One that begins at *pc* is worth it for what is very
+        hot only: a function with many loops would be compiled once for each.
+        """
+        with self._condition:
+            return any(
+                start < pc < start + len(code)
+                for (other, _), regions in self._regions.items()
+                if other == kind
+                for one in regions
+                for start, code in one.extents
+            )
+
     # What is asked for -------------------------------------------------------------------
 
     def ask(self, request: RegionRequest, deliver: Deliver) -> bool:
@@ -150,7 +173,8 @@ class RegionService:
                 while not self._queue:
                     self._condition.wait()
                 request = self._queue.popleft()
-            answer = self._compile(request)
+            vain = request.level == HOT and self.has_inside(request.kind, request.pc)
+            answer = None if vain else self._compile(request)
             with self._condition:
                 region = answer if isinstance(answer, Region) else None
                 if region is not None:
@@ -158,7 +182,7 @@ class RegionService:
                     self.counts["compile_us"] += region.nanoseconds // 1000
                     self._regions.setdefault((region.kind, region.pc), []).append(region)
                     self._note(region.kind, region.pc)
-                else:
+                elif answer is not None:
                     self.counts["refused"] += 1
                     self._refused.add((request.kind, request.pc))
                 waiting = self._waiting.pop((request.kind, request.pc, request.level), [])
