@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +111,11 @@ def cases(folder: Path) -> Iterator[Case]:
     (folder / "large.c").write_text(c_source(COMPILED_FUNCTIONS), encoding="ascii")
     options = ("-quiet", "-O2", folder / "large.c", "-o", folder / "large.s")
     yield case("gcc", _CC1, *options)
+    runs = {
+        "python": commands(sysroot, python, "-E", SCRIPTS / "work.py"),
+        "sqlite": commands(sysroot, "/usr/bin/sqlite3", ":memory:", read),
+        "gcc": commands(sysroot, _CC1, *options),
+    }
+    for name, both in runs.items():
+        words = (sys.executable, "-m", "benchmarks.optimiser_memory", *both[TANDEMU].arguments)
+        yield Case("memory", name, {TANDEMU: Command(words)}, expect="metric more_mib", once=True)

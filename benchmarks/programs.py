@@ -16,12 +16,14 @@ from benchmarks.case import (
     NATIVE,
     QEMU,
     ROOT,
+    STENCILS,
     TANDEMU,
     Case,
     Command,
     Missing,
     environment,
     tandemu,
+    with_optimiser,
 )
 from benchmarks.compute import PROGRAMS
 from benchmarks.linux import guest_busybox
@@ -69,9 +71,11 @@ def cases(folder: Path) -> Iterator[Case]:
         guest = build.guest_linux(
             sources, folder / f"{program.name}.program", defines=("NATIVE", *program.defines)
         )
-        yield Case(
-            "exec",
-            program.name,
-            {**commands(guest), NATIVE: Command((str(host),))},
-            expect=build.checksum(host, program.source),
-        )
+        both = commands(guest)
+        contenders = {
+            **both,
+            NATIVE: Command((str(host),)),
+            STENCILS: with_optimiser("off", both[TANDEMU]),
+        }
+        expect = build.checksum(host, program.source)
+        yield Case("exec", program.name, contenders, expect=expect)
