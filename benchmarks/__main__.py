@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Case | Measured] | Iterator[Case]]] 
     "hot": hot.cases,
     "exec": programs.cases,
     "programs": applications.cases,
+    "memory": applications.memory_cases,
     "translate": translate.cases,
     "smp": smp.cases,
     "kvm": kvm.cases,

@@ -26,10 +26,11 @@ PACKERS = {"gzip": "-kf", "xz": "-0kfT1"}
 ZERO_BYTES = 500_000_000
 COMPILED_FUNCTIONS = 50
 _WORDS = 5000
+_PYTHON = "/usr/bin/python3.13"
 _CC1 = "/usr/libexec/gcc/riscv64-linux-gnu/14/cc1"
 
 
-def commands(sysroot: Path, program: str, *arguments: str | Path) -> dict[str, Command]:
+def commands(sysroot: Path, program: str | Path, *arguments: str | Path) -> dict[str, Command]:
     """Run the dynamic *program* of *sysroot* under both."""
     rival = shutil.which("qemu-riscv64") or "qemu-riscv64"
     words = (*map(str, arguments),)
@@ -81,22 +82,48 @@ def c_source(functions: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def cases(folder: Path) -> Iterator[Case]:
-    """Unpack the programs, make their input, and name the work."""
+def programs(folder: Path) -> Path:
+    """The sysroot in *folder*, with the programs unpacked."""
     check_command()
-    try:
-        (folder / "sysroot").mkdir()
-        sysroot = unpack(folder / "sysroot", GROUPS)
-    except GuestError as error:
-        raise Missing(str(error)) from error
+    sysroot = folder / "sysroot"
+    if not sysroot.exists():
+        sysroot.mkdir()
+        try:
+            unpack(sysroot, GROUPS)
+        except GuestError as error:
+            raise Missing(str(error)) from error
+    return sysroot
 
-    def case(name: str, program: str, *arguments: str | Path, expect: str = "") -> Case:
+
+def words_of(name: str, folder: Path) -> tuple[str | Path, ...]:
+    """The program of *name* and its arguments, of those that memory is measured of too."""
+    if name == "python":
+        return _PYTHON, "-E", SCRIPTS / "work.py"
+    if name == "sqlite":
+        return "/usr/bin/sqlite3", ":memory:", f".read {SCRIPTS / 'million.sql'}"
+    (folder / "large.c").write_text(c_source(COMPILED_FUNCTIONS), encoding="ascii")
+    return _CC1, "-quiet", "-O2", folder / "large.c", "-o", folder / "large.s"
+
+
+def memory_cases(folder: Path) -> Iterator[Case]:
+    """What the optimiser takes of memory, and the process that compiles."""
+    sysroot = programs(folder)
+    for name in ("python", "sqlite", "gcc"):
+        program = tandemu("exec", "-L", sysroot, *words_of(name, folder))
+        words = (sys.executable, "-m", "benchmarks.optimiser_memory", *program.arguments)
+        yield Case("memory", name, {TANDEMU: Command(words)}, expect="metric more_mib", once=True)
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    """Make the programs' input, and name the work."""
+    sysroot = programs(folder)
+
+    def case(name: str, program: str | Path, *arguments: str | Path, expect: str = "") -> Case:
         words = commands(sysroot, program, *arguments)
         # Two, for QEMU as for Tandemu, whose compiler works beside the guest.
         return Case("programs", name, words, expect=expect, cores=2)
 
-    python = "/usr/bin/python3.13"
-    yield case("python", python, "-E", SCRIPTS / "work.py", expect="checksum 62073999")
+    yield case("python", *words_of("python", folder), expect="checksum 62073999")
     (folder / "text").write_bytes(text(TEXT_BYTES))
     for name, how in PACKERS.items():
         yield case(name, f"/usr/bin/{name}", how, folder / "text")
@@ -106,16 +133,5 @@ def cases(folder: Path) -> Iterator[Case]:
         file.truncate(ZERO_BYTES)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     yield case("openssl-sha256", "/usr/bin/openssl", "dgst", "-sha256", zeros, expect=digest)
-    read = f".read {SCRIPTS / 'million.sql'}"
-    yield case("sqlite", "/usr/bin/sqlite3", ":memory:", read, expect="1000000|")
-    (folder / "large.c").write_text(c_source(COMPILED_FUNCTIONS), encoding="ascii")
-    options = ("-quiet", "-O2", folder / "large.c", "-o", folder / "large.s")
-    yield case("gcc", _CC1, *options)
-    runs = {
-        "python": commands(sysroot, python, "-E", SCRIPTS / "work.py"),
-        "sqlite": commands(sysroot, "/usr/bin/sqlite3", ":memory:", read),
-        "gcc": commands(sysroot, _CC1, *options),
-    }
-    for name, both in runs.items():
-        words = (sys.executable, "-m", "benchmarks.optimiser_memory", *both[TANDEMU].arguments)
-        yield Case("memory", name, {TANDEMU: Command(words)}, expect="metric more_mib", once=True)
+    yield case("sqlite", *words_of("sqlite", folder), expect="1000000|")
+    yield case("gcc", *words_of("gcc", folder))

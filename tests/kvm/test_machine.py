@@ -125,6 +125,10 @@ def test_registers_of_all_processors_are_shown_while_they_run_and_halt() -> None
     with machine(bzimage("4883cb77" + say("x") + "faf4ebfd"), cpus=2) as vm:
         vm.start()
         vm.console.expect("x", PATIENCE_S)
+        until = time.monotonic() + PATIENCE_S
+        # Each processor has a thread, and that of the second may be late.
+        while "not started" in vm.dump() and time.monotonic() < until:
+            time.sleep(0.01)
         for _ in range(3):
             shown = vm.dump()
             assert re.search(r"processor 0\n.*rbx 0{14}77\b", shown), shown
