@@ -20,7 +20,7 @@ from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates, straight_line
-from tests.jit.small_machine import BASE, DATA, SIZE, Code, SmallMachine, State, machine
+from tests.jit.small_machine import BASE, DATA, PAGE, SIZE, Code, SmallMachine, State, machine
 
 ISA = BY_XLEN[64]
 SLICES = (64, 67, 101, 1000)
@@ -332,6 +332,24 @@ def test_a_trap_finds_what_the_access_would_have_overwritten() -> None:
             beginning.again(m, slice_length)
             assert m.run() == MmioRead(end, 8)
             assert m.cpu.x[10] == count - 1, (level, slice_length)
+
+
+def test_counts_are_exact_where_a_region_leads_to_code_that_was_written() -> None:
+    """A region may end with more than the slice had: what comes next has not run yet."""
+    m = machine()
+    there = BASE + PAGE
+    code = Code().li(10, there + 0x400).li(11, 60).label("turn")
+    for _ in range(40):
+        code("addi", rd=5, rs1=5, imm=1)
+    code("jal", rd=0, imm=there - code.here).label("back")
+    code("addi", rd=11, rs1=11, imm=-1)("bne", to="turn", rs1=11, rs2=0).finish(5)
+    m.load(code)
+    other = Code(there)
+    for _ in range(16):
+        other("addi", rd=6, rs1=6, imm=1)
+    other("sw", rs1=10, rs2=11, imm=0)("fence.i")
+    m.load(other("jal", rd=0, imm=code.labels["back"] - other.here))
+    check_regions(m, straight_lines.after)
 
 
 def test_a_region_leaves_when_it_is_asked_to() -> None:

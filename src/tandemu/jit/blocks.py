@@ -246,6 +246,8 @@ def _forget_page(b: Builder, cpu: Any, physical: Value, stale: Local) -> None:
             code = block.code.zext(I64)
             site = b.struct(SITE, block.site.zext(I64).to_pointer())
             put_jump(b, code, site.next.zext(I64))
+            # Who comes by that has taken nothing, and may be in debt: a region can be.
+            site.remaining = 0
             region = block.region.zext(I64)
             with b.If(region != 0, likely=False):
                 put_jump(b, region, block.region_stub.zext(I64))
