@@ -26,8 +26,8 @@ LIMIT = 400_000
 CUTS = st.lists(
     st.builds(
         Cut,
-        length=st.integers(SHORTEST, 3 * SHORTEST),
-        least=st.integers(1, 6 * SHORTEST),
+        length=st.sampled_from(range(SHORTEST, 3 * SHORTEST)),
+        least=st.sampled_from(range(1, 6 * SHORTEST)),
         interrupt=st.sampled_from((0, SOFTWARE_INTERRUPT, TIMER_INTERRUPT)),
     ),
     min_size=1,

@@ -17,10 +17,10 @@ from tests.jit.user_bed import on_a_machine, user_bed
 
 LIMIT = 400_000
 SHAPES = tuple(shape for shape in Shape if shape is not Shape.DEVICE)
-LENGTHS = st.lists(st.integers(64, 300), min_size=1, max_size=5)
+LENGTHS = st.lists(st.sampled_from(range(64, 300)), min_size=1, max_size=5)
 
 
-@examples(30, 4_000)
+@examples(20, 4_000)
 @given(
     descriptions([(64, riscv.USER)], fuel=150, turns=60, shapes=SHAPES, roundings=range(4)),
     LENGTHS,
