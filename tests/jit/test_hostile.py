@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import STRESS
+
 ROOT = Path(__file__).parents[2]
 # Where every block becomes a region, a guest takes fifty times as long.
-EACH = 10 if os.environ.get("TANDEMU_OPTIMISER") == "stress" else 500
+EACH = 10 if STRESS else 500
 
 
 @pytest.mark.parametrize("part", range(4))

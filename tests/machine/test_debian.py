@@ -16,11 +16,12 @@ from tandemu.guests import build_initramfs, fetch_packages, pull_image
 from tandemu.guests.deb import DebFile
 from tandemu.machine import Ending
 from tests.host.pseudo_terminal import ROOT, PseudoTerminal
-
-pytestmark = pytest.mark.guest
+from tests.long import STRESS
 
 PROMPT = "~ # "
-PATIENCE_S = 120
+PATIENCE_S = 900 if STRESS else 120
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(max(300, 2 * PATIENCE_S))]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,10 @@ def initramfs(packages: dict[str, Path], *commands: str) -> bytes:
 def test_a_shell_runs_commands_and_powers_off() -> None:
     with Machine.of_guest(timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect(PROMPT)
+        vm.console.expect(PROMPT, PATIENCE_S)
         vm.console.send("uname -m; echo $((6 * 7))\n")
-        vm.console.expect(re.compile(r"\nriscv64\r?\n42\r?\n"))
-        vm.console.expect(PROMPT)
+        vm.console.expect(re.compile(r"\nriscv64\r?\n42\r?\n"), PATIENCE_S)
+        vm.console.expect(PROMPT, PATIENCE_S)
         vm.console.send("exit 0\n")
         assert vm.wait().ending is Ending.POWERED_OFF
 
@@ -54,7 +55,7 @@ def test_a_shell_runs_commands_and_powers_off() -> None:
 def test_the_shells_exit_status_is_the_machines() -> None:
     with Machine.of_guest(timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect(PROMPT)
+        vm.console.expect(PROMPT, PATIENCE_S)
         vm.console.send("exit 3\n")
         assert vm.wait().exit_status == 3
 
@@ -66,11 +67,11 @@ def test_everything_is_optimised(monkeypatch: pytest.MonkeyPatch, cpus: int) -> 
     numbers = "".join(f"{number}\n" for number in range(1, 100_001)).encode()
     with Machine.of_guest(cpus=cpus, timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect(PROMPT)
+        vm.console.expect(PROMPT, PATIENCE_S)
         vm.console.send("seq 100000 | gzip | gunzip | sha256sum; seq 100000 | sort -r | md5sum\n")
         backwards = b"\n".join(sorted(numbers.split(), reverse=True)) + b"\n"
-        vm.console.expect(hashlib.sha256(numbers).hexdigest())
-        vm.console.expect(hashlib.md5(backwards).hexdigest())
+        vm.console.expect(hashlib.sha256(numbers).hexdigest(), PATIENCE_S)
+        vm.console.expect(hashlib.md5(backwards).hexdigest(), PATIENCE_S)
         vm.console.send("exit 0\n")
         assert vm.wait().ending is Ending.POWERED_OFF
         counts = vm.statistics()
@@ -81,24 +82,24 @@ def test_everything_is_optimised(monkeypatch: pytest.MonkeyPatch, cpus: int) -> 
 def test_a_reboot_begins_anew() -> None:
     with Machine.of_guest(timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect(PROMPT)
+        vm.console.expect(PROMPT, PATIENCE_S)
         vm.console.send("reboot -f\n")
-        vm.console.expect("powers the machine off")
-        vm.console.expect(PROMPT)
+        vm.console.expect("powers the machine off", PATIENCE_S)
+        vm.console.expect(PROMPT, PATIENCE_S)
 
 
 def test_four_cpus_come_up(packages: dict[str, Path], kernel: Path) -> None:
     initrd = initramfs(packages, "echo CPUs: $(nproc)")
     with Machine(kernel=kernel, initrd=initrd, cpus=4, timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect("CPUs: 4")
+        vm.console.expect("CPUs: 4", PATIENCE_S)
         assert vm.wait().exit_status == 0
 
 
 def test_a_panic_is_seen_and_ends_by_time_out(kernel: Path) -> None:
     with Machine(kernel=kernel, append="console=ttyS0", timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect("Kernel panic - not syncing: VFS: Unable to mount root fs")
+        vm.console.expect("Kernel panic - not syncing: VFS: Unable to mount root fs", PATIENCE_S)
         assert vm.running
 
 
@@ -109,9 +110,9 @@ def test_opensbi_hands_over_to_linux(packages: dict[str, Path], kernel: Path) ->
     initrd = initramfs(packages, "echo reached user space")
     with Machine(kernel=kernel, initrd=initrd, firmware=firmware, timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect("OpenSBI v")
-        vm.console.expect("Linux version")
-        vm.console.expect("reached user space")
+        vm.console.expect("OpenSBI v", PATIENCE_S)
+        vm.console.expect("Linux version", PATIENCE_S)
+        vm.console.expect("reached user space", PATIENCE_S)
         assert vm.wait().exit_status == 0
 
 
@@ -119,10 +120,10 @@ def test_u_boot_reaches_its_prompt(packages: dict[str, Path]) -> None:
     firmware = DebFile(packages["u-boot-qemu"]).read("usr/lib/u-boot/qemu-riscv64/u-boot.bin")
     with Machine(firmware=firmware, timeout=PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect("U-Boot 20")
-        vm.console.expect("Hit any key to stop autoboot")
+        vm.console.expect("U-Boot 20", PATIENCE_S)
+        vm.console.expect("Hit any key to stop autoboot", PATIENCE_S)
         vm.console.send(" ")
-        vm.console.expect("=> ")
+        vm.console.expect("=> ", PATIENCE_S)
         vm.console.send("poweroff\n")
         assert vm.wait().exit_status == 0
 
