@@ -185,29 +185,28 @@ class UserBed:
         cpu = self.cpu.cpu
         pc = cpu.pc
         match leaving:
-            case MemoryFault(address, access):
-                cause = {
-                    "read": riscv.LOAD_PAGE_FAULT,
-                    "write": riscv.STORE_PAGE_FAULT,
-                    "execute": riscv.INSTRUCTION_PAGE_FAULT,
-                }[access]
-                value = address
-            case Misaligned(address):
-                word = self._fetch(pc) | self._fetch(pc + 2) << 16
-                decoded = BY_XLEN[64].decode(word)
-                assert decoded is not None
-                reserving = decoded.instruction.name.startswith("lr.")
-                cause = riscv.LOAD_MISALIGNED if reserving else riscv.STORE_MISALIGNED
-                value = address
+            case MemoryFault(value, "execute"):
+                cause = riscv.INSTRUCTION_PAGE_FAULT
+            case MemoryFault(value, access):
+                # What the host does in a loop begins with reading.
+                writes = access == "write" or self._name(pc).startswith("amo")
+                cause = riscv.STORE_PAGE_FAULT if writes else riscv.LOAD_PAGE_FAULT
+            case Misaligned(value):
+                reserves = self._name(pc).startswith("lr.")
+                cause = riscv.LOAD_MISALIGNED if reserves else riscv.STORE_MISALIGNED
             case Breakpoint():
                 cause, value = riscv.BREAKPOINT, pc
-            case IllegalInstruction(word):
-                cause, value = riscv.ILLEGAL_INSTRUCTION, word
+            case IllegalInstruction(value):
+                cause = riscv.ILLEGAL_INSTRUCTION
             case SystemCall():
                 cause, value, pc = riscv.USER_CALL, 0, pc - 4
             case _:
                 raise AssertionError(leaving)
         return Trap(cause, pc, value, seen(cpu))
+
+    def _name(self, pc: int) -> str:
+        decoded = BY_XLEN[64].decode(self._fetch(pc) | self._fetch(pc + 2) << 16)
+        return decoded.instruction.name if decoded is not None else ""
 
     def _skip(self, leaving: UserExit) -> None:
         cpu = self.cpu.cpu
