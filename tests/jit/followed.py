@@ -245,7 +245,7 @@ class Oracle(Run):
             self._check_registers(Stop(Moment(state.instructions, state.pc), (*state.x, *state.f)))
             assert (state.csrs, state.fflags) == (wanted.csrs, wanted.fflags)
         else:
-            assert state == wanted
+            assert state == wanted, f"{state}, not {wanted}"
 
     def _check_registers(self, stop: Stop) -> None:
         number = self._numbers[stop.moment]
