@@ -22,7 +22,7 @@ from typing import Any
 
 from tandemu.bits import Array, Layout, Scalar
 from tandemu.ir import program
-from tandemu.ir.operations import Operation
+from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS, Operation
 from tandemu.ir.program import Function, Node
 from tandemu.ir.types import I1, I64, I, IrError, Type
 from tandemu.ir.values import Constant, Symbol, Value, emit, emit_effect
@@ -253,6 +253,14 @@ class Builder:
 
     def fence(self) -> None:
         emit_effect("fence", builder=self)
+
+    def system_call(self, number: Value | int, *arguments: Value | int) -> Value:
+        """The host's system call *number*: its result, or a negative error number."""
+        given = [self.lift(one, I64) for one in (number, *arguments)]
+        rest = [Constant(I64, 0)] * (SYSTEM_CALL_ARGUMENTS - len(arguments))
+        result = emit_effect("system_call", *given, *rest, builder=self)
+        assert result is not None
+        return result
 
     def fill(self, pointer: Value, byte: int, size: Value | int) -> None:
         emit_effect("fill", pointer, Constant(I(8), byte), self.lift(size, I64))

@@ -407,8 +407,12 @@ operation(
 operation("fence", lambda t, _: None, "fence seq_cst", lambda t, _: None, pure=False)
 
 
+SYSTEM_CALL_ARGUMENTS = 6
+
+
 def _system_call_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> Type:
-    _require(types == (I64,) * 7, "a system call needs its number and six arguments, all i64")
+    wanted = (I64,) * (1 + SYSTEM_CALL_ARGUMENTS)
+    _require(types == wanted, "a system call needs its number and six arguments, all i64")
     return I64
 
 

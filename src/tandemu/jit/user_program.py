@@ -15,6 +15,7 @@ from typing import Any
 from tandemu.accel.user import ArgumentKind
 from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit import stencils
@@ -47,7 +48,7 @@ _INFORMATION_SIZE = 128
 _WRITE = 1
 
 # The calling convention of system calls (Linux, RISC-V).
-_NUMBER_REGISTER, _FIRST_REGISTER, _ARGUMENTS, _CALL_SIZE = 17, 10, 6, 4
+_NUMBER_REGISTER, _FIRST_REGISTER, _CALL_SIZE = 17, 10, 4
 
 
 def _build_fetch(layout: Layout) -> Function:
@@ -141,7 +142,7 @@ class UserDispatcher(Dispatcher):
         with b.If(number.uge(DIRECT_CALLS), likely=False):
             leave_to_python()
         call = machine.direct_calls[number]
-        given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(_ARGUMENTS)]
+        given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(SYSTEM_CALL_ARGUMENTS)]
         operation = given[1] & call.selector
         # A shift by more than 63 gives anything.
         selected = operation.ult(64) & ((call.operations >> (operation & 63) & 1) != 0)
@@ -152,15 +153,14 @@ class UserDispatcher(Dispatcher):
             kind = kinds >> (2 * index) & 3
             is_value = kind == ArgumentKind.VALUE
             good = good & (is_value | value.ult(limit))
-            if index + 1 < _ARGUMENTS:
+            if index + 1 < SYSTEM_CALL_ARGUMENTS:
                 fits = given[index + 1].ule(limit - value)
                 good = good & ((kind != ArgumentKind.BUFFER) | fits)
             arguments.append(b.select(is_value | (value == 0), value, value + base))
         with b.If(~good, likely=False):
             leave_to_python()
         host_number = call.number.zext(I64) - 1
-        result = emit_effect("system_call", host_number, *arguments, builder=b)
-        assert result is not None
+        result = b.system_call(host_number, *arguments)
         with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
             cpu.trap_cause = CALL_RETURNED
             cpu.trap_value = result
@@ -280,9 +280,7 @@ def build_fault_handler(layout: Layout) -> Function:
             with b.If(address != 0):
                 _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
     with b.If(sent & (machine.signal_pipe != 0)):
-        write = [Constant(I64, _WRITE), machine.signal_pipe - 1, b.info.from_pointer()]
-        rest = [Constant(I64, _INFORMATION_SIZE), *[Constant(I64, 0)] * 3]
-        emit_effect("system_call", *write, *rest, builder=b)
+        b.system_call(_WRITE, machine.signal_pipe - 1, b.info.from_pointer(), _INFORMATION_SIZE)
         b.Return(1)
     # An error of ours: the signal comes again at once and has its default effect.
     b.call("signal", b.signal, Constant(PTR, 0), result=PTR)

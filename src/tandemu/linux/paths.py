@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from tandemu.linux.memory import Memory
 
 _OPENAT2 = NUMBERS["openat2"]
-_OPEN_HOW = struct.Struct("<QQQ")
+OPEN_HOW = struct.Struct("<QQQ")
+"""struct open_how of openat2(2): flags, mode, resolve."""
 _host_openat2 = host.bound_openat2()
 _O_PATH = 0o10000000
-_RESOLVE_IN_ROOT = 0x10
+RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 _HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
 _MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
 _MOST_LINKS = 40
@@ -70,8 +71,8 @@ class Files:
         """
         if _is_hosts_own(os.fsdecode(path)):
             return -errno.ENOENT
-        how = _OPEN_HOW.pack(flags, 0, resolve | _RESOLVE_IN_ROOT)
-        found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, _OPEN_HOW.size)
+        how = OPEN_HOW.pack(flags, 0, resolve | RESOLVE_IN_ROOT)
+        found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, OPEN_HOW.size)
         return found if found != -1 else host.failure()
 
     def resolve_new(self, path: str, follow: bool = False) -> str:
@@ -109,8 +110,8 @@ class Files:
     def _look_up(self, path: str, follow: bool) -> str:
         """The host's name of *path* inside of the sysroot; empty if it is not there."""
         flags = _O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-        how = _OPEN_HOW.pack(flags, 0, _RESOLVE_IN_ROOT)
-        found = _host_openat2(_OPENAT2, self._root, os.fsencode(path) + b"\0", how, _OPEN_HOW.size)
+        how = OPEN_HOW.pack(flags, 0, RESOLVE_IN_ROOT)
+        found = _host_openat2(_OPENAT2, self._root, os.fsencode(path) + b"\0", how, OPEN_HOW.size)
         if found < 0:
             return ""
         try:

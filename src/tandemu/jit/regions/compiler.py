@@ -14,6 +14,7 @@ import re
 import struct
 import time
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from tandemu.bits import align_up
 from tandemu.ir import I32, I64, Builder, Constant, Function, IrError, Value, lower
@@ -25,7 +26,7 @@ from tandemu.jit.convention import leaving_operands, tail_parameters
 from tandemu.jit.layout import PAGE_SIZE, cpu_layout
 from tandemu.jit.regions.context import OWN_STORE, RegionContext, RegionState, Registers
 from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, find_graph
-from tandemu.jit.regions.narrow import NOTHING, find_narrow
+from tandemu.jit.regions.narrow import NOTHING, Narrow, find_narrow
 from tandemu.jit.regions.request import (
     VERY_HOT,
     Refusal,
@@ -118,70 +119,80 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
         with b.If(cpu.float_slow != 0, likely=False):
             b.TailCall("FALLBACK", *leaving_operands(b))
     somewhere = frozenset().union(*narrow.at_start.values())
-    lazy = kind.flat and not kind.stores_first
-    registers = Registers(b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=lazy)
+    registers = Registers(
+        b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=not kind.watched
+    )
     _check(registers, narrow.checked)
     state = RegionState(b, layout, kind, registers)
     live = _live_at_start(graph, kind, leaving=_ALL)
-    places = {pc: b.place() for pc in graph.blocks}
+    plan = _Plan(state, graph, {pc: b.place() for pc in graph.blocks}, narrow)
     pending = _pending_at_start(graph, kind)
-    b.Goto(places[graph.entry])
+    b.Goto(plan.places[graph.entry])
     for block in graph.blocks.values():
-        b.Put(places[block.pc])
+        b.Put(plan.places[block.pc])
         registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
         count = len(block.instructions)
-        facts = narrow.at_end.get(block.pc, frozenset())
         if level == VERY_HOT and _is_small_loop(kind, block):
             left = state.budget.value - _TURNS * count
             with b.If(left.sge(0), likely=True):
                 state.budget.value = left
-                _turns(state, graph, block, places, facts)
+                _turns(plan, block)
             registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
         left = state.budget.value - count
         if block.pc in graph.loops:
             with b.If(left.slt(0), likely=False):
                 state.leave_for_poll(block.pc, left + count, live[block.pc])
         state.budget.value = left
-        _block(state, graph, block, places, facts)
+        context = _instructions(state, block, 0)
+        if context is not None:
+            _end(plan, block, context)
     return b.finish(), state
 
 
-_TURNS = 4
-"""So many turns of a small loop are made at once, with one look at the budget."""
-_SMALL = 16
+class _Plan(NamedTuple):
+    """A region being built."""
+
+    state: RegionState
+    graph: Graph
+    places: Mapping[int, Place]
+    """Where the code of a block begins, by its address."""
+    narrow: Narrow
+
+    def end_block(self, block: GuestBlock) -> None:
+        """Put what *block* has written where the next block in here finds it."""
+        registers = self.state.registers
+        facts = self.narrow.at_end.get(block.pc, frozenset())
+        registers.end(facts & registers.narrow_variables.keys())
+
+
+_TURNS, _SMALL_LOOP = 4, 16
+"""So many turns of a loop of so many instructions at most are made with one look at the budget."""
 
 
 def _is_small_loop(kind: RegionKind, block: GuestBlock) -> bool:
     """Whether *block* is a loop by itself of which several turns can be made at once."""
     return (
         not kind.stores_first
-        and len(block.instructions) <= _SMALL
+        and len(block.instructions) <= _SMALL_LOOP
         and block.last.record.kind is Kind.BRANCH
         and block.last.target == block.pc
         and all(one.compilable for one in block.instructions)
     )
 
 
-def _turns(
-    state: RegionState,
-    graph: Graph,
-    block: GuestBlock,
-    places: Mapping[int, Place],
-    narrow: frozenset[int],
-) -> None:
+def _turns(plan: _Plan, block: GuestBlock) -> None:
     """Some turns of the loop *block*, for which the budget is taken already."""
-    registers = state.registers
-    count = len(block.instructions)
+    state, count = plan.state, len(block.instructions)
     for left in range((_TURNS - 1) * count, -1, -count):
         context = _instructions(state, block, left)
         assert context is not None and context.taken is not None
         if not left:
-            _end(state, graph, block, places, narrow, context)
+            _end(plan, block, context)
             return
-        with state.ir.If(~context.taken), registers.aside():
+        with state.ir.If(~context.taken), state.registers.aside():
             state.budget.value = state.budget.value + left
-            registers.end(narrow & registers.narrow_variables.keys())
-            _go(state, graph, block, places, block.last.next_pc)
+            plan.end_block(block)
+            _go(plan, block, block.last.next_pc)
 
 
 def _check(registers: Registers, narrow: frozenset[int]) -> None:
@@ -251,14 +262,13 @@ def _live_at_start(graph: Graph, kind: RegionKind, leaving: frozenset[int]) -> d
     *leaving*: those that count as read where the region is left.
     """
     every = set(leaving)
-    seen = kind.precise or not kind.flat
     reads: dict[int, set[int]] = {}
     writes: dict[int, set[int]] = {}
     for block in graph.blocks.values():
         read: set[int] = set()
         written: set[int] = set()
         for one in block.instructions:
-            if not one.compilable or (one.accesses and seen):
+            if not one.compilable or (one.accesses and kind.watched):
                 # It may trap, and its handler sees them all. (They are at hand where it does:
                 # this takes no more registers.)
                 read |= every - written
@@ -286,19 +296,7 @@ def _live_at_start(graph: Graph, kind: RegionKind, leaving: frozenset[int]) -> d
 
 
 def _storing_loops(graph: Graph, kind: RegionKind) -> Mapping[int, frozenset[int]]:
-    return graph.loops if kind.stores_first or not kind.flat else {}
-
-
-def _block(
-    state: RegionState,
-    graph: Graph,
-    block: GuestBlock,
-    places: Mapping[int, Place],
-    narrow: frozenset[int],
-) -> None:
-    context = _instructions(state, block, 0)
-    if context is not None:
-        _end(state, graph, block, places, narrow, context)
+    return graph.loops if kind.watched else {}
 
 
 def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionContext | None:
@@ -326,20 +324,13 @@ def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionCon
     return context
 
 
-def _end(
-    state: RegionState,
-    graph: Graph,
-    block: GuestBlock,
-    places: Mapping[int, Place],
-    narrow: frozenset[int],
-    context: RegionContext,
-) -> None:
+def _end(plan: _Plan, block: GuestBlock, context: RegionContext) -> None:
     """Go where *block* leads, whose last instruction was traced with *context*."""
-    registers, b, last = state.registers, state.ir, block.last
-    registers.end(narrow & registers.narrow_variables.keys())
+    state, last = plan.state, block.last
+    plan.end_block(block)
 
     def go(target: int) -> None:
-        _go(state, graph, block, places, target)
+        _go(plan, block, target)
 
     match last.record.kind:
         case Kind.BRANCH:
@@ -348,7 +339,7 @@ def _end(
             if isinstance(taken, Constant):
                 go(last.target if taken.value else last.next_pc)
                 return
-            with b.If(taken):
+            with state.ir.If(taken):
                 go(last.target)
             go(last.next_pc)
         case Kind.JUMP:
@@ -357,7 +348,7 @@ def _end(
             assert context.target is not None
             target = (context.target & ~1).zext(I64)
             for place in block.returns:
-                with b.If(target == place):
+                with state.ir.If(target == place):
                     go(place)
             state.leave_through_cache(target)
         case _:
@@ -365,17 +356,15 @@ def _end(
             go(block.following)
 
 
-def _go(
-    state: RegionState, graph: Graph, block: GuestBlock, places: Mapping[int, Place], target: int
-) -> None:
+def _go(plan: _Plan, block: GuestBlock, target: int) -> None:
     """Go from the end of *block* to the guest address *target*, known now."""
-    kind = state.kind
+    state, kind = plan.state, plan.state.kind
     # A call may leave even if its target is here: it is no edge of the graph then.
-    if target in places and target in block.successors:
-        loops = _storing_loops(graph, kind)
+    if target in plan.places and target in block.successors:
+        loops = _storing_loops(plan.graph, kind)
         if target in loops:
             state.registers.store(keep=loops[target], ordered=kind.flat)
-        state.ir.Goto(places[target])
+        state.ir.Goto(plan.places[target])
     elif kind.flat or kind.machine or _same_page(target, block.last.pc):
         state.leave_to(target)
     else:

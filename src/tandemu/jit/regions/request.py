@@ -30,6 +30,11 @@ class RegionKind(NamedTuple):
     handler for that it ends, and they need not be in memory."""
 
     @property
+    def watched(self) -> bool:
+        """Whether somebody may look at the registers where an access is refused."""
+        return self.precise or not self.flat
+
+    @property
     def stores_first(self) -> bool:
         """Whether memory is brought up to date before each access."""
         return self.flat and self.precise

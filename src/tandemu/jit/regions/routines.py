@@ -4,7 +4,7 @@ start of the process that compiles them."""
 from __future__ import annotations
 
 from tandemu.bits import Layout
-from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir import I32, I64, PTR, Builder, Constant, Function
 from tandemu.jit.blocks import JUMP_SIZE, block_hash, block_record, put_jump
 from tandemu.jit.contexts import jump_entry
 from tandemu.jit.emission import Emission
@@ -56,13 +56,11 @@ def build_start_worker() -> Function:
     names = ("path", "arguments", "environment", "descriptor", "null", "mask")
     b = Builder("start_worker", [(name, I64) for name in names], result=I64)
 
-    def call(number: int, *operands: Value | int) -> Value:
-        return b.call("syscall", number, *operands, result=I64)
-
-    between = call(_CLONE, 0, 0, 0, 0, 0)
+    call = b.system_call
+    between = call(_CLONE)
     with b.If(between != 0):
         b.Return(between)
-    with b.If(call(_CLONE, 0, 0, 0, 0, 0) == 0):
+    with b.If(call(_CLONE) == 0):
         call(_SETSID)
         # Not opened before: a guest's thread would see it, and could close it.
         null = call(_OPEN, b.null, _O_RDWR, 0)

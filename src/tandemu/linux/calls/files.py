@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import struct
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
@@ -20,6 +19,7 @@ from tandemu.linux.calls.helpers import (
     signed,
 )
 from tandemu.linux.host import NUMBERS
+from tandemu.linux.paths import OPEN_HOW, RESOLVE_BENEATH, RESOLVE_IN_ROOT
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
@@ -184,18 +184,14 @@ def _openat(task: Task, directory: int, path: int, flags: int, mode: int) -> int
     return _open(task, directory, path, flags, mode)
 
 
-_OPEN_HOW = struct.Struct("<QQQ")
-_RESOLVE_BENEATH, _RESOLVE_IN_ROOT = 8, 16
-
-
 @calls.row("openat2", "dirfd path ptr size")
 def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     memory = task.memory
     found = None
-    if size >= _OPEN_HOW.size:
-        flags, _, resolve = _OPEN_HOW.unpack(memory.read(how, _OPEN_HOW.size))
+    if size >= OPEN_HOW.size:
+        flags, _, resolve = OPEN_HOW.unpack(memory.read(how, OPEN_HOW.size))
         # Else an absolute path is refused, or begins at the directory.
-        if not resolve & (_RESOLVE_BENEATH | _RESOLVE_IN_ROOT):
+        if not resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT):
             found = _find_or_open(task.kernel.files, memory.read_string(path), flags, resolve)
     if isinstance(found, int):
         return found
