@@ -11,7 +11,7 @@ from tandemu.isa.riscv import state as riscv
 from tests.jit.optimised import FirstTouch
 from tests.jit.random_program import READ_ONLY, VIRTUAL, WALK, GuestMemory
 from tests.jit.small_machine import BASE, PAGE, Code
-from tests.jit.user_bed import user_bed
+from tests.jit.user_bed import SEEN, user_bed
 
 SHIFT = VIRTUAL - BASE
 MANY = range(5, 29)
@@ -79,3 +79,24 @@ def test_a_refused_access_is_a_fault(make: Callable[[], Code], traps: int) -> No
         for _ in range(2):
             assert bed.run(program, (64, 130), regions.touch) == expected
         assert regions.installed
+
+
+def test_a_signalling_nan_that_is_only_moved_raises_nothing() -> None:
+    """Loaded in one block, stored in another: it is not arithmetic's, and is not looked at."""
+    signalling = 0x7FF0_0000_0000_0001
+    code = Code(VIRTUAL).li(1, WALK + SHIFT).li(2, signalling).li(3, 40)
+    code("sd", rs1=1, rs2=2, imm=0).label("turn")
+    code("fld", rd=1, rs1=1, imm=0)("blt", to="on", rs1=0, rs2=3)(
+        "fadd.d", rd=1, rs1=2, rs2=2, rm=7
+    )
+    code.label("on")("fsd", rs1=1, rs2=1, imm=8)("addi", rd=3, rs1=3, imm=-1)
+    code("bne", to="turn", rs1=3, rs2=0)("csrrs", rd=4, csr=1, rs1=0)("ecall").finish()
+    bed, program = user_bed(), Written(code)
+    for precise in (True, False):
+        bed.engine.precise = precise
+        for level in (1, 2):
+            regions = FirstTouch(64, (level,))
+            for touch in (None, regions.touch, regions.touch):
+                (trap,) = bed.run(program, (64, 130), touch).traps
+                assert trap.registers[SEEN.index(4)] == 0
+    bed.engine.precise = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     ours, theirs = run_exec(program), run_rival(program)
     assert ours.stdout.decode() == theirs.stdout.decode()
     assert ours.returncode == theirs.returncode
+    assert ours.stderr == b""
+
+
+def test_a_counted_loop_over_the_end(build: Callable[..., Path]) -> None:
+    """Where it was made apart, with vectors, a refused access is the program's all the same."""
+    program = build("overrun")
+    # It waits for what is compiled.
+    profile = run_exec("--profile", program, TANDEMU_OPTIMISER="stress").stderr.decode()
+    assert re.search(r"add\+0x\w+ in overrun.*: optimised twice", profile), profile
+    ours = run_exec(program, "5000", TANDEMU_OPTIMISER="stress")
+    theirs = run_rival(program, "5000")
+    assert ours.stdout == theirs.stdout
+    assert (ours.returncode, theirs.returncode) == (-signal.SIGSEGV, -signal.SIGSEGV)
     assert ours.stderr == b""
 
 

@@ -32,21 +32,21 @@ from tandemu.ir.verify import verify
 class Local:
     """A mutable local variable: read and assign `value`."""
 
-    __slots__ = ("_builder", "_variable")
+    __slots__ = ("_builder", "variable")
 
     def __init__(self, builder: Builder, variable: program.Variable) -> None:
-        self._builder, self._variable = builder, variable
+        self._builder, self.variable = builder, variable
 
     @property
     def value(self) -> Value:
-        result = self._builder.new(self._variable.type)
-        self._builder.add(program.Get(self._variable, result))
+        result = self._builder.new(self.variable.type)
+        self._builder.add(program.Get(self.variable, result))
         return result
 
     @value.setter
     def value(self, value: Value | int) -> None:
-        value = self._builder.lift(value, self._variable.type)
-        self._builder.add(program.Set(self._variable, value))
+        value = self._builder.lift(value, self.variable.type)
+        self._builder.add(program.Set(self.variable, value))
 
 
 class Struct:
@@ -150,6 +150,11 @@ class Builder:
             value: Value = parameters[name]
             return value
         raise AttributeError(f"function {self.__dict__.get('name')} has no parameter {name!r}")
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The block that is being built, as it grows."""
+        return self._block
 
     # Plumbing used by values -------------------------------------------------------------
 

@@ -292,6 +292,14 @@ def _store(types: tuple[Type, ...], _: Any, address: int, value: int) -> None:
 
 operation("load", _load_type, "load {r}, ptr {0}, align 1", _load, pure=False)
 operation("store", _store_type, "store {t1} {1}, ptr {0}, align 1", _store, pure=False)
+# In one piece; LLVM draws no conclusions from what is where afterwards.
+operation(
+    "unordered_store",
+    _store_type,
+    "store atomic {t1} {1}, ptr {0} unordered, align {size}",
+    _store,
+    pure=False,
+)
 # In its place among others of the kind. The last attribute is a number by which the object
 # file names the machine instruction, or None.
 operation("access_load", _load_type, "load volatile {r}, ptr {0}, align 1{mark}", _load, pure=False)

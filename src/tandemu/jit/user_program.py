@@ -230,9 +230,11 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
         with b.While(lambda: site.value.ult(cpu.site_next)):
             record = b.struct(SITE, site.value.to_pointer())
             code = record.code.zext(I64)
-            # The sites of a region name the very instruction, those of stencils the first.
+            # The sites of a region name the very instruction, or all until `next` that are not
+            # told apart; those of stencils the first.
             of_region = (code - cpu.region_start).ult(cpu.region_next - cpu.region_start)
-            fits = b.select(in_region, code == running, code.ule(running) & ~of_region)
+            told = (code == running) | running.ult(record.next.zext(I64))
+            fits = code.ule(running) & b.select(in_region, told, ~of_region)
             with b.If((record.form != 0) & (code != 0) & fits):
                 best.value = site.value
             site.value = site.value + SITE.size

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from tandemu.bits import mask
-from tandemu.ir import F32, F64, I32, I64, Builder, Constant, I, Type, Value
+from tandemu.ir import F32, F64, I1, I32, I64, Builder, Constant, I, Type, Value
 from tandemu.ir.softfloat import BINARY32, FORMATS, INVALID, NEAREST_AWAY, TOWARDS_ZERO
 from tandemu.ir.values import emit_effect
 from tandemu.isa.instruction import Semantics
@@ -163,15 +163,16 @@ def canonical(
 ) -> Value:
     """An arithmetic result; a NaN becomes the canonical one, and *on_nan* is told.
 
-    *is_number*: whether it is a result at all, should that be known only when it runs.
+    *is_number*: whether it is a result at all, should that be known only when it runs. What is
+    not may be a signalling NaN, and must not be compared.
     """
     result = ir.variable(value.type, value)
-    with ir.If(_do(ir, "fuo", value, value), likely=False):
-        if on_nan is not None:
-            on_nan()
-        bits = value.type.bits
-        nan = _do(ir, "float_pattern", Constant(I(bits), FORMATS[bits].nan))
-        result.value = nan if is_number is None else ir.select(is_number, nan, value)
+    with ir.If(Constant(I1, 1) if is_number is None else is_number):
+        with ir.If(_do(ir, "fuo", value, value), likely=False):
+            if on_nan is not None:
+                on_nan()
+            bits = value.type.bits
+            result.value = _do(ir, "float_pattern", Constant(I(bits), FORMATS[bits].nan))
     return result.value
 
 

@@ -17,15 +17,22 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from tandemu.bits import align_up
-from tandemu.ir import I32, I64, Builder, Constant, Function, IrError, Value, lower
+from tandemu.ir import I32, I64, Constant, Function, IrError, Value, lower
 from tandemu.ir.llvm import MARKS
 from tandemu.ir.program import Place
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.jit.convention import leaving_operands, tail_parameters
 from tandemu.jit.layout import PAGE_SIZE, cpu_layout
-from tandemu.jit.regions.context import OWN_STORE, RegionContext, RegionState, Registers
-from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, find_graph
+from tandemu.jit.regions.context import (
+    OWN_STORE,
+    RegionBuilder,
+    RegionContext,
+    RegionState,
+    Registers,
+)
+from tandemu.jit.regions.counted import LEAST_TURNS, CountedLoop, find_counted
+from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, GuestInstruction, find_graph
 from tandemu.jit.regions.narrow import NOTHING, Narrow, find_narrow
 from tandemu.jit.regions.request import (
     VERY_HOT,
@@ -57,24 +64,17 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
         graph = find_graph(isa, request.pages, request.pc, kind, request.level)
         if graph is None:
             raise Unfit("its first instruction is the interpreter's")
-        function, state = build_region(kind, graph, request.level)
-        object_bytes, optimised = compile_region(lower([function]), request.level)
-        code, relocations, marks = _cut(object_bytes)
+        function, state, loops = build_region(kind, graph, request.level)
+        apart = lower([loop.function for loop in loops]) if loops else None
+        object_bytes, optimised = compile_region(lower([function]), request.level, apart)
+        code, relocations, marks, functions = _cut(object_bytes)
         # Some may be gone for good: what cannot be reached is dropped.
         if state.marked - marks.keys() and not told_apart(optimised, marks):
             raise Unfit("accesses cannot be told by their host instructions")
     except (Unfit, IrError, NativeError) as error:
         return Refusal(kind, request.pc, str(error))
-    sites = tuple(
-        RegionSite(
-            one.pc,
-            # As in `translator.interpret`: bit 0 says the length.
-            one.word ^ (1 if one.length == 2 else 0),
-            one.form,
-            tuple(marks.get(number, ())),
-        )
-        for number, one in enumerate(state.sites)
-    )
+    sites = [_site(one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
+    sites += [_site(loop.access, *functions[loop.function.name]) for loop in loops if loop.access]
     return Region(
         kind,
         request.pc,
@@ -84,9 +84,15 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
         code,
         relocations,
         tuple(state.exits),
-        sites,
+        tuple(sites),
         time.monotonic_ns() - began,
     )
+
+
+def _site(one: GuestInstruction, places: tuple[int, ...], size: int = 0) -> RegionSite:
+    # As in `translator.interpret`: bit 0 says the length.
+    word = one.word ^ (1 if one.length == 2 else 0)
+    return RegionSite(one.pc, word, one.form, places, size)
 
 
 def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
@@ -102,14 +108,16 @@ def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
 # Building -------------------------------------------------------------------------------
 
 
-def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, RegionState]:
-    """The function of a region, and what its trace left behind."""
+def build_region(
+    kind: RegionKind, graph: Graph, level: int
+) -> tuple[Function, RegionState, list[CountedLoop]]:
+    """The function of a region, what its trace left behind, and the loops that it calls."""
     read = _live_at_start(graph, kind, leaving=frozenset())[graph.entry]
     narrow = find_narrow(kind, graph, read) if level == VERY_HOT else NOTHING
     layout = cpu_layout(kind.xlen)
     floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
     attributes = _ATTRIBUTES + (" strictfp" if floating else "")
-    b = Builder(_NAME, tail_parameters(kind.xlen), convention="tail", attributes=attributes)
+    b = RegionBuilder(_NAME, tail_parameters(kind.xlen), convention="tail", attributes=attributes)
     cpu = b.struct(layout, b.cpu)
     with b.If(b.budget.slt(1), likely=False):
         cpu.pc = graph.entry
@@ -123,21 +131,29 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
         b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=not kind.watched
     )
     _check(registers, narrow.checked)
-    state = RegionState(b, layout, kind, registers)
+    state = RegionState(b, layout, kind, registers, b.budget)
     live = _live_at_start(graph, kind, leaving=_ALL)
     plan = _Plan(state, graph, {pc: b.place() for pc in graph.blocks}, narrow)
+    loops: list[CountedLoop] = []
     pending = _pending_at_start(graph, kind)
     b.Goto(plan.places[graph.entry])
     for block in graph.blocks.values():
         b.Put(plan.places[block.pc])
-        registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
+        facts = narrow.at_start.get(block.pc, frozenset())
+        registers.begin(pending[block.pc], facts)
         count = len(block.instructions)
+        if level == VERY_HOT:
+            loop = find_counted(kind, layout, block, facts, f"loop_{len(loops)}")
+            if loop is not None:
+                loops.append(loop)
+                _make_counted(plan, block, loop)
+                registers.begin(pending[block.pc], facts)
         if level == VERY_HOT and _is_small_loop(kind, block):
             left = state.budget.value - _TURNS * count
             with b.If(left.sge(0), likely=True):
                 state.budget.value = left
                 _turns(plan, block)
-            registers.begin(pending[block.pc], narrow.at_start.get(block.pc, ()))
+            registers.begin(pending[block.pc], facts)
         left = state.budget.value - count
         if block.pc in graph.loops:
             with b.If(left.slt(0), likely=False):
@@ -146,7 +162,7 @@ def build_region(kind: RegionKind, graph: Graph, level: int) -> tuple[Function, 
         context = _instructions(state, block, 0)
         if context is not None:
             _end(plan, block, context)
-    return b.finish(), state
+    return b.finish(), state, loops
 
 
 class _Plan(NamedTuple):
@@ -163,6 +179,22 @@ class _Plan(NamedTuple):
         registers = self.state.registers
         facts = self.narrow.at_end.get(block.pc, frozenset())
         registers.end(facts & registers.narrow_variables.keys())
+
+
+def _make_counted(plan: _Plan, block: GuestBlock, loop: CountedLoop) -> None:
+    """Let the function of the loop *block* make as many turns as are known and allowed."""
+    state, registers, b = plan.state, plan.state.registers, plan.state.ir
+    size, step = len(block.instructions), abs(loop.turns.step)
+    distance, holds = loop.turns.distance(registers)
+    worth = distance.sge(LEAST_TURNS * step) & state.budget.value.sge(LEAST_TURNS * size)
+    with b.If(worth if holds is None else worth & holds), registers.aside():
+        turns, allowed = distance.udiv(step), state.budget.value.udiv(size)
+        turns = b.select(turns.ult(allowed), turns, allowed)
+        registers.store(keep=registers.pending - loop.read)
+        b.call(loop.function.name, b.cpu, b.tlb, turns)
+        state.budget.value = state.budget.value - turns * size
+        for register in sorted(loop.written):
+            registers.fetch(register)
 
 
 _TURNS, _SMALL_LOOP = 4, 16
@@ -385,8 +417,19 @@ _EXTERNAL = {
 }
 
 
-def _cut(object_bytes: bytes) -> tuple[bytes, tuple[RegionRelocation, ...], dict[int, list[int]]]:
-    """Code (constants behind it), holes, and the offsets of marked instructions by mark."""
+class _Cut(NamedTuple):
+    """What is taken from an object."""
+
+    code: bytes
+    """With the constants behind it."""
+    relocations: tuple[RegionRelocation, ...]
+    marks: dict[int, list[int]]
+    """Offsets of marked instructions, by mark."""
+    functions: dict[str, tuple[tuple[int], int]]
+    """Where the functions are, and their sizes."""
+
+
+def _cut(object_bytes: bytes) -> _Cut:
     elf = ElfObject.parse(object_bytes)
     places: dict[int, int] = {}
     blob = bytearray()
@@ -420,7 +463,12 @@ def _cut(object_bytes: bytes) -> tuple[bytes, tuple[RegionRelocation, ...], dict
                 struct.pack_into("<i", blob, offset, value)
             else:
                 raise NativeError(f"a region with an address of its own ({one.kind_name})")
-    return bytes(blob), tuple(holes), _marks(elf, places)
+    functions = {
+        one.name: ((places[one.section] + one.value,), one.size)
+        for one in elf.symbols
+        if one.name and one.section in places
+    }
+    return _Cut(bytes(blob), tuple(holes), _marks(elf, places), functions)
 
 
 _ACCESS = re.compile(r"^.* (?:load|store|atomicrmw|cmpxchg)\b.* volatile .*$", re.MULTILINE)

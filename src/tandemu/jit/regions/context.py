@@ -9,13 +9,13 @@ accesses the host may refuse at any time, before each access.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tandemu.bits import Layout, mask, sign_extend
 from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
-from tandemu.ir.values import emit
+from tandemu.ir.values import emit, emit_effect
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.floating import canonical
 from tandemu.jit.contexts import conditional, jump_entry, reserve
@@ -45,6 +45,17 @@ def narrow_part(value: Value) -> Value | None:
     return None
 
 
+class RegionBuilder(Builder):
+    """Builds a region's function: none of its stores is one that LLVM may reason about.
+
+    Over such stores an assertion of its global value numbering fails at times, and the
+    compiler's process ends. There is nothing to be gained from them: nothing reads them here.
+    """
+
+    def store(self, pointer: Value, value: Value, *, atomic: bool = False) -> None:
+        emit_effect("atomic_store" if atomic else "unordered_store", pointer, value)
+
+
 class Registers:
     """The guest's registers in a region being built."""
 
@@ -57,35 +68,37 @@ class Registers:
         narrow: Iterable[int] = (),
         *,
         lazy: bool = False,
+        pinned: Sequence[int] = PINNED_REGISTERS,
     ) -> None:
         """*used*: the registers that the region reads or writes; *narrow*: those of them that
         hold the sign extension of 32 bits somewhere (`narrow`). *lazy*: doubles that are not
-        canonical go on from block to block, where leaving the region is rare."""
+        canonical go on from block to block, where leaving the region is rare. *pinned*: the
+        registers that are handed over; the others are in memory."""
         self.ir, self.layout, self.xlen = builder, layout, xlen
         self._offsets = {"x": layout.offset("x"), "f": layout.offset("f")}
-        self.variables: dict[int, Local] = {}
         self.values: dict[int, Value] = {}
         """What registers hold here, as far as this block has read or written them."""
         self.numbers: dict[int, Value] = {}
         """Doubles that arithmetic gave, which are not canonical yet should they be NaNs."""
         self.pending: set[int] = set()
         """Registers whose copy in memory may be old here."""
-        pinned = {register: f"k{number}" for number, register in enumerate(PINNED_REGISTERS)}
-        for register in sorted(set(used) | set(PINNED_REGISTERS)):
-            self.variables[register] = builder.variable(self._type(register))
-            if register in pinned:
-                initial = getattr(builder, pinned[register])
-            else:
-                initial = builder.load(self.pointer(register), self._type(register))
-            self.variables[register].value = initial
+        self.variables = {
+            register: builder.variable(self._type(register))
+            for register in sorted(set(used) | set(pinned))
+        }
         self._is_number = {
-            register: builder.variable(I1, 0)
+            register: builder.variable(I1)
             for register in self.variables
             if lazy and register >= FLOATS
         }
         """Whether a variable holds what arithmetic gave, as in `numbers`."""
         self.narrow_variables = {register: builder.variable(I32) for register in narrow}
         """The 32 bits of registers, where they are known to be all there is."""
+        for register in self.variables:
+            if register not in pinned:
+                self.fetch(register)
+        for number, register in enumerate(pinned):
+            self.variables[register].value = getattr(builder, f"k{number}")
 
     def _type(self, register: int) -> Any:
         return F64 if register >= FLOATS else I(self.xlen)
@@ -95,6 +108,15 @@ class Registers:
         if register >= FLOATS:
             return self.ir.cpu.offset(self._offsets["f"] + 8 * (register - FLOATS))
         return self.ir.cpu.offset(self._offsets["x"] + self.xlen // 8 * register)
+
+    def fetch(self, register: int) -> None:
+        """Take *register* from memory."""
+        value = self.ir.load(self.pointer(register), self._type(register))
+        self.variables[register].value = value
+        if register in self._is_number:
+            self._is_number[register].value = Constant(I1, 0)
+        if register in self.narrow_variables:
+            self.narrow_variables[register].value = value.trunc(I32)
 
     def begin(self, pending: Iterable[int], narrow: Iterable[int] = ()) -> None:
         """Begin a block, where the registers in *narrow* are."""
@@ -199,10 +221,11 @@ class RegionState:
         layout: Layout,
         kind: RegionKind,
         registers: Registers,
+        budget: Value,
     ) -> None:
         self.ir, self.layout, self.kind, self.registers = builder, layout, kind, registers
         self.hart: Any = builder.struct(layout, builder.cpu)
-        self.budget: Local = builder.variable(I64, builder.budget)
+        self.budget: Local = builder.variable(I64, budget)
         self.sites: list[GuestInstruction] = []
         self.marked: set[int] = set()
         """Numbers of the sites whose accesses the host may refuse."""
@@ -256,6 +279,7 @@ class RegionContext:
         self.ir, self.xlen, self.hart = state.ir, state.kind.xlen, state.hart
         self._state, self._one, self._refund = state, one, refund
         self._registers = state.registers
+        self._marks_loads = state.kind.flat
         self._site: int | None = None
         self.taken: Value | None = None
         """The condition of a branch."""
@@ -319,7 +343,7 @@ class RegionContext:
     def _set_rd(self, value: Value | int) -> None:
         lifted = self.ir.lift(value, I(self.xlen))
         part = narrow_part(lifted)
-        if self._state.kind.flat and self._one.record.kind is Kind.LOAD:
+        if self._marks_loads and self._one.record.kind is Kind.LOAD:
             # LLVM would take the widened value apart again, make another load of it and
             # forget the mark.
             lifted = emit("opaque", lifted)

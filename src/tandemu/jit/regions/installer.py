@@ -271,8 +271,8 @@ class RegionInstaller:
         for site in region.sites:
             # *remaining* 1: a region gives back the rest of its block itself.
             records = [
-                _SITE.pack(site.pc, site.word, start + place, 0, site.form, 1)
-                for place in site.places
+                _SITE.pack(site.pc, site.word, at, at + site.size if site.size else 0, site.form, 1)
+                for at in (start + place for place in site.places)
             ] or [_SITE.pack(site.pc, site.word, 0, 0, site.form, 1)]
             first.append(records[0])
             more += records[1:]

@@ -154,6 +154,6 @@ def _trace(kind: RegionKind, one: GuestInstruction, narrow: set[int]) -> bool:
     used = {*one.sources, one.result} - {0}
     registers = Registers(builder, layout, kind.xlen, used, used & narrow)
     registers.begin((), used & narrow)
-    context = RegionContext(RegionState(builder, layout, kind, registers), one, 1)
+    context = RegionContext(RegionState(builder, layout, kind, registers, builder.budget), one, 1)
     one.record.semantics(context)
     return narrow_part(registers.read(one.result)) is not None

@@ -58,6 +58,9 @@ class RegionSite(NamedTuple):
     form: int
     places: tuple[int, ...]
     """Offsets of host instructions that the host may refuse (a program's accesses)."""
+    size: int = 0
+    """If not 0, it stands for so many bytes of host code from there on, whose accesses are not
+    told apart; control never goes there from it."""
 
 
 class RegionRelocation(NamedTuple):
