@@ -22,6 +22,8 @@ def test_table_is_what_the_records_say(instructions: InstructionSet) -> None:
     table = instructions.compressed
     for half in range(1 << 16):
         number = table.form[half]
+        decoded = instructions.decode(half) if half & 3 != 3 else None
+        assert table.expansion[half] == (decoded.word if decoded else 0), hex(half)
         found = [one for one in table.records if one.matches(half)] if half % 7 == 0 else None
         if not number:
             assert table.expansion[half] == 0 and not found

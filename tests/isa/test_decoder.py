@@ -43,9 +43,10 @@ def random_words(instructions: InstructionSet, each: int) -> list[int]:
 @SETS
 def test_tables_agree_with_a_search(instructions: InstructionSet) -> None:
     for word in random_words(instructions, 8):
-        decoded = instructions.decode(word)
+        decoded, form = instructions.decode(word), instructions.decoder.form(word)
         name = decoded.instruction.name if decoded else None
         assert name == search(instructions, word), hex(word)
+        assert form == (decoded.form if decoded else 0), hex(word)
         if decoded:
             assert instructions.records[decoded.form - 1] is decoded.instruction
             assert decoded.instruction.encode(decoded.operands) == word

@@ -2,7 +2,7 @@
 
 from tandemu.bits.fields import align_down, align_up, extract, insert, mask, sign_extend
 from tandemu.bits.layout import I64, U8, U16, U32, U64, Array, Layout, Scalar
-from tandemu.bits.record import Record, replace
+from tandemu.bits.record import Mutable, Record, replace
 
 __all__ = [
     "I64",
@@ -12,6 +12,7 @@ __all__ = [
     "U64",
     "Array",
     "Layout",
+    "Mutable",
     "Record",
     "Scalar",
     "align_down",

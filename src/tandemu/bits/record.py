@@ -3,10 +3,11 @@
 What this project uses of `dataclasses`, without the source text which that writes and compiles
 for each class, and without `inspect`, which it loads: a fifth of the time from the process's start
 to a guest's first instruction. Here a class costs some microseconds. A value costs two to make, so
-what is made often is a `typing.NamedTuple`; what no start of a machine loads, such as the
-generators, may use `dataclasses`.
+what is made often is a `typing.NamedTuple`; what neither the start of a machine nor that of the
+compiler's process loads may use `dataclasses`.
 
-Left out: fields that are no arguments, defaults that are made anew for each value, slots.
+`Mutable` is the same for what changes. Left out: fields that are no arguments, defaults that are
+made anew for each value, slots.
 
 >>> class Point(Record):
 ...     x: int
@@ -77,7 +78,7 @@ class Record:
         cls._signature = signature(cls)
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        self.__dict__.update(self._signature.bind(type(self).__name__, values, named))
+        _fill(self, self._signature, values, named)
         self.__post_init__()
 
     def __post_init__(self) -> None:
@@ -104,6 +105,29 @@ class Record:
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted")
+
+
+@dataclass_transform(eq_default=False)
+class Mutable:
+    """Base of values that change: each is equal to itself alone."""
+
+    _signature: ClassVar[Signature]
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._signature = signature(cls)
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        _fill(self, self._signature, values, named)
+
+
+def _fill(
+    value: Record | Mutable, known: Signature, values: Sequence[Any], named: Mapping[str, Any]
+) -> None:
+    if named or len(values) != len(known.names):
+        value.__dict__.update(known.bind(type(value).__name__, values, named))
+    else:
+        value.__dict__.update(zip(known.names, values, strict=True))
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

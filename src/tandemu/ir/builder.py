@@ -132,11 +132,10 @@ class Builder:
         self._loops = 0
         self._places = 0
         self._parameters = {key: self.new(type) for key, type in parameters}
+        given = list(self._parameters.values())
         self._function = Function(
-            name, list(self._parameters.values()), result, convention, self._body, [], 0
+            *(name, given, result, convention, self._body, [], 0, attributes, exported, [], {})
         )
-        self._function.attributes = attributes
-        self._function.exported = exported
         self._last_if: tuple[list[Node], program.If] | None = None
 
     @property

@@ -9,7 +9,6 @@ their hot code coming first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from tandemu.ir import program
 from tandemu.ir.program import Function, Node
@@ -39,13 +38,13 @@ def type_text(type: Type | None) -> str:
     return "ptr" if type == PTR else f"i{type.bits}"
 
 
-@dataclass
 class _Module:
-    defined: dict[str, str] = field(default_factory=dict)
-    symbols: dict[str, Symbol] = field(default_factory=dict)
-    declarations: set[str] = field(default_factory=set)
-    externals: dict[str, str] = field(default_factory=dict)
-    marks: set[int] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.defined: dict[str, str] = {}
+        self.symbols: dict[str, Symbol] = {}
+        self.declarations: set[str] = set()
+        self.externals: dict[str, str] = {}
+        self.marks: set[int] = set()
 
 
 def lower(functions: Iterable[Function]) -> str:

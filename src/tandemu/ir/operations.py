@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandemu.bits import mask, sign_extend
 from tandemu.ir.types import I1, I8, I64, PTR, IrError, Type
@@ -29,8 +28,7 @@ Signature = Callable[[tuple[Type, ...], tuple[Any, ...]], Type | None]
 Meaning = Callable[..., int | None]
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One row of the table."""
 
     name: str
@@ -38,7 +36,7 @@ class Operation:
     meaning: Meaning
     llvm: str
     pure: bool = True
-    declarations: tuple[str, ...] = field(default=())
+    declarations: tuple[str, ...] = ()
     """Intrinsics the LLVM text calls: ``declare …`` lines, with the same placeholders."""
 
 

@@ -8,24 +8,22 @@ every path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from tandemu.bits import Mutable
 from tandemu.ir.operations import Operation
 from tandemu.ir.types import Type
 from tandemu.ir.values import Value
 
 
-@dataclass(eq=False)
-class Variable:
+class Variable(Mutable):
     """A mutable local of one type."""
 
     type: Type
     number: int
 
 
-@dataclass(eq=False)
-class Do:
+class Do(Mutable):
     """result = operation(operands); a variable access has its variable in *attributes*."""
 
     operation: Operation
@@ -34,24 +32,21 @@ class Do:
     result: Value | None
 
 
-@dataclass(eq=False)
-class Get:
+class Get(Mutable):
     """result = variable."""
 
     variable: Variable
     result: Value
 
 
-@dataclass(eq=False)
-class Set:
+class Set(Mutable):
     """variable = value."""
 
     variable: Variable
     value: Value
 
 
-@dataclass(eq=False)
-class Call:
+class Call(Mutable):
     """result = target(operands); *target* is a function, a name, or a pointer value."""
 
     target: Function | str | Value
@@ -60,16 +55,14 @@ class Call:
     convention: str
 
 
-@dataclass(eq=False)
-class TailCall:
+class TailCall(Mutable):
     """Leave this function for *target*, which returns to this one's caller."""
 
     target: Function | str | Value
     operands: tuple[Value, ...]
 
 
-@dataclass(eq=False)
-class If:
+class If(Mutable):
     """One of two blocks. *likely*: True or False if one is nearly always taken."""
 
     condition: Value
@@ -78,15 +71,13 @@ class If:
     likely: bool | None
 
 
-@dataclass(eq=False)
-class Loop:
+class Loop(Mutable):
     """Repeat *body* until a `Break` in it."""
 
     body: list[Node]
 
 
-@dataclass(eq=False)
-class Switch:
+class Switch(Mutable):
     """The block of the first case that holds the value, else *default*."""
 
     value: Value
@@ -94,34 +85,29 @@ class Switch:
     default: list[Node]
 
 
-@dataclass(eq=False)
-class Break:
+class Break(Mutable):
     """Leave the innermost loop."""
 
 
-@dataclass(eq=False)
-class Place:
+class Place(Mutable):
     """Where `Goto` goes: only in the outermost block of a function."""
 
     number: int
 
 
-@dataclass(eq=False)
-class Goto:
+class Goto(Mutable):
     """Go on at *place*; values do not come along, variables do."""
 
     place: Place
 
 
-@dataclass(eq=False)
-class Return:
+class Return(Mutable):
     """Return to the caller."""
 
     value: Value | None
 
 
-@dataclass(eq=False)
-class Unreachable:
+class Unreachable(Mutable):
     """Control never comes here."""
 
 
@@ -143,8 +129,7 @@ Node = (
 TERMINATORS = (TailCall, Break, Goto, Return, Unreachable)
 
 
-@dataclass(eq=False)
-class Function:
+class Function(Mutable):
     """A finished function.
 
     *convention*: ``c``, ``tail`` (guaranteed tail calls, preserves no register) or
@@ -158,8 +143,8 @@ class Function:
     body: list[Node]
     variables: list[Variable]
     count: int
-    attributes: str = ""
-    exported: bool = True
-    callees: list[Function] = field(default_factory=list)
-    symbols: dict[str, Any] = field(default_factory=dict)
+    attributes: str
+    exported: bool
+    callees: list[Function]
+    symbols: dict[str, Any]
     """Holes by name: `Symbol`."""

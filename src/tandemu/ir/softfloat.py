@@ -18,8 +18,8 @@ traps other than the sticky flags.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from math import isqrt
+from typing import NamedTuple
 
 from tandemu.bits import mask
 
@@ -43,8 +43,7 @@ environment = Environment()
 """What the operations of the embedded language work in when Python evaluates them."""
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A binary interchange format."""
 
     bits: int

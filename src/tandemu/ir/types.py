@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 
 class IrError(TypeError):
     """A program of the embedded language is put together wrongly."""
 
 
-@dataclass(frozen=True)
-class Type:
+class Type(NamedTuple):
     """A value's type; two types are the same when kind and width are."""
 
     kind: str

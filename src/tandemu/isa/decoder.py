@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tandemu.bits import extract, mask
 from tandemu.isa.errors import IsaError
@@ -27,8 +27,7 @@ SUB_TABLE = 0x8000
 """Set in an entry of the primary table that is the number of a sub-table."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLayout:
+class KeyLayout(NamedTuple):
     """Which bits of a word make the keys of the tables.
 
     *primary*: pieces (lowest bit in the word, width, lowest bit in the key), as
@@ -52,8 +51,7 @@ class KeyLayout:
         return sum(extract(key, to, width) << low for low, width, to in self.primary)
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A decoded instruction: its record and the word that holds its operands.
 
     *length* is its size in bytes in guest memory: 2 if *word* is the expansion
@@ -93,11 +91,6 @@ class Decoder:
         while form and word & self.masks[form] != self.matches[form]:
             form = self.general[form]
         return form
-
-    def decode(self, word: int) -> Decoded | None:
-        """Return what the 32-bit *word* says; None if it is illegal."""
-        form = self.form(word)
-        return Decoded(self.instructions[form - 1], word, form) if form else None
 
     def _generals(self) -> Iterable[int]:
         """Yield, for every form, the number of the one it specialises."""

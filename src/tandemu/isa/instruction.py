@@ -11,11 +11,11 @@ made from: the decoder's tables, the disassembler, the assembler, the translator
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
-from tandemu.bits import extract, mask, sign_extend
+from tandemu.bits import Record, extract, mask, replace, sign_extend
 from tandemu.isa.errors import IsaError
 
 Semantics = Callable[[Any], None]
@@ -40,8 +40,7 @@ class Kind(Enum):
     """May trap, or changes what the following instructions mean."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImmediateFormat:
+class ImmediateFormat(Record):
     """Where the bits of an immediate stand in an instruction.
 
     *pieces* are (lowest bit in the instruction, width, lowest bit in the
@@ -91,8 +90,7 @@ class ImmediateFormat:
         return word
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Record):
     """An operand that stands in one place of the instruction.
 
     *file* names the register file if the operand is a register (RISC-V: ``x``
@@ -124,8 +122,7 @@ class Field:
         return value << self.low
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(Record):
     """One instruction. Fixed bits, operands and immediate make up its 32 bits."""
 
     name: str
@@ -173,10 +170,13 @@ class Instruction:
         """Return the field called *name*, or None if the instruction has none."""
         return next((field for field in self.fields if field.name == name), None)
 
+    @cached_property
+    def _files(self) -> Mapping[str, str | None]:
+        return {field.name: field.file for field in self.fields}
+
     def file(self, name: str) -> str | None:
         """Return the register file of operand *name*; None if there is no such register."""
-        field = self.field(name)
-        return None if field is None else field.file
+        return self._files.get(name)
 
     def matches(self, word: int) -> bool:
         """Say whether *word* is this instruction (or one that specialises it)."""

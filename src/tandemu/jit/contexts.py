@@ -8,8 +8,7 @@ is known when the code runs, and it becomes one case of the native interpreter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask
 from tandemu.ir import I1, I64, Builder, Constant, Function, I, Value
@@ -23,8 +22,7 @@ SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
 """Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is x0."""
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One stencil of an instruction: where its operands are."""
 
     rs1: int = SOURCE_MEMORY

@@ -9,8 +9,7 @@ where nothing may be cached); or it leaves as an exit or a trap.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, Value
@@ -50,8 +49,7 @@ FILLED, FILL_TRAP, FILL_DEVICE, FILL_UNCACHED = range(4)
 """What `fill` returns. FILL_DEVICE: no RAM there, physical address in `exit_address`."""
 
 
-@dataclass(frozen=True)
-class MemoryRoutines:
+class MemoryRoutines(NamedTuple):
     """The routines other parts call."""
 
     ram_pointer: Function

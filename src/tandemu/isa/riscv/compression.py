@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from tandemu.bits import extract, mask
+from tandemu.bits import Record, extract, mask
 from tandemu.isa.errors import IsaError
 from tandemu.isa.instruction import ImmediateFormat, Instruction
 
 ENTRIES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Register:
+class Register(Record):
     """A register operand: *low* and *width* of its field; *base* is number zero's register."""
 
     low: int
@@ -51,8 +50,7 @@ Source = Register | ImmediateFormat | int
 """Where an operand of the expansion comes from; an int is the operand itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Compressed:
+class Compressed(Record):
     """One compressed instruction."""
 
     name: str
@@ -60,7 +58,7 @@ class Compressed:
     match: int
     expands_to: str
     """Name of the 32-bit instruction; without it in the set, this one is not either."""
-    operands: Mapping[str, Source] = field(default_factory=dict)
+    operands: Mapping[str, Source] = MappingProxyType({})
     """Operand of the 32-bit instruction: where it comes from."""
     syntax: str = ""
     """As in `Instruction`, in terms of the expansion's operands."""

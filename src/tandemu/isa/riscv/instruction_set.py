@@ -7,10 +7,10 @@ are made for one kind of hart, through `InstructionSet.joined`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
+from tandemu.bits import Record, replace
 from tandemu.isa.decoder import Decoded, Decoder
 from tandemu.isa.errors import IsaError
 from tandemu.isa.instruction import Instruction, Semantics
@@ -45,6 +45,10 @@ RECORDS: tuple[Instruction, ...] = (
 )
 """Every record there is, for every XLEN."""
 
+_OPCODE = 0x7F
+_REMEMBERED = 1 << 16
+"""Words whose meaning is remembered."""
+
 EXTENSIONS = frozenset(record.extension for record in RECORDS) | {"C"}
 """Every extension there is; ``priv`` is the privileged architecture's instructions."""
 
@@ -52,8 +56,7 @@ ATTACHED: Mapping[str, Semantics] = floating.SEMANTICS
 """Semantics that live apart from their records and are the same for every hart, by mnemonic."""
 
 
-@dataclass(frozen=True)
-class InstructionSet:
+class InstructionSet(Record):
     """The records of *extensions* at *xlen*, and what is made from them.
 
     *semantics* are joined to the records of those names. Raises `IsaError` if an
@@ -122,15 +125,48 @@ class InstructionSet:
         """Return what *word* says; None if it is illegal.
 
         *word* holds the 32 bits at the program counter; only the low 16 are
-        looked at if they are a compressed instruction.
+        looked at if they are a compressed instruction. Made from the records, and
+        remembered: whoever decodes some words does not wait for the tables.
         """
-        if word & 3 == 3:
-            return self.decoder.decode(word & 0xFFFFFFFF)
-        expansion = self.compressed.expansion[word & 0xFFFF]
-        if not expansion:
+        word &= 0xFFFFFFFF if word & 3 == 3 else 0xFFFF
+        known = self._decoded
+        if word not in known:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            known[word] = self._find(word) if word & 3 == 3 else self._find_compressed(word)
+        return known[word]
+
+    @cached_property
+    def _decoded(self) -> dict[int, Decoded | None]:
+        return {}
+
+    @cached_property
+    def _by_opcode(self) -> Mapping[int, Sequence[int]]:
+        """The forms by their lowest bits, which all of them fix."""
+        forms: dict[int, list[int]] = {}
+        for form, one in enumerate(self.records, 1):
+            assert one.mask & _OPCODE == _OPCODE, one.name
+            forms.setdefault(one.match & _OPCODE, []).append(form)
+        return forms
+
+    def _find(self, word: int) -> Decoded | None:
+        forms = self._by_opcode.get(word & _OPCODE, ())
+        fitting = {form: one for form in forms if (one := self.records[form - 1]).matches(word)}
+        form = _most_special(fitting)
+        return Decoded(fitting[form], word, form) if form is not None else None
+
+    def _find_compressed(self, half: int) -> Decoded | None:
+        fitting = {
+            number: one
+            for number, one in enumerate(self.compressed_records)
+            if one.expands_to in self.by_name and one.matches(half)
+        }
+        number = _most_special(fitting)
+        if number is None:
             return None
-        form = self.decoder.form(expansion)
-        return Decoded(self.records[form - 1], expansion, form, length=2)
+        short = fitting[number]
+        found = self._find(short.expand(half, self.by_name[short.expands_to]))
+        return None if found is None else found._replace(length=2)
 
     def encode(self, name: str, operands: Mapping[str, int]) -> int:
         """Return the word of instruction *name*, compressed if its name says so.
@@ -148,6 +184,12 @@ class InstructionSet:
             f"no instruction {name!r} in this RV{self.xlen} set: "
             "check the spelling and the extensions it was made with"
         )
+
+
+def _most_special(fitting: Mapping[int, Instruction] | Mapping[int, Compressed]) -> int | None:
+    """The key of the record that no other one specialises; None if there is no record."""
+    general = {one.specialises for one in fitting.values()}
+    return next((key for key, one in fitting.items() if one.name not in general), None)
 
 
 def instruction_set(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tandemu.isa.instruction import Instruction, Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
@@ -32,8 +32,7 @@ _SINGLE_ATOMICS = ("lr.", "sc.", "amoadd.", "amoswap.")
 """Atomics that are one instruction of the host."""
 
 
-@dataclass(frozen=True)
-class GuestInstruction:
+class GuestInstruction(NamedTuple):
     """One decoded instruction at guest address *pc*."""
 
     pc: int
@@ -92,18 +91,18 @@ class GuestInstruction:
         return number if file == "x" and number else None
 
 
-@dataclass
 class GuestBlock:
-    """Instructions that run one after another."""
+    """Instructions that run one after another from guest address *pc* on."""
 
-    pc: int
-    instructions: list[GuestInstruction] = field(default_factory=list)
-    following: int | None = None
-    """Where control goes on if the last instruction does not say."""
-    followed: bool = False
-    """Whether its call is one inside the region."""
-    returns: tuple[int, ...] = ()
-    """Where its return may go inside the region: after the calls that lead to it."""
+    def __init__(self, pc: int) -> None:
+        self.pc = pc
+        self.instructions: list[GuestInstruction] = []
+        self.following: int | None = None
+        """Where control goes on if the last instruction does not say."""
+        self.followed = False
+        """Whether its call is one inside the region."""
+        self.returns: tuple[int, ...] = ()
+        """Where its return may go inside the region: after the calls that lead to it."""
 
     @property
     def last(self) -> GuestInstruction:
@@ -124,8 +123,7 @@ class GuestBlock:
         return () if self.following is None else (self.following,)
 
 
-@dataclass
-class Graph:
+class Graph(NamedTuple):
     """The blocks of a region by address, the entry's first."""
 
     entry: int
