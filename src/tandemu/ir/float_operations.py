@@ -12,7 +12,8 @@ ties to even. Denormals are exact: the host's flush-to-zero bits must be clear.
 
 The text is LLVM's constrained intrinsics with all strictness, which LLVM neither
 folds, drops nor moves past each other, and inline assembly where intrinsics
-promise less than the instruction does.
+promise less than the instruction does. A *relaxed* text is LLVM's ordinary operation: where
+each result is used, and no value is known, it computes and raises the same.
 """
 
 from __future__ import annotations
@@ -61,13 +62,22 @@ for _name, _intrinsic, _count, _function in (
 ):
     _intrinsic = f"@llvm.experimental.constrained.{_intrinsic}.{{mt}}"
     _operands = "".join(f"{{t}} {{{number}}}, " for number in range(_count))
+    _called = (
+        "" if _count == 2 else f"@llvm.{_name.removeprefix('f') if _count == 1 else _name}.{{mt}}"
+    )
     operation(
         _name,
         _floats(_count),
         f"call {{t}} {_intrinsic}({_operands}{_ROUNDED}",
         _in_format(_function),
         pure=False,
-        declarations=(f"declare {{t}} {_intrinsic}({'{t}, ' * _count}metadata, metadata)",),
+        declarations=(
+            f"declare {{t}} {_intrinsic}({'{t}, ' * _count}metadata, metadata)",
+            *((f"declare {{t}} {_called}({', '.join(['{t}'] * _count)})",) if _called else ()),
+        ),
+        relaxed=(
+            f"call {{t}} {_called}({_operands[:-2]})" if _called else f"{_name} {{t}} {{0}}, {{1}}"
+        ),
     )
 
 
@@ -85,6 +95,7 @@ operation(
     '{a} = call {t} asm "", "=r,0"({t} {0})\nbitcast {t} {a} to {r}',
     lambda types, _, a: a,
     pure=False,
+    relaxed="bitcast {t} {0} to {r}",
 )
 
 
@@ -104,6 +115,8 @@ for _name, _intrinsic, _predicate, _test in (
         _in_format(_test),
         pure=False,
         declarations=(f"declare i1 {_intrinsic}({{t}}, {{t}}, metadata, metadata)",),
+        # The others are signalling, or not made of quiet NaNs alone.
+        relaxed="fcmp uno {t} {0}, {1}" if _name == "fuo" else "",
     )
 
 

@@ -229,7 +229,8 @@ class _Lowering:
         # Intrinsics are mangled with f32 and f64, not float and double.
         for key in ("t", "r"):
             names["m" + key] = {"float": "f32", "double": "f64"}.get(names[key], names[key])
-        text = node.operation.llvm
+        row = node.operation
+        text = row.relaxed if self.function.relaxed and row.relaxed else row.llvm
         names.update({key: "%" + self.fresh() for key in "abcdefgh" if "{" + key + "}" in text})
         for declaration in node.operation.declarations:
             self.module.declarations.add(declaration.format(**names))

@@ -38,6 +38,8 @@ class Operation(NamedTuple):
     pure: bool = True
     declarations: tuple[str, ...] = ()
     """Intrinsics the LLVM text calls: ``declare …`` lines, with the same placeholders."""
+    relaxed: str = ""
+    """The LLVM text in a function that is `program.Function.relaxed`, if it is another there."""
 
 
 TABLE: dict[str, Operation] = {}
@@ -51,11 +53,12 @@ def operation(
     *,
     pure: bool = True,
     declarations: tuple[str, ...] = (),
+    relaxed: str = "",
 ) -> None:
     """Add a row. A name twice is an error."""
     if name in TABLE:
         raise IrError(f"operation {name} is defined twice")
-    TABLE[name] = Operation(name, signature, meaning, llvm, pure, declarations)
+    TABLE[name] = Operation(name, signature, meaning, llvm, pure, declarations, relaxed)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -148,3 +148,6 @@ class Function(Mutable):
     callees: list[Function]
     symbols: dict[str, Any]
     """Holes by name: `Symbol`."""
+    relaxed: bool = False
+    """Whether LLVM may reason about floating-point operations as if nobody looked at flags: it
+    may make vectors of them, leave out those whose results are not used, and fold constants."""

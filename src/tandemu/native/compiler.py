@@ -155,7 +155,11 @@ def _vectorised(binding: Any, machine: Any, llvm_ir: str) -> Any:
         raise _explain("does not parse", error, llvm_ir) from None
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
+    # A step that is not known would be taken for one byte, and vectors made for that only.
+    binding.set_option("tandemu", "-enable-mem-access-versioning=0")
     options = binding.create_pipeline_tuning_options(speed_level=_LOOP_LEVEL)
+    # It would make vectors with lanes that are nobody's, which raise flags.
+    options.slp_vectorization = False
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return module

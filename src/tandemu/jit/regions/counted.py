@@ -13,14 +13,16 @@ address allow (Unprivileged ISA, RVWMO): LLVM keeps those, since there is no fen
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tandemu.bits import Layout
-from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, I, Value
-from tandemu.ir.program import Do, Get, Node
+from tandemu.ir import F32, F64, I32, I64, PTR, Builder, Constant, Function, I, Value
+from tandemu.ir.program import Do, Get, If, Node, Set, Variable
+from tandemu.ir.values import emit
 from tandemu.isa.instruction import Kind
 from tandemu.jit.regions.context import RegionContext, RegionState, Registers
-from tandemu.jit.regions.graph import GuestBlock, GuestInstruction
+from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 
 LEAST_TURNS = 16
@@ -64,7 +66,7 @@ class CountedLoop(NamedTuple):
     function: Function
     turns: Count
     read: frozenset[int]
-    """Registers that it takes from memory."""
+    """Registers that it takes from memory: those that a turn reads before it writes them."""
     written: frozenset[int]
     """Registers that it puts there."""
     access: GuestInstruction | None
@@ -86,13 +88,56 @@ class _LoopContext(RegionContext):
         raise _Leaves
 
     def load(self, address: Value, bits: int) -> Value:
-        return self.ir.load(self.ir.base.offset(address.zext(I64)), I(bits))
+        return self.ir.load(self._place(address), I(bits))
 
     def store(self, address: Value, value: Value) -> None:
-        self.ir.store(self.ir.base.offset(address.zext(I64)), value)
+        assert isinstance(self._state, _LoopState)
+        trace = self._state.trace
+        trace.stores.append(_Store(trace.linear(address), value))
+        self.ir.store(self._place(address), value)
+
+    def _place(self, address: Value) -> Value:
+        """The host address of a guest address."""
+        assert isinstance(self._state, _LoopState)
+        linear = self._state.trace.linear(address)
+        begins = (
+            None if linear is None or linear.narrow else self._state.begins.get(linear.register)
+        )
+        if begins is None:
+            return self.ir.base.offset(address)
+        return begins.place.offset(address - begins.address)
 
     def fence(self) -> None:
         raise _Leaves
+
+
+class _Begins(NamedTuple):
+    """What a register's addresses are counted from: its value before the first turn."""
+
+    address: Value
+    place: Value
+    """The host address of that, of which LLVM does not know that it is near others."""
+
+
+class _LoopState(RegionState):
+    """What the contexts of one loop share."""
+
+    def __init__(self, b: Builder, layout: Layout, kind: RegionKind, registers: Registers) -> None:
+        super().__init__(b, layout, kind, registers, b.turns)
+        self.begins: dict[int, _Begins] = {}
+        self.trace = _Trace(b.nodes, registers)
+
+    def begin(self, block: GuestBlock, narrow: frozenset[int]) -> None:
+        """Note where the addresses of *block* begin.
+
+        LLVM compares accesses of different beginnings when the loop begins; with one for all,
+        it would have to prove that they do not meet, and steps that it does not know end that.
+        """
+        used = {register for one in block.instructions if one.accesses for register in one.sources}
+        for register in sorted(used & set(range(1, FLOATS)) - narrow):
+            address = self.registers.variables[register].value
+            place = emit("opaque", self.ir.base.offset(address).from_pointer()).to_pointer()
+            self.begins[register] = _Begins(address, place)
 
 
 def find_counted(
@@ -102,28 +147,30 @@ def find_counted(
     that are where it begins."""
     if not _may_be_counted(kind, block):
         return None
-    read = {register for one in block.instructions for register in one.sources} - {0}
-    written = {one.result for one in block.instructions if one.result is not None}
-    floating = any(one.record.floating for one in block.instructions)
-    b = Builder(
-        name,
-        [("cpu", PTR), ("base", PTR), ("turns", I64)],
-        attributes=_ATTRIBUTES + (" strictfp" if floating else ""),
-    )
+    read: set[int] = set()
+    written: set[int] = set()
+    for one in block.instructions:
+        read.update(set(one.sources) - written)
+        written.update(() if one.result is None else (one.result,))
+    read.discard(0)
+    parameters = [("cpu", PTR), ("base", PTR), ("turns", I64)]
+    b = Builder(name, parameters, attributes=_ATTRIBUTES)
     used = read | written
     narrow &= used
     registers = Registers(b, layout, kind.xlen, used, narrow, lazy=True, pinned=())
-    state = RegionState(b, layout, kind, registers, b.turns)
+    state = _LoopState(b, layout, kind, registers)
+    state.begin(block, narrow)
     left = b.variable(I64, b.turns)
     with b.Loop():
         registers.begin((), narrow)
-        nodes = b.nodes
+        state.trace = trace = _Trace(b.nodes, registers)
         try:
             context = _trace(state, block)
         except _Leaves:
             return None
         assert context.taken is not None
-        count = _Trace(nodes, registers).count(context.taken, written)
+        count = trace.count(context.taken, written)
+        relaxed = not read & written & _FLOATING and trace.may_relax()
         registers.end(narrow)
         left.value = left.value - 1
         with b.If(left.value == 0):
@@ -133,8 +180,12 @@ def find_counted(
     registers.begin(written, narrow)
     registers.store()
     b.Return()
+    function = b.finish()
+    if any(one.record.floating for one in block.instructions):
+        function.relaxed = relaxed
+        function.attributes += "" if relaxed else " strictfp"
     access = next((one for one in block.instructions if one.accesses), None)
-    return CountedLoop(b.finish(), count, frozenset(read), frozenset(written), access)
+    return CountedLoop(function, count, frozenset(read), frozenset(written), access)
 
 
 def _may_be_counted(kind: RegionKind, block: GuestBlock) -> bool:
@@ -168,15 +219,32 @@ class _Linear(NamedTuple):
     narrow: bool
 
 
+class _Store(NamedTuple):
+    """A store in the block: where, if that is known, and what."""
+
+    place: _Linear | None
+    value: Value
+
+    def meets(self, other: _Store) -> bool:
+        """Whether both write a byte of one register's memory, as far as is known."""
+        one, two = self.place, other.place
+        if one is None or two is None or one.register != two.register:
+            return False
+        return (
+            one.offset < two.offset + other.value.type.size
+            and two.offset < one.offset + self.value.type.size
+        )
+
+
 class _Trace:
-    """What a traced block says of its registers."""
+    """What a block that is being traced says of its registers."""
 
     def __init__(self, nodes: list[Node], registers: Registers) -> None:
-        self._made = {
-            node.result.number: node
-            for node in nodes
-            if isinstance(node, (Do, Get)) and node.result is not None
-        }
+        """*nodes*: the block's, which may grow."""
+        self._nodes, self._known = nodes, 0
+        self._all: list[Node] = []
+        self._made: dict[int, Do | Get] = {}
+        self.stores: list[_Store] = []
         self._registers = registers
         self._variables = {
             local.variable: register
@@ -184,8 +252,66 @@ class _Trace:
             for register, local in locals.items()
         }
 
+    def _look(self) -> None:
+        """Take in what has been added."""
+        for node in _flat(self._nodes[self._known :]):
+            self._all.append(node)
+            if isinstance(node, (Do, Get)) and node.result is not None:
+                self._made[node.result.number] = node
+        self._known = len(self._nodes)
+
+    def may_relax(self) -> bool:
+        """Whether LLVM's ordinary operations on doubles raise the flags that strict ones do.
+
+        They do if the result of each comes into memory in its turn, so that none is left out,
+        and if nothing is known of the operands. (Singles are made in vectors with lanes that
+        are nobody's.) A store may be left out itself if another one, of this turn or the next,
+        is known to write over it.
+        """
+        self._look()
+        kept = self._stored()
+        for node in self._all:
+            if not isinstance(node, Do):
+                continue
+            types = {one.type for one in (*node.operands, node.result) if one is not None}
+            if F32 in types or (F64 in types and node.operation.name not in _RELAXED):
+                return False
+            if node.operation.name in _ARITHMETIC:
+                known = any(isinstance(one, Constant) for one in node.operands)
+                assert node.result is not None
+                if known or node.result.number not in kept:
+                    return False
+        return True
+
+    def _stored(self) -> set[int]:
+        """The numbers of the values from which those follow that come into memory."""
+        sets: dict[Variable, list[Value]] = {}
+        for node in self._all:
+            if isinstance(node, Set):
+                sets.setdefault(node.variable, []).append(node.value)
+        kept: set[int] = set()
+        pending = [
+            one.value
+            for one in self.stores
+            if one.place is not None
+            and self._step(one.place.register) is not None
+            and not any(one.meets(other) for other in self.stores if other is not one)
+        ]
+        while pending:
+            value = pending.pop()
+            if value.number in kept:
+                continue
+            kept.add(value.number)
+            match self._made.get(value.number):
+                case Do(operands=operands):
+                    pending += operands
+                case Get(variable=variable):
+                    pending += sets.get(variable, [])
+        return kept
+
     def count(self, taken: Value, written: set[int]) -> Count | None:
         """How often *taken* holds in a row, if *written* are the registers that change."""
+        self._look()
         made = self._made.get(taken.number)
         if not isinstance(made, Do) or made.operation.name not in _COMPARISONS:
             return None
@@ -204,9 +330,8 @@ class _Trace:
         linear = self._linear(moving)
         if linear is None or linear.register not in written:
             return None
-        after = self._registers.values.get(linear.register)
-        moved = None if after is None else self._linear(after)
-        if moved is None or moved.register != linear.register or not moved.offset:
+        moved = self._step(linear.register)
+        if moved is None:
             return None
         bound: int | Constant
         if isinstance(other, Constant):
@@ -218,6 +343,17 @@ class _Trace:
             bound = fixed.register
         narrow = linear.narrow or moved.narrow
         return Count(linear.register, linear.offset, moved.offset, bound, None, narrow)
+
+    def _step(self, register: int) -> _Linear | None:
+        """What *register* is after a turn, if that is itself and a constant."""
+        after = self._registers.values.get(register)
+        moved = None if after is None else self._linear(after)
+        return moved if moved is not None and moved.register == register and moved.offset else None
+
+    def linear(self, value: Value) -> _Linear | None:
+        """What *value* is, if it is a register and a constant."""
+        self._look()
+        return self._linear(value)
 
     def _linear(self, value: Value) -> _Linear | None:
         made = self._made.get(value.number)
@@ -243,4 +379,16 @@ class _Trace:
         return None
 
 
+def _flat(nodes: Iterable[Node]) -> Iterator[Node]:
+    """*nodes* with those inside of them."""
+    for node in nodes:
+        yield node
+        if isinstance(node, If):
+            yield from _flat(node.then)
+            yield from _flat(node.otherwise)
+
+
+_FLOATING = frozenset(range(FLOATS, 2 * FLOATS))
+_ARITHMETIC = ("fadd", "fsub", "fmul", "fdiv", "fsqrt", "fma")
+_RELAXED = (*_ARITHMETIC, "fuo", "float_pattern", "bitcast", "select", "load", "store")
 _COMPARISONS = ("ne", "slt", "sle", "ult", "ule")
