@@ -358,6 +358,10 @@ class JitUserCpu(TranslatedCpu):
         """The pages around *place* from which code has been fetched."""
         return self._owner.code_around(place.pc)
 
+    def spares_a_processor(self) -> bool:
+        """No: a program is seldom the only one that runs, and mostly short."""
+        return False
+
     def profile(self) -> Profile:
         """Where this processor has spent its time. Any thread."""
         return self.regions.profile(self._engine.xlen, flat=True)

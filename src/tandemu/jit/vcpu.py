@@ -276,6 +276,10 @@ class JitVcpu(TranslatedCpu):
             return {}
         return {place.pc & -PAGE_SIZE: ctypes.string_at(FETCH_ENTRY.at(entry).host, PAGE_SIZE)}
 
+    def spares_a_processor(self) -> bool:
+        """Whether this process may use more processors than there are vCPUs."""
+        return len(os.sched_getaffinity(0)) > len(self._vm.vcpus)
+
     # Registers ---------------------------------------------------------------------------
 
     def get(self, register: str) -> int:

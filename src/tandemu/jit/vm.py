@@ -36,8 +36,9 @@ _THRESHOLD = 512
 """Slices that end at a block before it is hot: eight million instructions. A kernel that boots
 comes through many blocks, and is done before code for most of them would be."""
 _PATIENCE, _PATIENCE_FOR_ONE = 1 << 17, 1 << 12
-"""Slices before the compiler is started: twice a stock kernel's boot. And the same if one block
-stands out, which is none of a kernel that boots: some 40 ms."""
+"""Slices before the compiler is started: twice a stock kernel's boot. And some 40 ms where a
+processor is to spare, for which the next boot is faster, or if one block stands out, which is
+none of a kernel that boots."""
 
 
 class JitVm:

@@ -47,6 +47,9 @@ class GuestCode(Protocol):
     def code(self, place: Place) -> dict[int, bytes]:
         """Pages of guest code around *place*, by guest address."""
 
+    def spares_a_processor(self) -> bool:
+        """Whether the host has a processor that the guest does not need."""
+
 
 class OptimiserSettings(NamedTuple):
     """How eager the optimiser is."""
@@ -58,7 +61,7 @@ class OptimiserSettings(NamedTuple):
     patience: int
     """Slices a vCPU has run before a process that compiles is started for it."""
     patience_for_one: int
-    """The same if one block stands out."""
+    """The same if one block stands out, or the host has a processor to spare."""
     kept: bool = True
     """Whether regions are kept on disk, and taken from there."""
     synchronous: bool = False
@@ -159,7 +162,10 @@ class RegionInstaller:
         return (
             self._service.running
             or slices >= settings.patience
-            or (slices >= settings.patience_for_one and count * _LARGE_SHARE >= slices)
+            or (
+                slices >= settings.patience_for_one
+                and (count * _LARGE_SHARE >= slices or self._guest.spares_a_processor())
+            )
         )
 
     def _ask(self, place: Place, tag: int, level: int) -> None:
