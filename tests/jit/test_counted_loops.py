@@ -22,11 +22,14 @@ from tandemu.jit.regions import compiler
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.request import RegionKind
+from tests.jit.followed import SHORTEST, Cut
 from tests.jit.optimised import FirstTouch
 from tests.jit.random_code import STRAIGHT, candidates
 from tests.jit.random_program import (
     BRANCHES,
     SEEDS,
+    SOFTWARE_INTERRUPT,
+    TIMER_INTERRUPT,
     VIRTUAL,
     Description,
     GuestMemory,
@@ -34,10 +37,10 @@ from tests.jit.random_program import (
     examples,
 )
 from tests.jit.small_machine import BASE, DATA, PAGE, Code, machine, program, random_float
+from tests.jit.test_random_programs import compare
 from tests.jit.user_bed import on_a_machine, user_bed
 
 FLAGS, MOVING, BOUND, FIRST, SECOND, ROUNDS = 1, 26, 27, 28, 30, 31
-MIDDLE = DATA + PAGE // 2 + VIRTUAL - BASE
 MOST_TURNS = 150
 """More would leave the page of data."""
 STEPS = (1, 1, 1, 2, 3, 4, 8, 24, 160, 2047)
@@ -45,22 +48,27 @@ ACCESSES = {
     "lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "lwu": 4, "ld": 8, "flw": 4, "fld": 8,
     "sb": 1, "sh": 2, "sw": 4, "sd": 8, "fsw": 4, "fsd": 8,
 }  # fmt: skip
-KIND = RegionKind(64, flat=True, machine=False, mode=0, precise=False)
+PROGRAM = RegionKind(64, flat=True, machine=False, mode=0, precise=False)
+MACHINE = RegionKind(64, flat=False, machine=False, mode=0)
 LIMIT = 400_000
 
 
 class Loops(RandomProgram):
     """Some loops, two times over."""
 
-    def __init__(self, seed: int, rounding: int) -> None:
-        super().__init__(Description(64, riscv.USER, (), 0, 0, rounding, seed))
+    def __init__(
+        self, seed: int, rounding: int, privilege: int = riscv.USER, middle: int = PAGE // 2
+    ) -> None:
+        """*middle*: where in the page of data accesses begin."""
+        self._middle = middle
+        super().__init__(Description(64, privilege, (), 0, 0, rounding, seed))
 
     def _make(self) -> None:
         chance = random.Random(self.description.seed)
         self._pool = tuple(
             one for one in candidates(64, STRAIGHT) if chance.randrange(3) or not one.floating
         )
-        code = Code(VIRTUAL)
+        code = Code(self.description.base)
         code("addi", rd=ROUNDS, rs1=0, imm=2).label("again")
         for number in range(4):
             self._loop(code, chance, f"l{number}")
@@ -68,7 +76,7 @@ class Loops(RandomProgram):
         code("bne", to="again", rs1=ROUNDS, rs2=0)("csrrs", rd=FLAGS, csr=1, rs1=0)
         # Seen here: the last access is refused, and a region need not have them at hand there.
         code("ecall").finish()
-        self.code, self.table = code.build(), b""
+        self.code, self.table = code.build(), bytes(PAGE)
 
     def _loop(self, code: Code, chance: random.Random, label: str) -> None:
         step = chance.choice(STEPS) * chance.choice((1, 1, -1))
@@ -82,9 +90,9 @@ class Loops(RandomProgram):
             # As loops that count down to zero have it.
             start, bound = -step * max(turns, 1), 0
         code.li(MOVING, start).li(BOUND, bound)
-        code.li(FIRST, MIDDLE + chance.randrange(-8, 9)).li(
-            SECOND, MIDDLE + chance.randrange(-8, 9)
-        )
+        middle = DATA + self._middle + self.description.base - BASE
+        for pointer in (FIRST, SECOND):
+            code.li(pointer, middle + chance.randrange(-8, 9))
         code.label(label)
         before = chance.randrange(4) == 0
         move = "addiw" if narrow else "addi"
@@ -193,7 +201,7 @@ LENGTHS = st.lists(st.sampled_from(range(64, 3000)), min_size=1, max_size=5)
 def test_random_loops(counted: list[CountedLoop]) -> None:
     """Registers, flags, memory: bit for bit."""
 
-    @examples(40, 8_000)
+    @examples(20, 8_000)
     @given(st.sampled_from(SEEDS), LENGTHS, st.sampled_from(range(4)))
     def check(seed: int, lengths: list[int], rounding: int) -> None:
         loops, bed = Loops(seed, rounding), user_bed()
@@ -207,16 +215,47 @@ def test_random_loops(counted: list[CountedLoop]) -> None:
 
     check()
     relaxed = [loop for loop in counted if loop.function.relaxed]
-    assert len(counted) > 40 and len(relaxed) > 5
+    assert len(counted) > 20 and len(relaxed) > 3
 
 
-def find(code: Code) -> CountedLoop | None:
+CUTS = st.lists(
+    st.builds(
+        Cut,
+        length=st.sampled_from(range(SHORTEST, 4000)),
+        least=st.sampled_from(range(1, 3000)),
+        interrupt=st.sampled_from((0, SOFTWARE_INTERRUPT, TIMER_INTERRUPT)),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def test_random_loops_of_a_machine(counted: list[CountedLoop]) -> None:
+    """They come to the end of a page, and to where there is no memory."""
+
+    @examples(8, 4_000)
+    @given(
+        st.sampled_from(SEEDS),
+        CUTS,
+        st.sampled_from(range(4)),
+        st.sampled_from((riscv.MACHINE, riscv.SUPERVISOR, riscv.USER)),
+        st.sampled_from((PAGE // 2, PAGE - 100, 100)),
+    )
+    def check(seed: int, cuts: list[Cut], rounding: int, privilege: int, middle: int) -> None:
+        loops = Loops(seed, rounding, privilege, middle)
+        compare(loops, cuts, ((2,), 1), evaluated=False)
+
+    check()
+    assert len(counted) > 8
+
+
+def find(code: Code, kind: RegionKind = PROGRAM) -> CountedLoop | None:
     """The loop at the beginning of *code*."""
     page = code.build().ljust(PAGE, b"\0")
-    graph = find_graph(program(64).isa, {VIRTUAL: page}, VIRTUAL, KIND, 2)
+    graph = find_graph(program(64).isa, {VIRTUAL: page}, VIRTUAL, kind, 2)
     assert graph is not None
     block = graph.blocks[VIRTUAL]
-    return find_counted(KIND, cpu_layout(64), block, frozenset(), "loop")
+    return find_counted(kind, cpu_layout(64), block, frozenset(), "loop")
 
 
 def loop(
@@ -256,3 +295,27 @@ DOWN = ("addi", {"rd": 5, "rs1": 5, "imm": -4})
 )
 def test_what_is_counted(code: Code, is_counted: bool) -> None:
     assert (find(code) is not None) == is_counted
+
+
+def through(*registers: int, step: int = 8, name: str = "ld") -> Code:
+    """A loop with accesses through registers, which move."""
+    body: list[tuple[str, dict[str, int]]] = [
+        (name, {"rd": 7, "rs1": one, "imm": 0}) for one in registers
+    ]
+    body += [("addi", {"rd": one, "rs1": one, "imm": step}) for one in registers]
+    return loop(UP, *body)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_counted"),
+    [
+        pytest.param(through(10, 11), True, id="through two registers"),
+        pytest.param(loop(UP, ("ld", {"rd": 7, "rs1": 10, "imm": 0})), True, id="at one place"),
+        pytest.param(through(10, step=640), False, id="few in a page"),
+        pytest.param(loop(UP, ("ld", {"rd": 10, "rs1": 10, "imm": 0})), False, id="a list"),
+    ],
+)
+def test_what_is_counted_in_a_machine(code: Code, is_counted: bool) -> None:
+    """Where one look into the TLB is enough for many turns."""
+    assert (find(code, MACHINE) is not None) == is_counted
+    assert find(code) is not None

@@ -38,12 +38,10 @@ REGIONS = st.tuples(st.sampled_from(((1,), (2,), (1, 2))), st.sampled_from((1, 1
 """Arguments of `FirstTouch`: levels, and how many blocks there are for each region."""
 
 
-def compare(
-    description: Description, cuts: list[Cut], regions: Regions, *, evaluated: bool
-) -> None:
+def compare(program: RandomProgram, cuts: list[Cut], regions: Regions, *, evaluated: bool) -> None:
     """Run a program with regions, twice, and in stencils; the oracle knows what is right."""
-    program, m = RandomProgram(description), machine(description.xlen)
-    first_touch = FirstTouch(description.xlen, *regions)
+    xlen = program.description.xlen
+    m, first_touch = machine(xlen), FirstTouch(xlen, *regions)
 
     def optimised() -> Run:
         run = Run(m, program, LIMIT)
@@ -66,11 +64,11 @@ def compare(
 @examples(15, 1_500)
 @given(descriptions(fuel=30, turns=5), CUTS, REGIONS)
 def test_evaluated(description: Description, cuts: list[Cut], regions: Regions) -> None:
-    compare(description, cuts, regions, evaluated=True)
+    compare(RandomProgram(description), cuts, regions, evaluated=True)
 
 
 @examples(20, 4_000)
 @given(descriptions(fuel=200, turns=60), CUTS, REGIONS)
 def test_stepped(description: Description, cuts: list[Cut], regions: Regions) -> None:
     """Longer ones, against the native interpreter."""
-    compare(description, cuts, regions, evaluated=False)
+    compare(RandomProgram(description), cuts, regions, evaluated=False)

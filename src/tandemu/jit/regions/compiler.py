@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from tandemu.bits import align_up
-from tandemu.ir import I32, I64, Constant, Function, IrError, Value, lower
+from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, IrError, Value, lower
 from tandemu.ir.llvm import MARKS
 from tandemu.ir.program import Place
 from tandemu.isa.instruction import Kind
@@ -74,7 +74,10 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
     except (Unfit, IrError, NativeError) as error:
         return Refusal(kind, request.pc, str(error))
     sites = [_site(one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
-    sites += [_site(loop.access, *functions[loop.function.name]) for loop in loops if loop.access]
+    if kind.flat:
+        sites += [
+            _site(loop.access, *functions[loop.function.name]) for loop in loops if loop.access
+        ]
     return Region(
         kind,
         request.pc,
@@ -189,12 +192,35 @@ def _make_counted(plan: _Plan, block: GuestBlock, loop: CountedLoop) -> None:
     worth = distance.sge(LEAST_TURNS * step) & state.budget.value.sge(LEAST_TURNS * size)
     with b.If(worth if holds is None else worth & holds), registers.aside():
         turns, allowed = distance.udiv(step), state.budget.value.udiv(size)
-        turns = b.select(turns.ult(allowed), turns, allowed)
-        registers.store(keep=registers.pending - loop.read)
-        b.call(loop.function.name, b.cpu, b.tlb, turns)
-        state.budget.value = state.budget.value - turns * size
-        for register in sorted(loop.written):
-            registers.fetch(register)
+        turns = _least(b, turns, allowed)
+        if state.kind.flat:
+            _call_loop(state, block, loop, turns, [b.tlb])
+            return
+        places: dict[int, Value] = {}
+        good: Value = Constant(I1, 1)
+        for walk in loop.walks:
+            looked, room, places[walk.register] = walk.look(b, registers)
+            good = good & looked
+            turns = turns if room is None else _least(b, turns, room)
+        with b.If(good & turns.uge(LEAST_TURNS)), registers.aside():
+            nothing = Constant(PTR, 0)
+            given = [places.get(register, nothing) for register in loop.pointers]
+            _call_loop(state, block, loop, turns, given)
+
+
+def _least(b: Builder, one: Value, other: Value) -> Value:
+    return b.select(one.ult(other), one, other)
+
+
+def _call_loop(
+    state: RegionState, block: GuestBlock, loop: CountedLoop, turns: Value, places: list[Value]
+) -> None:
+    registers, b = state.registers, state.ir
+    registers.store(keep=registers.pending - loop.read)
+    b.call(loop.function.name, b.cpu, turns, *places)
+    state.budget.value = state.budget.value - turns * len(block.instructions)
+    for register in sorted(loop.written):
+        registers.fetch(register)
 
 
 _TURNS, _SMALL_LOOP = 4, 16

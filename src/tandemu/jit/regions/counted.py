@@ -6,6 +6,9 @@ that moves by a constant, and one that stays, the number of turns is known. So m
 as the budget allows are made by a function in which nothing stands in LLVM's way: it
 unrolls the loop and makes vectors of it. What is left, the last turn too, is the region's.
 
+In a machine it also ends before an access leaves its page: the TLB is looked at once for all
+turns. So each access must be through a register that moves by a constant, or stays.
+
 The function takes the guest's registers from memory and puts them back there. RISC-V lets
 accesses of one hart be seen in any order that dependencies, fences and the order at one
 address allow (Unprivileged ISA, RVWMO): LLVM keeps those, since there is no fence inside.
@@ -21,9 +24,11 @@ from tandemu.ir import F32, F64, I32, I64, PTR, Builder, Constant, Function, I, 
 from tandemu.ir.program import Do, Get, If, Node, Set, Variable
 from tandemu.ir.values import emit
 from tandemu.isa.instruction import Kind
+from tandemu.jit.layout import PAGE_SIZE, TLB_ENTRY
 from tandemu.jit.regions.context import RegionContext, RegionState, Registers
 from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.tlb import tlb_entry
 
 LEAST_TURNS = 16
 """Fewer are not worth the call."""
@@ -60,11 +65,46 @@ class Count(NamedTuple):
         return high - low, holds
 
 
+class Walk(NamedTuple):
+    """A machine's accesses through one register: they touch bytes from its value + *lowest* up
+    to its value + *end*, and it changes by *step* in each turn."""
+
+    register: int
+    lowest: int
+    end: int
+    step: int
+    reads: bool
+    writes: bool
+
+    def look(self, ir: Builder, registers: Registers) -> tuple[Value, Value | None, Value]:
+        """Look into the TLB: whether it allows the accesses of the first turn, all in one page;
+        how many turns stay there, if not all; where the register points in the host."""
+        value = registers.peek(self.register)
+        first = value + self.lowest
+        offset = first & (PAGE_SIZE - 1)
+        entry, size = tlb_entry(ir, ir.tlb, first), self.end - self.lowest
+        allowed = offset.ule(PAGE_SIZE - size)
+        for wanted, field in ((self.reads, "read"), (self.writes, "write")):
+            if wanted:
+                page = ir.load(entry.offset(TLB_ENTRY.offset(field)), I64)
+                allowed = allowed & (page == first - offset)
+        turns: Value | None = None
+        if self.step:
+            room = (PAGE_SIZE - size) - offset if self.step > 0 else offset
+            turns = room.udiv(abs(self.step)) + 1
+        addend = ir.load(entry.offset(TLB_ENTRY.offset("addend")), I64)
+        return allowed, turns, (value + addend).to_pointer()
+
+
 class CountedLoop(NamedTuple):
-    """A loop's function: cpu, the host address of guest address 0, and how many turns."""
+    """A loop's function: cpu, how many turns, and host addresses: where guest address 0 is,
+    for a program, or where the registers in *pointers* point."""
 
     function: Function
     turns: Count
+    pointers: tuple[int, ...]
+    walks: tuple[Walk, ...]
+    """What a machine looks up for its pointers; those of which there is none are not used."""
     read: frozenset[int]
     """Registers that it takes from memory: those that a turn reads before it writes them."""
     written: frozenset[int]
@@ -88,24 +128,25 @@ class _LoopContext(RegionContext):
         raise _Leaves
 
     def load(self, address: Value, bits: int) -> Value:
-        return self.ir.load(self._place(address), I(bits))
+        return self.ir.load(self._place(address, bits // 8, None), I(bits))
 
     def store(self, address: Value, value: Value) -> None:
-        assert isinstance(self._state, _LoopState)
-        trace = self._state.trace
-        trace.stores.append(_Store(trace.linear(address), value))
-        self.ir.store(self._place(address), value)
+        self.ir.store(self._place(address, value.type.size, value), value)
 
-    def _place(self, address: Value) -> Value:
-        """The host address of a guest address."""
-        assert isinstance(self._state, _LoopState)
-        linear = self._state.trace.linear(address)
-        begins = (
-            None if linear is None or linear.narrow else self._state.begins.get(linear.register)
-        )
-        if begins is None:
-            return self.ir.base.offset(address)
-        return begins.place.offset(address - begins.address)
+    def _place(self, address: Value, size: int, stored: Value | None) -> Value:
+        """The host address of a guest address, which is noted."""
+        state = self._state
+        assert isinstance(state, _LoopState)
+        linear = state.trace.linear(address)
+        if linear is not None and linear.narrow:
+            linear = None
+        state.trace.accesses.append(_Access(linear, size, stored))
+        begins = None if linear is None else state.begins.get(linear.register)
+        if begins is not None:
+            return begins.place.offset(address - begins.address)
+        if not state.kind.flat:
+            raise _Leaves
+        return self.ir.base.offset(address)
 
     def fence(self) -> None:
         raise _Leaves
@@ -127,17 +168,23 @@ class _LoopState(RegionState):
         self.begins: dict[int, _Begins] = {}
         self.trace = _Trace(b.nodes, registers)
 
-    def begin(self, block: GuestBlock, narrow: frozenset[int]) -> None:
-        """Note where the addresses of *block* begin.
+    def begin(self, pointers: Iterable[int]) -> None:
+        """Note where the addresses of the registers in *pointers* begin.
 
         LLVM compares accesses of different beginnings when the loop begins; with one for all,
         it would have to prove that they do not meet, and steps that it does not know end that.
         """
-        used = {register for one in block.instructions if one.accesses for register in one.sources}
-        for register in sorted(used & set(range(1, FLOATS)) - narrow):
+        for register in pointers:
             address = self.registers.variables[register].value
-            place = emit("opaque", self.ir.base.offset(address).from_pointer()).to_pointer()
+            if self.kind.flat:
+                place = emit("opaque", self.ir.base.offset(address).from_pointer()).to_pointer()
+            else:
+                place = getattr(self.ir, _place_name(register))
             self.begins[register] = _Begins(address, place)
+
+
+def _place_name(register: int) -> str:
+    return f"place{register}"
 
 
 def find_counted(
@@ -153,13 +200,16 @@ def find_counted(
         read.update(set(one.sources) - written)
         written.update(() if one.result is None else (one.result,))
     read.discard(0)
-    parameters = [("cpu", PTR), ("base", PTR), ("turns", I64)]
-    b = Builder(name, parameters, attributes=_ATTRIBUTES)
     used = read | written
     narrow &= used
+    sources = {register for one in block.instructions if one.accesses for register in one.sources}
+    pointers = sorted(sources & set(range(1, FLOATS)) - narrow)
+    places = ["base"] if kind.flat else [_place_name(register) for register in pointers]
+    parameters = [("cpu", PTR), ("turns", I64), *((place, PTR) for place in places)]
+    b = Builder(name, parameters, attributes=_ATTRIBUTES)
     registers = Registers(b, layout, kind.xlen, used, narrow, lazy=True, pinned=())
     state = _LoopState(b, layout, kind, registers)
-    state.begin(block, narrow)
+    state.begin(pointers)
     left = b.variable(I64, b.turns)
     with b.Loop():
         registers.begin((), narrow)
@@ -170,12 +220,13 @@ def find_counted(
             return None
         assert context.taken is not None
         count = trace.count(context.taken, written)
+        walks = () if kind.flat else trace.walks(written)
         relaxed = not read & written & _FLOATING and trace.may_relax()
         registers.end(narrow)
         left.value = left.value - 1
         with b.If(left.value == 0):
             b.Break()
-    if count is None:
+    if count is None or walks is None:
         return None
     registers.begin(written, narrow)
     registers.store()
@@ -185,13 +236,14 @@ def find_counted(
         function.relaxed = relaxed
         function.attributes += "" if relaxed else " strictfp"
     access = next((one for one in block.instructions if one.accesses), None)
-    return CountedLoop(function, count, frozenset(read), frozenset(written), access)
+    return CountedLoop(
+        function, count, tuple(pointers), walks, frozenset(read), frozenset(written), access
+    )
 
 
 def _may_be_counted(kind: RegionKind, block: GuestBlock) -> bool:
     return (
-        kind.flat
-        and not kind.stores_first
+        not kind.stores_first
         and kind.xlen == I64.bits
         and len(block.instructions) <= _LONGEST
         and block.last.record.kind is Kind.BRANCH
@@ -219,21 +271,19 @@ class _Linear(NamedTuple):
     narrow: bool
 
 
-class _Store(NamedTuple):
-    """A store in the block: where, if that is known, and what."""
+class _Access(NamedTuple):
+    """An access of the block: where, if that is known, how many bytes, and what is stored."""
 
     place: _Linear | None
-    value: Value
+    size: int
+    stored: Value | None
 
-    def meets(self, other: _Store) -> bool:
-        """Whether both write a byte of one register's memory, as far as is known."""
+    def meets(self, other: _Access) -> bool:
+        """Whether both touch a byte of one register's memory, as far as is known."""
         one, two = self.place, other.place
         if one is None or two is None or one.register != two.register:
             return False
-        return (
-            one.offset < two.offset + other.value.type.size
-            and two.offset < one.offset + self.value.type.size
-        )
+        return one.offset < two.offset + other.size and two.offset < one.offset + self.size
 
 
 class _Trace:
@@ -244,7 +294,7 @@ class _Trace:
         self._nodes, self._known = nodes, 0
         self._all: list[Node] = []
         self._made: dict[int, Do | Get] = {}
-        self.stores: list[_Store] = []
+        self.accesses: list[_Access] = []
         self._registers = registers
         self._variables = {
             local.variable: register
@@ -290,12 +340,14 @@ class _Trace:
             if isinstance(node, Set):
                 sets.setdefault(node.variable, []).append(node.value)
         kept: set[int] = set()
+        stores = [one for one in self.accesses if one.stored is not None]
         pending = [
-            one.value
-            for one in self.stores
-            if one.place is not None
+            one.stored
+            for one in stores
+            if one.stored is not None
+            and one.place is not None
             and self._step(one.place.register) is not None
-            and not any(one.meets(other) for other in self.stores if other is not one)
+            and not any(one.meets(other) for other in stores if other is not one)
         ]
         while pending:
             value = pending.pop()
@@ -308,6 +360,31 @@ class _Trace:
                 case Get(variable=variable):
                     pending += sets.get(variable, [])
         return kept
+
+    def walks(self, written: set[int]) -> tuple[Walk, ...] | None:
+        """What becomes of the accesses, if *written* are the registers that change; None if it
+        is not known, or if few turns stay in a page."""
+        found: dict[int, Walk] = {}
+        for one in self.accesses:
+            if one.place is None:
+                return None
+            register, offset = one.place.register, one.place.offset
+            step = self._step(register) if register in written else _Linear(register, 0, False)
+            if step is None or step.narrow or abs(step.offset) * 2 * LEAST_TURNS > PAGE_SIZE:
+                return None
+            reads, writes = one.stored is None, one.stored is not None
+            here = Walk(register, offset, offset + one.size, step.offset, reads, writes)
+            before = found.get(register, here)
+            found[register] = Walk(
+                register,
+                min(before.lowest, here.lowest),
+                max(before.end, here.end),
+                step.offset,
+                before.reads or reads,
+                before.writes or writes,
+            )
+        walks = tuple(found.values())
+        return None if any(one.end - one.lowest > PAGE_SIZE // 2 for one in walks) else walks
 
     def count(self, taken: Value, written: set[int]) -> Count | None:
         """How often *taken* holds in a row, if *written* are the registers that change."""
