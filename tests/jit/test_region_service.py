@@ -65,6 +65,7 @@ def test_what_cannot_be_a_region_is_refused_once() -> None:
     assert compile_by(one, wanted) is None
     assert not one.ask(wanted, lambda region: None)
     assert one.statistics()["regions_refused"] == 1
+    assert compile_by(one, request()) is not None
 
 
 def test_what_another_region_has_inside_is_worth_it_when_very_hot() -> None:
@@ -72,8 +73,10 @@ def test_what_another_region_has_inside_is_worth_it_when_very_hot() -> None:
     wanted = request()
     assert compile_by(one, wanted) is not None
     inside = wanted._replace(pc=PC + 4)
-    assert one.has_inside(KIND, inside.pc) and not one.has_inside(KIND, PC)
-    assert not one.has_inside(KIND._replace(mode=1), inside.pc)
+    assert one.has_inside(inside) and not one.has_inside(wanted)
+    assert not one.has_inside(inside._replace(kind=KIND._replace(mode=1)))
+    # Other code stands there now.
+    assert not one.has_inside(inside._replace(pages=request(2).pages))
     # It is no refusal: the same may be asked for later.
     assert compile_by(one, inside) is None
     assert one.statistics()["regions_refused"] == 0

@@ -152,8 +152,9 @@ class RegionInstaller:
         # Before that it was only known, and of other code.
         if count < threshold or not self._is_ripe(count) or (tag, level) in self._asked:
             return
-        if level == VERY_HOT or not self._service.has_inside(place.kind, place.pc):
-            self._ask(place, tag, level)
+        request = RegionRequest(place.kind, place.pc, level, self._guest.code(place))
+        if level == VERY_HOT or not self._service.has_inside(request):
+            self._ask(request, tag)
 
     def _is_ripe(self, count: int) -> bool:
         """Whether a block where *count* slices ended is worth a process that compiles."""
@@ -168,19 +169,18 @@ class RegionInstaller:
             )
         )
 
-    def _ask(self, place: Place, tag: int, level: int) -> None:
+    def _ask(self, request: RegionRequest, tag: int) -> None:
         assert self._service is not None
-        request = RegionRequest(place.kind, place.pc, level, self._guest.code(place))
         answered = threading.Event()
 
         def deliver(region: Region | None) -> None:
-            self._asked.discard((tag, level))
+            self._asked.discard((tag, request.level))
             if region is not None:
                 self._ready.append(region)
                 self._owner.request(REQUEST_REGION)
             answered.set()
 
-        self._asked.add((tag, level))
+        self._asked.add((tag, request.level))
         if self._service.ask(request, deliver) and self._settings.synchronous:
             answered.wait()
 
@@ -206,7 +206,7 @@ class RegionInstaller:
         owner = self._owner
         cpu = owner.cpu
         place = self._guest.place(region.pc)
-        if place is None or place.kind != region.kind or not self._fits(region, place):
+        if place is None or place.kind != region.kind or not region.fits(self._guest.code(place)):
             return False
         start = -(-self._next // _ALIGNMENT) * _ALIGNMENT
         end = start + len(region.code)
@@ -249,24 +249,6 @@ class RegionInstaller:
         self.installed += 1
         self.instructions += region.instructions
         self.code_bytes += len(region.code)
-        return True
-
-    def _fits(self, region: Region, place: Place) -> bool:
-        """Whether the guest's code is what the region was made from."""
-        pages = self._guest.code(place)
-        for start, expected in region.extents:
-            position = 0
-            while position < len(expected):
-                address = start + position
-                page = pages.get(address & -4096)
-                size = min(len(expected) - position, 4096 - (address & 4095))
-                offset = address & 4095
-                if (
-                    page is None
-                    or page[offset : offset + size] != (expected[position : position + size])
-                ):
-                    return False
-                position += size
         return True
 
     def _write_sites(self, region: Region, start: int) -> int:

@@ -7,8 +7,10 @@ integers, bytes and tuples; `marshal` packs them.
 from __future__ import annotations
 
 import marshal
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tandemu.jit.layout import PAGE_SIZE
 from tandemu.native import NativeError
 
 HOT, VERY_HOT = 1, 2
@@ -89,6 +91,20 @@ class Region(NamedTuple):
     sites: tuple[RegionSite, ...]
     nanoseconds: int
     """What compiling it took."""
+
+    def fits(self, pages: Mapping[int, bytes]) -> bool:
+        """Whether the guest's code in *pages*, by address, is what it was made from."""
+        for start, expected in self.extents:
+            position = 0
+            while position < len(expected):
+                address = start + position
+                offset = address & (PAGE_SIZE - 1)
+                part = expected[position : position + PAGE_SIZE - offset]
+                page = pages.get(address - offset)
+                if page is None or page[offset : offset + len(part)] != part:
+                    return False
+                position += len(part)
+        return True
 
 
 class Refusal(NamedTuple):

@@ -14,12 +14,13 @@ import signal
 import socket
 import sys
 import threading
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable
 from functools import cache
 
 from tandemu.accel.user import DescriptorKeeper
-from tandemu.jit.layout import KNOWN_BITS
+from tandemu.jit.layout import KNOWN_BITS, PAGE_SIZE
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import (
     HOT,
@@ -52,6 +53,12 @@ def known_bit(tag: int) -> int:
     return (tag >> 1 ^ tag >> 11 ^ tag >> 23) & (KNOWN_BITS - 1)
 
 
+def _code(request: RegionRequest) -> tuple[RegionKind, int, int]:
+    """What tells the code that is asked for."""
+    page = request.pages.get(request.pc & -PAGE_SIZE, b"")
+    return request.kind, request.pc, zlib.crc32(page)
+
+
 class RegionService:
     """Compiles regions and remembers them; all methods may be called from any thread."""
 
@@ -78,7 +85,8 @@ class RegionService:
         self._thread: threading.Thread | None = None
         self._queue: deque[RegionRequest] = deque()
         self._waiting: dict[tuple[RegionKind, int, int], list[Deliver]] = {}
-        self._refused: set[tuple[RegionKind, int]] = set()
+        self._refused: set[tuple[RegionKind, int, int]] = set()
+        """By the guest code of the page too: other code may stand there later."""
         self._ends = 0
 
     @property
@@ -119,20 +127,21 @@ class RegionService:
                     self._regions.setdefault(key, []).append(region)
             return sorted(self._regions.get(key, ()), key=lambda one: -one.level)
 
-    def has_inside(self, kind: RegionKind, pc: int) -> bool:
-        """Whether another region has the code at *pc* inside.
+    def has_inside(self, request: RegionRequest) -> bool:
+        """Whether another region has the code that is asked for inside.
 
         Control is soon in there, then. One that begins at *pc* is worth it for what is very
         hot only: a function with many loops would be compiled once for each.
         """
         with self._condition:
-            return any(
-                start < pc < start + len(code)
-                for (other, _), regions in self._regions.items()
-                if other == kind
+            around = [
+                one
+                for (kind, _), regions in self._regions.items()
+                if kind == request.kind
                 for one in regions
-                for start, code in one.extents
-            )
+                if any(start < request.pc < start + len(code) for start, code in one.extents)
+            ]
+        return any(one.fits(request.pages) for one in around)
 
     # What is asked for -------------------------------------------------------------------
 
@@ -140,7 +149,7 @@ class RegionService:
         """Have a region compiled; False if that is known to be in vain."""
         key = request.kind, request.pc, request.level
         with self._condition:
-            if key[:2] in self._refused or self._ends >= _PROCESS_LIMIT:
+            if _code(request) in self._refused or self._ends >= _PROCESS_LIMIT:
                 return False
             # On the thread that runs the guest, which cannot see a descriptor half hidden.
             if not self._connect():
@@ -173,7 +182,7 @@ class RegionService:
                 while not self._queue:
                     self._condition.wait()
                 request = self._queue.popleft()
-            vain = request.level == HOT and self.has_inside(request.kind, request.pc)
+            vain = request.level == HOT and self.has_inside(request)
             answer = None if vain else self._compile(request)
             with self._condition:
                 region = answer if isinstance(answer, Region) else None
@@ -184,7 +193,7 @@ class RegionService:
                     self._note(region.kind, region.pc)
                 elif answer is not None:
                     self.counts["refused"] += 1
-                    self._refused.add((request.kind, request.pc))
+                    self._refused.add(_code(request))
                 waiting = self._waiting.pop((request.kind, request.pc, request.level), [])
             for deliver in waiting:
                 deliver(region)
