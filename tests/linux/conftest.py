@@ -13,11 +13,12 @@ import pytest
 
 from benchmarks.sysroot import PACKAGES, unpack
 from tandemu.guests import GuestError
+from tests.long import STRESS
 
 PROGRAMS = Path(__file__).with_name("programs")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 COMPILER, RIVAL = "riscv64-linux-gnu-gcc", "qemu-riscv64"
-TIMEOUT_S = 120
+TIMEOUT_S = 2400 if STRESS else 120
 OURS = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 
 Result = subprocess.CompletedProcess[bytes]
