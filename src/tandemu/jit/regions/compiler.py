@@ -149,7 +149,7 @@ def build_region(
             loop = find_counted(kind, layout, block, facts, f"loop_{len(loops)}")
             if loop is not None:
                 loops.append(loop)
-                _make_counted(plan, block, loop)
+                _make_counted(state, block, loop)
                 registers.begin(pending[block.pc], facts)
         if level == VERY_HOT and _is_small_loop(kind, block):
             left = state.budget.value - _TURNS * count
@@ -184,15 +184,14 @@ class _Plan(NamedTuple):
         registers.end(facts & registers.narrow_variables.keys())
 
 
-def _make_counted(plan: _Plan, block: GuestBlock, loop: CountedLoop) -> None:
+def _make_counted(state: RegionState, block: GuestBlock, loop: CountedLoop) -> None:
     """Let the function of the loop *block* make as many turns as are known and allowed."""
-    state, registers, b = plan.state, plan.state.registers, plan.state.ir
+    registers, b = state.registers, state.ir
     size, step = len(block.instructions), abs(loop.turns.step)
     distance, holds = loop.turns.distance(registers)
     worth = distance.sge(LEAST_TURNS * step) & state.budget.value.sge(LEAST_TURNS * size)
     with b.If(worth if holds is None else worth & holds), registers.aside():
-        turns, allowed = distance.udiv(step), state.budget.value.udiv(size)
-        turns = _least(b, turns, allowed)
+        turns = _least(b, distance.udiv(step), state.budget.value.udiv(size))
         if state.kind.flat:
             _call_loop(state, block, loop, turns, [b.tlb])
             return
@@ -215,6 +214,7 @@ def _least(b: Builder, one: Value, other: Value) -> Value:
 def _call_loop(
     state: RegionState, block: GuestBlock, loop: CountedLoop, turns: Value, places: list[Value]
 ) -> None:
+    """Make *turns* of the loop *block*; memory hands its registers over and back."""
     registers, b = state.registers, state.ir
     registers.store(keep=registers.pending - loop.read)
     b.call(loop.function.name, b.cpu, turns, *places)
