@@ -291,10 +291,29 @@ DOWN = ("addi", {"rd": 5, "rs1": 5, "imm": -4})
         pytest.param(loop(UP, ("ld", {"rd": 6, "rs1": 5, "imm": 0})), False, id="a loaded bound"),
         pytest.param(loop(UP, ("lr.w", {"rd": 7, "rs1": 5})), False, id="an atomic"),
         pytest.param(loop(UP, ("fence", {})), False, id="a fence"),
+        pytest.param(
+            loop(
+                *(
+                    ("addi", {"rd": 7, "rs1": 0, "imm": 1}),
+                    ("slli", {"rd": 7, "rs1": 7, "imm": 60}),
+                ),
+                ("add", {"rd": 5, "rs1": 5, "rs2": 7}),
+                branch="blt",
+            ),
+            False,
+            id="by too much",
+        ),
     ],
 )
 def test_what_is_counted(code: Code, is_counted: bool) -> None:
     assert (find(code) is not None) == is_counted
+
+
+def test_a_bound_that_is_cut_to_32_bits() -> None:
+    """It is not the register that it comes from."""
+    code = loop(UP, ("addiw", {"rd": 6, "rs1": 7, "imm": 0}), branch="blt")
+    found = find(code)
+    assert found is not None and found.turns.bound == 7 and found.turns.narrow
 
 
 def through(*registers: int, step: int = 8, name: str = "ld") -> Code:

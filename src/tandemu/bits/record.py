@@ -64,12 +64,8 @@ def signature(cls: type) -> Signature:
     )
 
 
-@dataclass_transform(frozen_default=True)
-class Record:
-    """Base of immutable values: a subclass annotates its parts, a value behind one is a default.
-
-    Two are equal if they are of one class and all their parts are. `__post_init__` may refuse.
-    """
+class _Parts:
+    """What has parts: a subclass annotates them, a value behind one is a default."""
 
     _signature: ClassVar[Signature]
 
@@ -78,7 +74,22 @@ class Record:
         cls._signature = signature(cls)
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        _fill(self, self._signature, values, named)
+        known = self._signature
+        if named or len(values) != len(known.names):
+            self.__dict__.update(known.bind(type(self).__name__, values, named))
+        else:
+            self.__dict__.update(zip(known.names, values, strict=True))
+
+
+@dataclass_transform(frozen_default=True)
+class Record(_Parts):
+    """Base of immutable values.
+
+    Two are equal if they are of one class and all their parts are. `__post_init__` may refuse.
+    """
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__(*values, **named)
         self.__post_init__()
 
     def __post_init__(self) -> None:
@@ -108,26 +119,8 @@ class Record:
 
 
 @dataclass_transform(eq_default=False)
-class Mutable:
+class Mutable(_Parts):
     """Base of values that change: each is equal to itself alone."""
-
-    _signature: ClassVar[Signature]
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        cls._signature = signature(cls)
-
-    def __init__(self, *values: Any, **named: Any) -> None:
-        _fill(self, self._signature, values, named)
-
-
-def _fill(
-    value: Record | Mutable, known: Signature, values: Sequence[Any], named: Mapping[str, Any]
-) -> None:
-    if named or len(values) != len(known.names):
-        value.__dict__.update(known.bind(type(value).__name__, values, named))
-    else:
-        value.__dict__.update(zip(known.names, values, strict=True))
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -62,9 +62,7 @@ for _name, _intrinsic, _count, _function in (
 ):
     _intrinsic = f"@llvm.experimental.constrained.{_intrinsic}.{{mt}}"
     _operands = "".join(f"{{t}} {{{number}}}, " for number in range(_count))
-    _called = (
-        "" if _count == 2 else f"@llvm.{_name.removeprefix('f') if _count == 1 else _name}.{{mt}}"
-    )
+    _called = {"fsqrt": "@llvm.sqrt.{mt}", "fma": "@llvm.fma.{mt}"}.get(_name, "")
     operation(
         _name,
         _floats(_count),

@@ -50,6 +50,17 @@ def _explain(what: str, error: RuntimeError, llvm_ir: str) -> NativeError:
     return NativeError("\n".join([f"generated LLVM IR {what}: {message}", *excerpt]))
 
 
+def _parse(binding: Any, machine: Any, llvm_ir: str) -> Any:
+    """The module of *llvm_ir*, for *machine*."""
+    try:
+        module = binding.parse_assembly(llvm_ir)
+    except RuntimeError as error:
+        raise _explain("does not parse", error, llvm_ir) from None
+    module.triple = machine.triple
+    module.data_layout = str(machine.target_data)
+    return module
+
+
 @cache
 def _binding() -> Any:
     try:
@@ -90,12 +101,7 @@ def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
     """
     binding = _binding()
     machine = _target_machine(binding, model, level)
-    try:
-        module = binding.parse_assembly(llvm_ir)
-    except RuntimeError as error:
-        raise _explain("does not parse", error, llvm_ir) from None
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
+    module = _parse(binding, machine, llvm_ir)
     try:
         module.verify()
     except RuntimeError as error:
@@ -121,12 +127,7 @@ def compile_region(llvm_ir: str, level: int, loops: str | None = None) -> tuple[
     """
     binding = _binding()
     machine = _region_machine(binding, level)
-    try:
-        module = binding.parse_assembly(llvm_ir)
-    except RuntimeError as error:
-        raise _explain("does not parse", error, llvm_ir) from None
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
+    module = _parse(binding, machine, llvm_ir)
     options = binding.create_pipeline_tuning_options(speed_level=level)
     options.loop_vectorization = False
     options.slp_vectorization = False
@@ -149,14 +150,7 @@ def compile_region(llvm_ir: str, level: int, loops: str | None = None) -> tuple[
 
 def _vectorised(binding: Any, machine: Any, llvm_ir: str) -> Any:
     """The module of *llvm_ir* after all of LLVM's passes."""
-    try:
-        module = binding.parse_assembly(llvm_ir)
-    except RuntimeError as error:
-        raise _explain("does not parse", error, llvm_ir) from None
-    module.triple = machine.triple
-    module.data_layout = str(machine.target_data)
-    # A step that is not known would be taken for one byte, and vectors made for that only.
-    binding.set_option("tandemu", "-enable-mem-access-versioning=0")
+    module = _parse(binding, machine, llvm_ir)
     options = binding.create_pipeline_tuning_options(speed_level=_LOOP_LEVEL)
     # It would make vectors with lanes that are nobody's, which raise flags.
     options.slp_vectorization = False
@@ -170,4 +164,6 @@ def _region_machine(binding: Any, level: int) -> Any:
     # Equal ends of two blocks must not become one: each access is told by its place. The
     # option is LLVM's as a whole; other code of this process only grows a little by it.
     binding.set_option("tandemu", "-enable-tail-merge=0")
+    # A step that is not known would be taken for one byte, and vectors made for that only.
+    binding.set_option("tandemu", "-enable-mem-access-versioning=0")
     return _target_machine(binding, CodeModel.STENCIL, level)

@@ -34,6 +34,7 @@ LEAST_TURNS = 16
 """Fewer are not worth the call."""
 _LONGEST = 64
 """Instructions of a loop; a longer one gains little."""
+_LONGEST_STEP = 1 << 32
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true" "no-builtins"'
 
 
@@ -278,12 +279,15 @@ class _Access(NamedTuple):
     size: int
     stored: Value | None
 
-    def meets(self, other: _Access) -> bool:
-        """Whether both touch a byte of one register's memory, as far as is known."""
+    def meets(self, other: _Access, step: int) -> bool:
+        """Whether both are known to touch a byte, in turns of which each moves by *step*."""
         one, two = self.place, other.place
         if one is None or two is None or one.register != two.register:
             return False
-        return one.offset < two.offset + other.size and two.offset < one.offset + self.size
+        if self is other:
+            return step < self.size
+        distance = (one.offset - two.offset) % step
+        return distance < other.size or step - distance < self.size
 
 
 class _Trace:
@@ -315,8 +319,8 @@ class _Trace:
 
         They do if the result of each comes into memory in its turn, so that none is left out,
         and if nothing is known of the operands. (Singles are made in vectors with lanes that
-        are nobody's.) A store may be left out itself if another one, of this turn or the next,
-        is known to write over it.
+        are nobody's.) A store may be left out itself if another one, of this turn or a later
+        one, is known to write over it.
         """
         self._look()
         kept = self._stored()
@@ -341,14 +345,13 @@ class _Trace:
                 sets.setdefault(node.variable, []).append(node.value)
         kept: set[int] = set()
         stores = [one for one in self.accesses if one.stored is not None]
-        pending = [
-            one.stored
-            for one in stores
-            if one.stored is not None
-            and one.place is not None
-            and self._step(one.place.register) is not None
-            and not any(one.meets(other) for other in stores if other is not one)
-        ]
+        pending: list[Value] = []
+        for one in stores:
+            step = None if one.place is None else self._step(one.place.register)
+            if step is None or one.stored is None:
+                continue
+            if not any(one.meets(other, abs(step.offset)) for other in stores):
+                pending.append(one.stored)
         while pending:
             value = pending.pop()
             if value.number in kept:
@@ -410,6 +413,7 @@ class _Trace:
         moved = self._step(linear.register)
         if moved is None:
             return None
+        narrow = linear.narrow or moved.narrow
         bound: int | Constant
         if isinstance(other, Constant):
             bound = other
@@ -417,15 +421,17 @@ class _Trace:
             fixed = self._linear(other)
             if fixed is None or fixed.offset or fixed.register in written:
                 return None
-            bound = fixed.register
-        narrow = linear.narrow or moved.narrow
+            bound, narrow = fixed.register, narrow or fixed.narrow
         return Count(linear.register, linear.offset, moved.offset, bound, None, narrow)
 
     def _step(self, register: int) -> _Linear | None:
         """What *register* is after a turn, if that is itself and a constant."""
         after = self._registers.values.get(register)
         moved = None if after is None else self._linear(after)
-        return moved if moved is not None and moved.register == register and moved.offset else None
+        if moved is None or moved.register != register:
+            return None
+        # With longer steps the least distance would be no number of 64 bits.
+        return moved if 0 < abs(moved.offset) < _LONGEST_STEP else None
 
     def linear(self, value: Value) -> _Linear | None:
         """What *value* is, if it is a register and a constant."""
