@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.long import TEST_TIMEOUT_S
+
 if TYPE_CHECKING:
     from tests.scheduling import SurvivingScheduling
 
@@ -27,6 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif kinds != ["unit"]:
             # With `--dist loadgroup` a group runs one after another on one worker.
             item.add_marker(pytest.mark.xdist_group("guests"))
+        if TEST_TIMEOUT_S is not None and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,3 +10,6 @@ LONG = "TANDEMU_LONG" in os.environ
 STRESS = os.environ.get("TANDEMU_OPTIMISER") == "stress"
 """Whether all code is compiled at first touch (`regions.settings`): a guest may take a hundred
 times as long."""
+
+TEST_TIMEOUT_S = 7200 if STRESS else None
+"""After how many seconds a test is given up that says nothing itself; None: pyproject.toml's."""

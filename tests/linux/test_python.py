@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.linux.conftest import run_exec
+from tests.linux.conftest import TIMEOUT_S, run_exec
 from tests.long import LONG
 
 pytestmark = pytest.mark.guest
@@ -58,7 +58,7 @@ def test_module(module: Module, sysroot: Path, tmp_path: Path) -> None:
         chosen += ["-i" if pattern[0] == "!" else "-m", pattern.removeprefix("!")]
     ours = run_exec(
         "-L", sysroot, PYTHON, "-m", "test", "--tempdir", tmp_path, module.name, *chosen,
-        timeout_s=280,
+        timeout_s=max(280, 2 * TIMEOUT_S),
     )  # fmt: skip
     text = ours.stdout.decode(errors="replace")
     assert "Result: SUCCESS" in text, text[-6000:]
