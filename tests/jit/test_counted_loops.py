@@ -338,3 +338,34 @@ def test_what_is_counted_in_a_machine(code: Code, is_counted: bool) -> None:
     """Where one look into the TLB is enough for many turns."""
     assert (find(code, MACHINE) is not None) == is_counted
     assert find(code) is not None
+
+
+def doubles(step: int, *stores: tuple[int, int], moved: int = 10) -> Code:
+    """A loop with a product for each of *stores*: through which register, how far from it."""
+    body: list[tuple[str, dict[str, int]]] = [("fld", {"rd": 0, "rs1": 11, "imm": 0})]
+    for number, (register, offset) in enumerate(stores, 1):
+        body.append(("fmul.d", {"rd": number, "rs1": 0, "rs2": 0, "rm": 7}))
+        body.append(("fsd", {"rs1": register, "rs2": number, "imm": offset}))
+    return loop(UP, *body, ("addi", {"rd": moved, "rs1": moved, "imm": step}))
+
+
+@pytest.mark.parametrize(
+    ("code", "is_relaxed"),
+    [
+        pytest.param(doubles(8, (10, 0)), True, id="each to its own place"),
+        pytest.param(doubles(16, (10, 0), (10, 8)), True, id="two, side by side"),
+        pytest.param(doubles(-16, (10, 0), (10, 8)), True, id="two, going down"),
+        pytest.param(doubles(8, (10, 0), (10, 0)), False, id="two at one place"),
+        pytest.param(doubles(16, (10, 0), (10, 4)), False, id="two that overlap"),
+        pytest.param(doubles(8, (10, 0), (10, 8)), False, id="over the next turn's"),
+        pytest.param(doubles(16, (10, 0), (10, 44)), False, id="over a part of a later turn's"),
+        pytest.param(doubles(-8, (10, 0), (10, -8)), False, id="over the next turn's, going down"),
+        pytest.param(doubles(4, (10, 0)), False, id="over half of its own"),
+        pytest.param(doubles(8, (12, 0)), False, id="at one place"),
+    ],
+)
+def test_which_doubles_are_relaxed(code: Code, is_relaxed: bool) -> None:
+    """Only where no store, of this turn or a later one, is known to undo another: LLVM drops
+    what is undone, and with it the operation and the flags that it raises."""
+    found = find(code)
+    assert found is not None and found.function.relaxed == is_relaxed
