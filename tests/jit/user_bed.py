@@ -68,6 +68,8 @@ class Trap(NamedTuple):
     cause: int
     pc: int
     value: int
+    instructions: int
+    """Retired before it; a call of the system is no such instruction."""
     registers: tuple[int, ...]
 
 
@@ -90,12 +92,15 @@ def on_a_machine(m: SmallMachine, random_program: RandomProgram, limit: int) -> 
     random_program.prepare(m)
     cpu = m.cpu
     traps: list[Trap] = []
+    instructions = 0
     for _ in range(limit):
+        before, in_program = m.instructions, cpu.privilege == riscv.USER
         leaving = m.vcpu.step()
         if isinstance(leaving, MmioWrite):
             return Outcome(traps, seen(cpu), program_memory(m.ram.view))
+        instructions += in_program * (m.instructions - before)
         if cpu.pc == HANDLER:
-            traps.append(Trap(cpu.mcause, cpu.mepc, cpu.mtval, seen(cpu)))
+            traps.append(Trap(cpu.mcause, cpu.mepc, cpu.mtval, instructions, seen(cpu)))
     raise AssertionError(f"it does not end: {m.state()}")
 
 
@@ -169,19 +174,23 @@ class UserBed:
         cpu.slice_length = lengths[0] if touch else 1 << 16
         cpu.budget = cpu.slice = 0
         traps: list[Trap] = []
+        calls, start = 0, self.cpu.counters()["instructions"]
         while True:
             leaving = self.cpu.run()
+            # The engine counts a call of the system.
+            calls += isinstance(leaving, SystemCall)
             if isinstance(leaving, Kicked):
                 continue
             if isinstance(leaving, MemoryFault) and leaving.address // PAGE == END // PAGE:
                 return Outcome(traps, seen(cpu), self._memory())
-            traps.append(self._trap(leaving))
+            instructions = self.cpu.counters()["instructions"] - start - calls
+            traps.append(self._trap(leaving, instructions))
             self._skip(leaving)
 
     def _memory(self) -> bytes:
         return program_memory(memoryview(self.ram))
 
-    def _trap(self, leaving: UserExit) -> Trap:
+    def _trap(self, leaving: UserExit, instructions: int) -> Trap:
         cpu = self.cpu.cpu
         pc = cpu.pc
         match leaving:
@@ -202,7 +211,7 @@ class UserBed:
                 cause, value, pc = riscv.USER_CALL, 0, pc - 4
             case _:
                 raise AssertionError(leaving)
-        return Trap(cause, pc, value, seen(cpu))
+        return Trap(cause, pc, value, instructions, seen(cpu))
 
     def _name(self, pc: int) -> str:
         decoded = BY_XLEN[64].decode(self._fetch(pc) | self._fetch(pc + 2) << 16)

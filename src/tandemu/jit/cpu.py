@@ -6,7 +6,7 @@ import ctypes
 import mmap
 from typing import Any, NamedTuple
 
-from tandemu.bits import align_up
+from tandemu.bits import align_up, mask
 from tandemu.jit.engine import Engine
 from tandemu.jit.layout import (
     BLOCK,
@@ -103,7 +103,8 @@ class TranslatedCpu:
         """What this processor has done, by name of the counter."""
         cpu = self.cpu
         counts = {name: getattr(cpu, name) for name in COUNTERS}
-        counts["instructions"] = cpu.instructions + cpu.slice - cpu.budget
+        # What is left may be negative: a block is taken from it as a whole.
+        counts["instructions"] = (cpu.instructions + cpu.slice - cpu.budget) & mask(64)
         counts["blocks"] = cpu.block_count - 1
         for region in ("hot", "cold", "site"):
             used = getattr(cpu, f"{region}_next") - getattr(cpu, f"{region}_start")

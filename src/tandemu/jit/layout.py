@@ -173,6 +173,10 @@ CALL_RETURNED = 65
 MACHINE_SYMBOL = "tandemu_user_machine"
 """The fault handler's way to `MACHINE`; its address is filled in when it is loaded."""
 
+NO_BUDGET = 1 << 63
+"""`fault_budget` where nothing is known: else it is what was left of the budget where the block
+that a program's access is in was taken from it."""
+
 RESPONSE_NONE, RESPONSE_VALUE, RESPONSE_FAULT = range(3)
 """Why `enter` returned; whether Python has answered an access."""
 
@@ -245,6 +249,7 @@ def cpu_layout(xlen: int) -> Layout:
         known=U64,
         host_stack=U64,
         host_frame=U64,
+        fault_budget=U64,
         # Translation.
         site=U64,
         seen_generation=U64,

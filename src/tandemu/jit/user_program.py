@@ -31,6 +31,7 @@ from tandemu.jit.layout import (
     FETCH_ENTRIES,
     MACHINE,
     MACHINE_SYMBOL,
+    NO_BUDGET,
     PAGE_SHIFT,
     PAGE_SIZE,
     SITE,
@@ -178,6 +179,7 @@ class UserDispatcher(Dispatcher):
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
         cpu.slice = budget
+        cpu.fault_budget = NO_BUDGET
         self.resume(b, cpu, budget)
         return b.finish()
 
@@ -241,11 +243,13 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
         with b.If(best.value != 0):
             cpu.site = best.value
             with b.If(in_region):
-                # Memory holds the guest's registers; the host's are anywhere. What was
-                # run of this slice is not known any more.
+                # Memory holds the guest's registers, and the budget if the program has a
+                # handler for this; the host's are anywhere.
+                noted, whole = cpu.fault_budget, cpu.slice
+                left = whole - b.struct(SITE, best.value.to_pointer()).remaining.zext(I64)
                 b.store(registers.offset(8 * _RDI), address)
                 b.store(registers.offset(8 * _RSI), machine.window)
-                b.store(registers.offset(8 * _RDX), cpu.slice)
+                b.store(registers.offset(8 * _RDX), b.select(noted == NO_BUDGET, left, noted))
                 b.store(registers.offset(8 * _RSP), cpu.host_stack)
                 b.store(registers.offset(8 * _RBP), cpu.host_frame)
             fault = b.load(b.info.offset(_FAULT_ADDRESS), I64)

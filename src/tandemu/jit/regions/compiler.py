@@ -30,9 +30,10 @@ from tandemu.jit.regions.context import (
     RegionContext,
     RegionState,
     Registers,
+    Site,
 )
 from tandemu.jit.regions.counted import LEAST_TURNS, CountedLoop, find_counted
-from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, GuestInstruction, find_graph
+from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, find_graph
 from tandemu.jit.regions.narrow import NOTHING, Narrow, find_narrow
 from tandemu.jit.regions.request import (
     VERY_HOT,
@@ -76,7 +77,9 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
     sites = [_site(one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
     if kind.flat:
         sites += [
-            _site(loop.access, *functions[loop.function.name]) for loop in loops if loop.access
+            _site(Site(loop.access, 0), *functions[loop.function.name])
+            for loop in loops
+            if loop.access
         ]
     return Region(
         kind,
@@ -92,10 +95,11 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
     )
 
 
-def _site(one: GuestInstruction, places: tuple[int, ...], size: int = 0) -> RegionSite:
+def _site(site: Site, places: tuple[int, ...], size: int = 0) -> RegionSite:
+    one = site.instruction
     # As in `translator.interpret`: bit 0 says the length.
     word = one.word ^ (1 if one.length == 2 else 0)
-    return RegionSite(one.pc, word, one.form, places, size)
+    return RegionSite(one.pc, word, one.form, site.remaining, places, size)
 
 
 def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:
@@ -161,7 +165,7 @@ def build_region(
         if block.pc in graph.loops:
             with b.If(left.slt(0), likely=False):
                 state.leave_for_poll(block.pc, left + count, live[block.pc])
-        state.budget.value = left
+        state.take(left, block)
         context = _instructions(state, block, 0)
         if context is not None:
             _end(plan, block, context)

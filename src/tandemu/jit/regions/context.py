@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask, sign_extend
 from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
@@ -22,7 +22,7 @@ from tandemu.jit.contexts import conditional, jump_entry, reserve
 from tandemu.jit.convention import PINNED_REGISTERS, tail_operands
 from tandemu.jit.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
 from tandemu.jit.memory import READ, WRITE
-from tandemu.jit.regions.graph import FLOATS, GuestInstruction
+from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.tlb import tlb_entry
 
@@ -212,6 +212,14 @@ class Registers:
         return {f"k{n}": self.peek(register) for n, register in enumerate(PINNED_REGISTERS)}
 
 
+class Site(NamedTuple):
+    """An instruction where the region may be left."""
+
+    instruction: GuestInstruction
+    remaining: int
+    """Instructions that were taken from the budget and not yet run there, with this."""
+
+
 class RegionState:
     """What the contexts of one region share."""
 
@@ -226,10 +234,17 @@ class RegionState:
         self.ir, self.layout, self.kind, self.registers = builder, layout, kind, registers
         self.hart: Any = builder.struct(layout, builder.cpu)
         self.budget: Local = builder.variable(I64, budget)
-        self.sites: list[GuestInstruction] = []
+        self.sites: list[Site] = []
         self.marked: set[int] = set()
         """Numbers of the sites whose accesses the host may refuse."""
         self.exits: dict[int, int] = {}
+
+    def take(self, budget: Value, block: GuestBlock) -> None:
+        """Begin *block*, after which *budget* is left."""
+        self.budget.value = budget
+        if self.kind.stores_first and any(one.accesses for one in block.instructions):
+            place = self.hart.pointer("fault_budget")
+            self.ir.access_store(place, budget, OWN_STORE)
 
     def operands(self, **changes: Value) -> list[Value]:
         """Operands of a jump out of the region."""
@@ -274,10 +289,10 @@ class RegionContext:
     native = True
     firmware = False
 
-    def __init__(self, state: RegionState, one: GuestInstruction, refund: int) -> None:
-        """*refund*: instructions that were taken from the budget and not yet run, with this."""
+    def __init__(self, state: RegionState, one: GuestInstruction, remaining: int) -> None:
+        """*remaining*: instructions that were taken from the budget and not yet run."""
         self.ir, self.xlen, self.hart = state.ir, state.kind.xlen, state.hart
-        self._state, self._one, self._refund = state, one, refund
+        self._state, self._one, self._remaining = state, one, remaining
         self._registers = state.registers
         self._marks_loads = state.kind.flat
         self._site: int | None = None
@@ -291,7 +306,7 @@ class RegionContext:
     def _site_number(self) -> int:
         if self._site is None:
             self._site = len(self._state.sites)
-            self._state.sites.append(self._one)
+            self._state.sites.append(Site(self._one, self._remaining))
         return self._site
 
     def interpret(self) -> None:
@@ -300,9 +315,7 @@ class RegionContext:
         state.registers.store()
         sites = self.ir.symbol("SITES", 0, 1 << 31)
         state.hart.site = sites + self._site_number() * SITE.size
-        # The site itself stands for one instruction.
-        budget = state.budget.value + (self._refund - 1)
-        self.ir.TailCall("interpret_site", *state.operands(budget=budget))
+        self.ir.TailCall("interpret_site", *state.operands())
 
     def raise_exception(self, cause: Value | int, value: Value | int) -> None:
         self.interpret()

@@ -257,11 +257,11 @@ class RegionInstaller:
         first: list[bytes] = []
         more: list[bytes] = []
         for site in region.sites:
-            # *remaining* 1: a region gives back the rest of its block itself.
+            known = site.form, site.remaining
             records = [
-                _SITE.pack(site.pc, site.word, at, at + site.size if site.size else 0, site.form, 1)
+                _SITE.pack(site.pc, site.word, at, at + site.size if site.size else 0, *known)
                 for at in (start + place for place in site.places)
-            ] or [_SITE.pack(site.pc, site.word, 0, 0, site.form, 1)]
+            ] or [_SITE.pack(site.pc, site.word, 0, 0, *known)]
             first.append(records[0])
             more += records[1:]
         data = b"".join(first + more)

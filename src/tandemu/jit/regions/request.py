@@ -58,6 +58,8 @@ class RegionSite(NamedTuple):
     pc: int
     word: int
     form: int
+    remaining: int
+    """Instructions of its block from this one on."""
     places: tuple[int, ...]
     """Offsets of host instructions that the host may refuse (a program's accesses)."""
     size: int = 0
