@@ -19,6 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tandemu.machine.console import Console
+from tests.long import STRESS
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(
@@ -26,6 +29,9 @@ _BLOCK = re.compile(
     r"```(?P<language>\w*)\n(?P<text>.*?)^```$",
     flags=re.MULTILINE | re.DOTALL,
 )
+
+
+_PATIENCE_S = 3600
 
 
 class Block(NamedTuple):
@@ -55,10 +61,20 @@ def blocks(document: Path) -> list[Block]:
     return found
 
 
+def be_patient(block: Block, monkeypatch: pytest.MonkeyPatch) -> Block:
+    """*block* with so much time as a guest may take whose code is all compiled at once."""
+    for method in (Console.expect, Console.read_until):
+        monkeypatch.setattr(method, "__defaults__", (float(_PATIENCE_S),))
+    text = re.sub(r"\btimeout=\d+", f"timeout={_PATIENCE_S}", block.text)
+    return block._replace(text=text)
+
+
 def run(document: Path, chosen: list[Block], monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType(document.stem.replace("-", "_"))
     names: dict[str, Any] = module.__dict__
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look
+    if STRESS:
+        chosen = [be_patient(block, monkeypatch) for block in chosen]
     for block in chosen:
         if not block.text.startswith(">>>"):
             # As if it stood in the document: errors show the right line.
