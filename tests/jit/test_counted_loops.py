@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit.layout import cpu_layout
-from tandemu.jit.regions import compiler
+from tandemu.jit.regions import building
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.request import RegionKind
@@ -188,7 +188,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[CountedLoop]]:
             found.append(loop)
         return loop
 
-    monkeypatch.setattr(compiler, "find_counted", find)
+    monkeypatch.setattr(building, "find_counted", find)
     bed = user_bed()
     bed.engine.precise = False
     yield found

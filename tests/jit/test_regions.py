@@ -9,10 +9,11 @@ import pytest
 
 from tandemu.accel import MmioRead, Stopped
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.regions.compiler import build_region, told_apart
+from tandemu.jit.regions.building import build_region
 from tandemu.jit.regions.context import OWN_STORE
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.narrow import find_narrow
+from tandemu.jit.regions.object_code import told_apart
 from tandemu.jit.regions.request import RegionKind
 from tests.jit import test_control_flow as control_flow
 from tests.jit import test_instruction_table as instruction_table
