@@ -100,6 +100,7 @@ LOADED_WHEN_USED: frozenset[str] = frozenset(
 
 MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
+        "tandemu.accel.statistics",
         "tandemu.guests",
         "tandemu.jit.generate",
         "tandemu.jit.regions.profile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -39,12 +40,16 @@ def test_found_in_path(build: Callable[..., Path]) -> None:
 
 def test_stats_count_calls(build: Callable[..., Path]) -> None:
     ours = run_exec("--stats", build("copy"))
-    calls, _, translation = ours.stderr.decode().partition("translation:\n")
+    calls, figures, table = ours.stderr.decode().split("\n\n")
     assert calls.startswith("system calls:\n")
     lines = dict(reversed(line.split()) for line in calls.splitlines()[1:])
     assert lines["read"] == "1" and lines["exit_group"] == "1"
-    counters = dict(reversed(line.split()) for line in translation.splitlines())
-    assert int(counters["instructions"]) > int(counters["translations"]) > 0
+    counters = dict(re.split("  +", line) for line in figures.splitlines())
+    assert int(counters["instructions"].replace(",", "")) > int(counters["translations"]) > 0
+    assert counters["wall time"].endswith(" s") and " trap" in counters["exits"]
+    header, translated, optimised = table.splitlines()
+    assert header.split() == ["code", "instructions", "time", "bytes"]
+    assert translated.startswith("translated ") and optimised.startswith("optimised ")
 
 
 def test_unknown_calls_are_named_at_the_end(build: Callable[..., Path]) -> None:

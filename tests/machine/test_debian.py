@@ -75,7 +75,8 @@ def test_everything_is_optimised(monkeypatch: pytest.MonkeyPatch, cpus: int) -> 
         vm.console.send("exit 0\n")
         assert vm.wait().ending is Ending.POWERED_OFF
         counts = vm.statistics()
-    assert counts["regions"]
+    assert counts["regions"] and counts["exits_write"]
+    assert counts["translated_us"] and counts["optimised_us"]
     assert not counts["regions_compiler_ends"]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tandemu.accel.profile import format_profile
+from tandemu.accel.statistics import format_statistics
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.errors import OptionError
@@ -106,23 +107,6 @@ def _notice(text: str) -> None:
     print(f"tandemu: {text}", file=sys.stderr, end=ending, flush=True)
 
 
-def _statistics(machine: Machine, begun_s: float) -> str:
-    """What the run took, one figure a line."""
-    import resource
-
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    rows: list[tuple[str, str]] = [
-        ("wall time", f"{time.monotonic() - begun_s:.2f} s"),
-        ("processor time", f"{usage.ru_utime + usage.ru_stime:.2f} s"),
-        ("largest resident memory", f"{usage.ru_maxrss / 1024:.0f} MiB"),
-    ]
-    for name, value in machine.statistics().items():
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
-        rows.append((name.replace("_", " "), shown))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
 def _information(machine: Machine, what: str, begun_s: float) -> str:
     memory_mib = machine.memory_bytes >> 20
     return (
@@ -140,7 +124,9 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     """Start the machine with the terminal as its console; return how it ended."""
     commands = {
         "info": Command("what runs here", lambda: _information(machine, what, begun_s)),
-        "stats": Command("what it took so far", lambda: _statistics(machine, begun_s)),
+        "stats": Command(
+            "what it took so far", lambda: format_statistics(machine.statistics(), begun_s)
+        ),
         "registers": Command("the processors' registers", machine.dump),
         "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
     }
@@ -197,7 +183,7 @@ def run(options: argparse.Namespace) -> int:
     if result.ending is Ending.TIMED_OUT:
         print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
     if options.stats:
-        print(_statistics(machine, begun_s), file=sys.stderr)
+        print(format_statistics(machine.statistics(), begun_s), file=sys.stderr)
     if (profile := machine.profile()) is not None:
         print(format_profile(profile, names), file=sys.stderr)
     return result.exit_status

@@ -12,7 +12,10 @@ from tandemu.jit.layout import (
     BLOCK,
     BLOCK_LIMIT,
     COUNTERS,
+    EXIT_NAMES,
+    EXIT_READ,
     HASH_BUCKETS,
+    NANOSECONDS_PER_TICK,
     SYMBOLS,
 )
 from tandemu.native import ExecutableMemory
@@ -105,6 +108,11 @@ class TranslatedCpu:
         counts = {name: getattr(cpu, name) for name in COUNTERS}
         # What is left may be negative: a block is taken from it as a whole.
         counts["instructions"] = (cpu.instructions + cpu.slice - cpu.budget) & mask(64)
+        for name in ("translated", "optimised"):
+            ticks = getattr(cpu, f"{name}_ticks")
+            counts[f"{name}_us"] = ticks * NANOSECONDS_PER_TICK // 1000
+        for number, name in enumerate(EXIT_NAMES, EXIT_READ):
+            counts[f"exits_{name}"] = cpu.exits[number]
         counts["blocks"] = cpu.block_count - 1
         for region in ("hot", "cold", "site"):
             used = getattr(cpu, f"{region}_next") - getattr(cpu, f"{region}_start")

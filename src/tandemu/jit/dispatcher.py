@@ -33,6 +33,7 @@ from tandemu.jit.layout import (
     FORM,
     JUMP_ENTRIES,
     JUMP_ENTRY,
+    NANOSECONDS_PER_TICK,
     PAGE_SIZE,
     REGION_LINK,
     RESPONSE_NONE,
@@ -53,6 +54,8 @@ from tandemu.jit.translator import TranslatorRoutines
 NEARLY_NOTHING = 512
 """A region leaves when the rest of a slice is too short for its next block."""
 _TRAP_COST = 1
+_WAITING_TICKS = 10_000_000 // NANOSECONDS_PER_TICK
+"""No slice runs so long: the host had no processor for it, or a call of a program waited."""
 
 
 def build_update_timers(layout: Layout, clock: Function) -> Function:
@@ -60,6 +63,7 @@ def build_update_timers(layout: Layout, clock: Function) -> Function:
     b = Builder("update_timers", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
     now = b.call(clock, b.cpu)
+    cpu.now = now
     sstc = (cpu.menvcfg & riscv.STCE) != 0
     for compare, bit, enabled in (
         (cpu.stimecmp, riscv.STIP, sstc),
@@ -75,6 +79,33 @@ def build_update_timers(layout: Layout, clock: Function) -> Function:
                 b.atomic("or", cpu.pointer("mip"), Constant(I64, bit))
             with b.Else():
                 b.atomic("and", cpu.pointer("mip"), Constant(I64, ~bit))
+    b.Return()
+    return b.finish()
+
+
+def build_count_time(layout: Layout) -> Function:
+    """count_time(cpu): put the time down to what ran, from when this was called last to `now`."""
+    b = Builder("count_time", [("cpu", PTR)])
+    cpu = b.struct(layout, b.cpu)
+    ticks = cpu.now - cpu.looked
+    with b.If((cpu.looked != 0) & ticks.ult(_WAITING_TICKS)):
+        with b.If(cpu.in_region != 0):
+            cpu.optimised_ticks = cpu.optimised_ticks + ticks
+        with b.Else():
+            cpu.translated_ticks = cpu.translated_ticks + ticks
+    cpu.looked = cpu.now
+    cpu.in_region = 0
+    b.Return()
+    return b.finish()
+
+
+def build_count_exit(layout: Layout, clock: Function, count_time: Function) -> Function:
+    """count_exit(cpu): note that Python goes on."""
+    b = Builder("count_exit", [("cpu", PTR)])
+    cpu = b.struct(layout, b.cpu)
+    cpu.exits[cpu.exit_kind] = cpu.exits[cpu.exit_kind] + 1
+    cpu.now = b.call(clock, b.cpu)
+    b.call(count_time, b.cpu)
     b.Return()
     return b.finish()
 
@@ -103,6 +134,8 @@ class Dispatcher:
         self.flush_translations = build_flush_translations(layout)
         large_pages = (21, 30, 39) if isa.xlen == 64 else (22,)
         self.flush_page = build_flush_page(layout, large_pages, self.flush_translations)
+        self.clock, self.count_time = clock, build_count_time(layout)
+        self.count_exit = build_count_exit(layout, clock, self.count_time)
         self.update_timers = build_update_timers(layout, clock)
         self.handle_effects = self.build_handle_effects()
 
@@ -131,6 +164,7 @@ class Dispatcher:
         if kind is not None:
             cpu.exit_kind = kind
         cpu.budget = budget
+        b.call(self.count_exit, b.cpu)
         b.Return()
 
     def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
@@ -225,6 +259,7 @@ class Dispatcher:
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, zero)
         b.call(self.update_timers, b.cpu)
+        b.call(self.count_time, b.cpu)
         waiting = (cpu.effects & riscv.WAIT) != 0
         cpu.effects = cpu.effects & ~(riscv.WAIT | riscv.INTERRUPTS)
         with b.If(waiting):
@@ -289,6 +324,7 @@ class Dispatcher:
         """The slice is used up inside a region."""
         b, cpu = self.begin("region_poll")
         cpu.region_slices = cpu.region_slices + 1
+        cpu.in_region = 1
         self.go(b, "slice_end")
         return b.finish()
 
@@ -422,6 +458,8 @@ class Dispatcher:
                 self.end_floats(b, cpu, saved)
                 b.Return(cpu.exit_kind)
         tlb = b.call(self.select_tlb, b.cpu)
+        # Python's time is not the guest's.
+        cpu.looked = 0
         # What an exit left of its slice is accounted for by the end of that slice.
         operands = entering_operands(self.isa.xlen, b.cpu, tlb, cpu.budget)
         b.call(self.entrance, *operands, convention="tail")

@@ -22,7 +22,7 @@ from tandemu.isa.riscv.state import (
     ILLEGAL_INSTRUCTION,
 )
 from tandemu.jit.contexts import InterpreterContext
-from tandemu.jit.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE
+from tandemu.jit.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE, NANOSECONDS_PER_TICK
 from tandemu.jit.memory import (
     STATUS_DONE,
     STATUS_EXIT,
@@ -30,9 +30,6 @@ from tandemu.jit.memory import (
     STATUS_TRAP,
     MemoryRoutines,
 )
-
-NANOSECONDS_PER_TICK = 100
-"""The time base is 10 MHz, as on QEMU's virt board."""
 
 _CLOCK_MONOTONIC = 1
 

@@ -159,11 +159,14 @@ REQUEST_REGION = 4
 EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE, EXIT_LIMIT = (
     range(1, 8)
 )
-
 EXIT_TRAP = 8
 """A program trapped; `trap_cause` says how."""
 EXIT_HOT = 9
 """The block at pc has become hot."""
+EXIT_NAMES = (
+    *("read", "write", "firmware", "interrupted", "wait", "software", "limit", "trap", "hot"),
+)
+"""What the exits are called, from `EXIT_READ` on."""
 
 FETCH_CHECK = 64
 """A program's trap cause: may code be fetched from this page?"""
@@ -172,6 +175,9 @@ CALL_RETURNED = 65
 
 MACHINE_SYMBOL = "tandemu_user_machine"
 """The fault handler's way to `MACHINE`; its address is filled in when it is loaded."""
+
+NANOSECONDS_PER_TICK = 100
+"""The time base is 10 MHz, as on QEMU's virt board."""
 
 NO_BUDGET = 1 << 63
 """`fault_budget` where nothing is known: else it is what was left of the budget where the block
@@ -219,6 +225,13 @@ def cpu_layout(xlen: int) -> Layout:
         slice=U64,
         slice_length=U64,
         slice_limit=U64,
+        # Where time goes.
+        now=U64,
+        looked=U64,
+        in_region=U64,
+        translated_ticks=U64,
+        optimised_ticks=U64,
+        exits=U64[EXIT_HOT + 1],
         instructions=U64,
         request=U64,
         # Traps and exits on their way.

@@ -180,6 +180,8 @@ class UserDispatcher(Dispatcher):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
         cpu.slice = budget
         cpu.fault_budget = NO_BUDGET
+        cpu.now = b.call(self.clock, b.cpu)
+        b.call(self.count_time, b.cpu)
         self.resume(b, cpu, budget)
         return b.finish()
 

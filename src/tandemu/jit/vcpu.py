@@ -36,6 +36,7 @@ from tandemu.jit.layout import (
     EXIT_WAIT,
     EXIT_WRITE,
     FETCH_ENTRY,
+    NANOSECONDS_PER_TICK,
     PAGE_SIZE,
     REQUEST_FENCE,
     REQUEST_KICK,
@@ -57,7 +58,6 @@ SMALL_CACHE = CacheSizes(3 * MEBIBYTE, 2 * MEBIBYTE, 2 * MEBIBYTE, MEBIBYTE)
 """What the vCPUs after the first `MANY` get: addresses below 2 GiB are scarce."""
 
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
-_NANOSECONDS_PER_TICK = 100
 _LONGEST_WAIT_S = 1.0
 _TIMERS = frozenset({"mtimecmp", "stimecmp"})
 _PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
@@ -249,7 +249,7 @@ class JitVcpu(TranslatedCpu):
             if cpu.request or (cpu.mip | cpu.mip_seip) & cpu.mie:
                 return
             ticks = self._deadline() - self._vm.time()
-            seconds = min(ticks * _NANOSECONDS_PER_TICK / 1e9, _LONGEST_WAIT_S)
+            seconds = min(ticks * NANOSECONDS_PER_TICK / 1e9, _LONGEST_WAIT_S)
             if seconds > 0 and select.select([self._event], [], [], seconds)[0]:
                 os.eventfd_read(self._event)
         finally:

@@ -14,6 +14,7 @@ from tandemu.accel.profile import Profile, add_profiles
 from tandemu.jit.engine import Engine, load_engine
 from tandemu.jit.layout import (
     MACHINE,
+    NANOSECONDS_PER_TICK,
     PAGE_SHIFT,
     PAGE_SIZE,
     SLOT_LIMIT,
@@ -29,7 +30,6 @@ from tandemu.memory import RamRegion
 if TYPE_CHECKING:
     from tandemu.jit.software import SoftwareInterpreter
 
-_NANOSECONDS_PER_TICK = 100
 _SLICE = 16384
 """Instructions between two looks at timers and requests: some 10 µs."""
 _THRESHOLD = 512
@@ -117,7 +117,7 @@ class JitVm:
     def time(self) -> int:
         """The guest's clock in ticks of its time base (10 MHz)."""
         offset: int = self._machine.time_offset
-        return (time.monotonic_ns() - offset) // _NANOSECONDS_PER_TICK
+        return (time.monotonic_ns() - offset) // NANOSECONDS_PER_TICK
 
     # Dirty log ---------------------------------------------------------------------------
 

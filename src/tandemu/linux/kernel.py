@@ -12,6 +12,7 @@ import errno
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -73,6 +74,7 @@ class Kernel:
         self.profile = profile
         self.hook = hook
         self.statistics: dict[str, int] = {}
+        self._begun_s = time.monotonic()
         self.unknown: dict[int, int] = {}
         self.is_forked = False
         self.spawn: paths.Spawn | None = None
@@ -216,13 +218,14 @@ class Kernel:
     def report(self) -> None:
         """Say what was counted, if that was asked for."""
         if self.count and not self.is_forked:
+            from tandemu.accel.statistics import format_statistics
+
             lines = [
                 f"{count:10} {name}"
                 for name, count in sorted(self.statistics.items(), key=lambda item: -item[1])
             ]
             lines.insert(0, "system calls:")
-            lines.append("translation:")
-            lines += [f"{count:10} {name}" for name, count in self.engine.statistics().items()]
+            lines += ["", format_statistics(self.engine.statistics(), self._begun_s)]
             os.write(2, ("\n".join(lines) + "\n").encode())
         if self.profile and not self.is_forked:
             from tandemu.linux.code_names import CodeNames
