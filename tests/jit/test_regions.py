@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tandemu.accel import MmioRead, Stopped
+from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
 from tandemu.jit.regions.building import build_region
 from tandemu.jit.regions.context import OWN_STORE
@@ -20,8 +21,20 @@ from tests.jit import test_instruction_table as instruction_table
 from tests.jit import test_straight_lines as straight_lines
 from tests.jit.instruction_table import Line
 from tests.jit.optimised import Beginning, optimise
+from tests.jit.page_tables import RWX, RX, TABLES, PageTable
 from tests.jit.random_code import MEMORY, STRAIGHT, candidates, straight_line
-from tests.jit.small_machine import BASE, DATA, PAGE, SIZE, Code, SmallMachine, State, machine
+from tests.jit.small_machine import (
+    BASE,
+    DATA,
+    END,
+    PAGE,
+    SIZE,
+    Code,
+    SmallMachine,
+    State,
+    encode,
+    machine,
+)
 
 ISA = BY_XLEN[64]
 SLICES = (64, 67, 101, 1000)
@@ -366,3 +379,53 @@ def test_a_region_leaves_when_it_is_asked_to() -> None:
     assert done >= 100_000
     assert m.cpu.region_slices
     assert m.cpu.pc in (BASE, BASE + 4)
+
+
+def test_regions_of_two_address_spaces() -> None:
+    """The same addresses, other code: exits of the one's regions do not lead to the other's."""
+    m = machine()
+    virtual, function = 0x20_0000_0000, 0x400
+    tables = []
+    for number in range(2):
+        physical = BASE + (16 + number) * PAGE
+        table = PageTable(m, base=TABLES + number * 16 * PAGE)
+        table.map(virtual, physical, RX)
+        table.map(END, END, RWX)
+        tables.append(table.satp())
+        code = Code(virtual).li(12, 40).label("turn")
+        code("jal", rd=1, imm=virtual + function - code.here)("addi", rd=12, rs1=12, imm=-1)
+        code("bne", to="turn", rs1=12, rs2=0).finish(10)
+        m.write(physical, code.build())
+        # Too large to be taken in where it is called.
+        large = Code(virtual + function)
+        for _ in range(80):
+            large("addi", rd=10, rs1=10, imm=1 + number)
+        m.write(physical + function, large("jalr", rd=0, rs1=1, imm=0).build())
+    m.vcpu.set("pmpaddr0", (1 << 54) - 1)
+    m.vcpu.set("pmpcfg0", 0x1F)
+    m.vcpu.set("privilege", riscv.SUPERVISOR)
+    for number in (0, 1, 0, 1, 0, 1):
+        m.vcpu.set("satp", tables[number])
+        m.cpu.pc, m.cpu.x[10] = virtual, 0
+        assert m.finish() == 40 * 80 * (1 + number)
+        m.vcpu.complete(0)
+        optimise(m)
+    assert m.vcpu.regions.installed >= 4
+
+
+def test_new_code_has_a_region_where_old_code_had_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round a loop that is hot is written anew, fenced, and hot again."""
+    monkeypatch.setenv("TANDEMU_OPTIMISER", "stress")
+    m = SmallMachine().reset()
+    routine, rounds = BASE + PAGE, 4
+    first = int.from_bytes(encode("addi", rd=6, rs1=6, imm=0), "little")
+    code = Code().li(10, routine).li(11, first).li(12, 1 << 20).li(13, rounds).label("again")
+    code("add", rd=11, rs1=11, rs2=12)("sw", rs1=10, rs2=11, imm=0)("fence.i").li(14, 5000)
+    code("jalr", rd=1, rs1=10, imm=0)("addi", rd=13, rs1=13, imm=-1)
+    m.load(code("bne", to="again", rs1=13, rs2=0).finish(6))
+    loop = Code(routine).label("turn")("addi", rd=6, rs1=6, imm=0)("addi", rd=14, rs1=14, imm=-1)
+    m.load(loop("bne", to="turn", rs1=14, rs2=0)("jalr", rd=0, rs1=1, imm=0))
+    assert m.finish() == 5000 * sum(range(1, rounds + 1))
+    assert m.cpu.stale_regions >= rounds - 1
+    assert m.vcpu.regions.installed >= rounds
+    m.vm.close()

@@ -62,6 +62,7 @@ class TranslatedCpu:
         self._code = ExecutableMemory(sum(sizes))
         self._enter = engine.routine("enter", 1)
         self._change_request = engine.routine("change_request", 3)
+        self.lookup = engine.routine("lookup", 4)
         self.install_region = engine.routine("install_region", 4)
         self.link_region = engine.routine("link_region", 5)
         self.start_worker = engine.routine("start_worker", 6)

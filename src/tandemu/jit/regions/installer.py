@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from tandemu.accel.profile import Profile
 from tandemu.jit.cpu import TranslatedCpu
-from tandemu.jit.layout import REQUEST_REGION, SAMPLES, SITE
+from tandemu.jit.layout import INVALID, REQUEST_REGION, SAMPLES, SITE
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
 
@@ -27,7 +27,6 @@ _LARGE_SHARE = 8
 """A block that had one in so many of all instructions stands out."""
 _HOTTEST = 1 << 26
 """Instructions that ran at a block before it is very hot."""
-_INVALID = (1 << 64) - 1
 
 
 class Place(NamedTuple):
@@ -85,9 +84,10 @@ class RegionInstaller:
         self._flushes = -1
         self._next = 0
         self._installed: dict[int, Region] = {}
-        """What stands in the code cache, by tag."""
-        self._links: dict[int, list[int]] = {}
-        """Host addresses of the displacements of regions' exits, by the tag they lead to."""
+        """What was put into the code cache, by host address."""
+        self._links: dict[tuple[int, int], list[int]] = {}
+        """Host addresses of the displacements of regions' exits, by the tag and the physical
+        address that they lead to: address spaces have different code at the same addresses."""
         self.installed = 0
         self.instructions = 0
         self.code_bytes = 0
@@ -116,7 +116,8 @@ class RegionInstaller:
         """Where the processor, which is at rest, has spent its time; see `take_profile`."""
         from tandemu.jit.regions.profile import take_profile
 
-        return take_profile(self._owner.cpu, self._guest, self._installed, xlen, flat)
+        regions = {block_tag(one.kind, one.pc): one for one in self._installed.values()}
+        return take_profile(self._owner.cpu, self._guest, regions, xlen, flat)
 
     @property
     def ready(self) -> bool:
@@ -142,7 +143,7 @@ class RegionInstaller:
         count = cpu.samples[known_bit(tag) & (SAMPLES - 1)].count
         ran = count * self._settings.slice_length
         level = VERY_HOT if ran >= _HOTTEST and count > threshold else HOT
-        here = self._installed.get(tag)
+        here = self._find(tag, place.physical)
         installed = here.level if here is not None else 0
         if installed >= level:
             return
@@ -155,6 +156,13 @@ class RegionInstaller:
         request = RegionRequest(place.kind, place.pc, level, self._guest.code(place))
         if level == VERY_HOT or not self._service.has_inside(request):
             self._ask(request, tag)
+
+    def _find(self, tag: int, physical: int) -> Region | None:
+        """The region that stands at a place now."""
+        owner = self._owner
+        if not owner.lookup(owner.address, tag, physical, INVALID):
+            return None
+        return self._installed.get(owner.cpu.found_region)
 
     def _is_ripe(self, count: int) -> bool:
         """Whether a block where *count* slices ended is worth a process that compiles."""
@@ -243,9 +251,9 @@ class RegionInstaller:
         ctypes.memmove(start, bytes(blob), len(blob))
         for target, field in exits:
             self._link(region, place, target, field)
-        for field in self._links.get(tag, ()):
+        for field in self._links.get((tag, place.physical), ()):
             _write_displacement(field, start)
-        self._installed[tag] = region
+        self._installed[start] = region
         self.installed += 1
         self.instructions += region.instructions
         self.code_bytes += len(region.code)
@@ -279,7 +287,7 @@ class RegionInstaller:
             # No room for a stub: begin anew, when there is nothing in the way any more.
             owner.flush_code()
             return
-        self._links.setdefault(tag, []).append(field)
+        self._links.setdefault((tag, physical), []).append(field)
 
 
 def _write_displacement(field: int, target: int) -> None:
