@@ -87,7 +87,7 @@ def test_code_of_another_hart() -> None:
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> SmallMachine:
     small = CacheSizes(1 << 17, 1 << 17, 1 << 17, 1 << 17)
-    monkeypatch.setattr(vcpu_module, "FULL_CACHE", small)
+    monkeypatch.setattr(vcpu_module, "FIRST_CACHE", small)
     return SmallMachine().reset()
 
 

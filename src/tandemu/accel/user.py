@@ -15,6 +15,16 @@ from typing import Any, NamedTuple, Protocol
 from tandemu.accel.profile import Profile
 
 
+class CodePage(IntEnum):
+    """What a page holds for whoever fetches instructions there."""
+
+    NONE = 0
+    FIXED = 1
+    """Code that stays as it is until the page is mapped or protected otherwise."""
+    CHANGEABLE = 2
+    """Code that a program may write over."""
+
+
 class SystemCall(NamedTuple):
     """The program asks its operating system; pc stands behind the instruction."""
 
@@ -133,9 +143,11 @@ class UserEngine(Protocol):
     def code_changed(self, start: int, size: int) -> None:
         """Forget what was translated from these guest addresses, on every processor.
 
-        For memory that was unmapped, mapped anew or protected otherwise, and for the
-        program's own request to see code it wrote. Any thread.
+        For memory that was unmapped, mapped anew or protected otherwise. Any thread.
         """
+
+    def code_written(self, start: int, size: int) -> None:
+        """The same for the program's own request to see code that it wrote. Any thread."""
 
     def statistics(self) -> dict[str, int]:
         """Counters by name, all threads added up."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from tandemu.bits import Layout
-from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
+from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
+from tandemu.jit.contexts import jump_entry
 from tandemu.jit.layout import (
     BLOCK,
     BLOCK_INSTRUCTIONS,
@@ -23,10 +24,12 @@ from tandemu.jit.layout import (
     INVALID,
     JUMP_ENTRIES,
     JUMP_ENTRY,
+    MACHINE_TAG,
     PAGE_CODE,
     PAGE_SHIFT,
     PAGE_SIZE,
     PAGE_WRITTEN,
+    REQUEST_ROOM,
     SAMPLE,
     SAMPLES,
     SITE,
@@ -41,6 +44,7 @@ JUMP_SIZE = 5
 
 LARGEST_STENCIL = 512
 """More than any has; `generate` checks it."""
+_MULTIPLIER = 0x9E37_79B9_7F4A_7C15
 _HOT_RESERVE = (BLOCK_INSTRUCTIONS + 4) * LARGEST_STENCIL
 _COLD_RESERVE = 16 << 10
 _SITE_RESERVE = 4 * BLOCK_INSTRUCTIONS * SITE.size
@@ -63,7 +67,7 @@ def block_tag(b: Builder, cpu: Any, pc: Value) -> Value:
     unlike bit 63 in every canonical address, marks them.
     """
     machine = cpu.privilege == MACHINE_PRIVILEGE
-    kind = b.select(machine, Constant(I64, 1 << 62), Constant(I64, 0))
+    kind = b.select(machine, Constant(I64, MACHINE_TAG), Constant(I64, 0))
     tag: Value = kind | pc | cpu.mode
     return tag
 
@@ -192,16 +196,93 @@ def build_find_block(
     )
     with b.If(full, likely=False):
         b.call(flush_code, b.cpu)
+        b.atomic("or", cpu.pointer("request"), Constant(I64, REQUEST_ROOM))
     b.Return(b.call(translate, b.cpu, b.pc, physical, host, second.value))
     return b.finish()
 
 
-def build_fence_instructions(layout: Layout, flush_code: Function) -> Function:
-    """fence_instructions(cpu): forget the blocks whose pages have been written (FENCE.I).
+def build_hash_code() -> Function:
+    """hash_code(code, length) -> a number that other bytes have by a rare chance only."""
+    b = Builder("hash_code", [("code", I64), ("length", I64)], result=I64, exported=False)
+    value, offset = b.variable(I64, b.length), b.variable(I64, 0)
+    with b.While(lambda: offset.value.ult(b.length)):
+        half = b.load((b.code + offset.value).to_pointer(), I16)
+        mixed = (value.value ^ half.zext(I64)) * _MULTIPLIER
+        value.value = mixed ^ (mixed >> 32)
+        offset.value = offset.value + 2
+    b.Return(value.value)
+    return b.finish()
+
+
+def build_forget_page(layout: Layout, hash_code: Function) -> Function:
+    """forget_page(cpu, physical, content): forget the blocks on one physical page.
+
+    *content* is the host address of a copy of the page: blocks that are as they were made from
+    it stay. 0: all are forgotten.
 
     A block stays where it is, for others jump to it; its head becomes a jump to
     its stub, which finds what is there now and patches the head to go there.
     """
+    b = Builder("forget_page", [("cpu", PTR), ("physical", I64), ("content", I64)])
+    cpu = b.struct(layout, b.cpu)
+    tag = b.variable(I64, INVALID)
+    link = b.variable(I64, cpu.pages + (page_bucket(b.physical) << 2))
+    index = b.variable(I32, b.load(link.value.to_pointer(), I32))
+    with b.While(lambda: index.value != 0):
+        block = block_record(b, cpu, index.value)
+        leaves = b.variable(I1, (block.physical & -PAGE_SIZE) == b.physical)
+        with b.If(leaves.value & (b.content != 0)):
+            place = b.content + (block.physical & (PAGE_SIZE - 1))
+            leaves.value = b.call(hash_code, place, block.length.zext(I64)) != block.hash
+        with b.If(leaves.value):
+            tag.value = block.tag
+            _forget_block(b, layout, cpu, block, index.value)
+            b.store(link.value.to_pointer(), block.page_next)
+        with b.Else():
+            link.value = block.pointer("page_next").from_pointer()
+        index.value = block.page_next
+    with b.If(tag.value != INVALID):
+        # What becomes hot again there is to be noticed.
+        number = b.variable(I64, 0)
+        with b.While(lambda: number.value != SAMPLES):
+            sample = cpu.samples[number.value]
+            with b.If(((sample.tag ^ tag.value) & -PAGE_SIZE) == 0):
+                sample.tag, sample.count = 0, 0
+            number.value = number.value + 1
+    b.Return()
+    return b.finish()
+
+
+def _forget_block(b: Builder, layout: Layout, cpu: Any, block: Any, index: Value) -> None:
+    """Forget a block but for its place in the list of its page."""
+    bucket = cpu.buckets + (block_hash(block.physical) << 2)
+    link = b.variable(I64, bucket)
+    with b.While(lambda: b.load(link.value.to_pointer(), I32) != index):
+        other = block_record(b, cpu, b.load(link.value.to_pointer(), I32))
+        link.value = other.pointer("next").from_pointer()
+    b.store(link.value.to_pointer(), block.next)
+    code = block.code.zext(I64)
+    site = b.struct(SITE, block.site.zext(I64).to_pointer())
+    put_jump(b, code, site.next.zext(I64))
+    # Who comes by that has taken nothing, and may be in debt: a region can be.
+    site.remaining = 0
+    region = block.region.zext(I64)
+    with b.If(region != 0, likely=False):
+        put_jump(b, region, block.region_stub.zext(I64))
+        cpu.stale_regions = cpu.stale_regions + 1
+    tag = block.tag & ~MACHINE_TAG
+    entry = jump_entry(b, layout, tag & ~1)
+    with b.If(b.load(entry, I64) == tag):
+        b.store(entry, Constant(I64, INVALID))
+    block.tag = INVALID
+    block.physical = INVALID
+    cpu.stale = cpu.stale + 1
+
+
+def build_fence_instructions(
+    layout: Layout, flush_code: Function, forget_page: Function
+) -> Function:
+    """fence_instructions(cpu): forget the blocks whose pages have been written (FENCE.I)."""
     b = Builder("fence_instructions", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
     machine = machine_of(b, cpu)
@@ -210,12 +291,12 @@ def build_fence_instructions(layout: Layout, flush_code: Function) -> Function:
     with b.If(generation == seen):
         b.Return()
     cpu.seen_generation = generation
-    stale, index = b.variable(I64, 0), b.variable(I64, seen)
+    index = b.variable(I64, seen)
     with b.While(lambda: index.value != generation):
         place = machine.code_log.pointer(index.value & (CODE_LOG - 1))
         entry = b.load(place, I64, atomic=True)
         with b.If((entry & (PAGE_SIZE - 1)) == code_log_stamp(index.value), likely=True):
-            _forget_page(b, cpu, entry & -PAGE_SIZE, stale)
+            b.call(forget_page, b.cpu, entry & -PAGE_SIZE, 0)
             index.value = index.value + 1
         with b.Else():
             # Overwritten already, or counted but not written yet by another vCPU.
@@ -224,33 +305,5 @@ def build_fence_instructions(layout: Layout, flush_code: Function) -> Function:
                 cpu.seen_generation = latest
                 b.call(flush_code, b.cpu)
                 b.Return()
-    with b.If(stale.value != 0):
-        # What becomes hot again is to be noticed.
-        b.fill(cpu.pointer("samples"), 0, SAMPLES * SAMPLE.size)
-        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
-        cpu.stale = cpu.stale + stale.value
     b.Return()
     return b.finish()
-
-
-def _forget_page(b: Builder, cpu: Any, physical: Value, stale: Local) -> None:
-    """Forget the blocks on one physical page."""
-    bucket = (cpu.pages + (page_bucket(physical) << 2)).to_pointer()
-    index = b.variable(I32, b.load(bucket, I32))
-    with b.While(lambda: index.value != 0):
-        block = block_record(b, cpu, index.value)
-        here = (block.physical & -PAGE_SIZE) == physical
-        with b.If(here & (block.tag != INVALID)):
-            block.tag = INVALID
-            block.physical = INVALID
-            code = block.code.zext(I64)
-            site = b.struct(SITE, block.site.zext(I64).to_pointer())
-            put_jump(b, code, site.next.zext(I64))
-            # Who comes by that has taken nothing, and may be in debt: a region can be.
-            site.remaining = 0
-            region = block.region.zext(I64)
-            with b.If(region != 0, likely=False):
-                put_jump(b, region, block.region_stub.zext(I64))
-                cpu.stale_regions = cpu.stale_regions + 1
-            stale.value = stale.value + 1
-        index.value = block.page_next

@@ -18,7 +18,7 @@ from tandemu.jit.layout import (
     NANOSECONDS_PER_TICK,
     SYMBOLS,
 )
-from tandemu.native import ExecutableMemory
+from tandemu.native import ExecutableMemory, NativeError
 
 MEBIBYTE = 1 << 20
 
@@ -37,6 +37,20 @@ class CacheSizes(NamedTuple):
     cold: int
     site: int
     region: int
+
+
+def _mebibytes(hot: float, cold: float, site: float, region: float) -> CacheSizes:
+    return CacheSizes(*(int(part * MEBIBYTE) for part in (hot, cold, site, region)))
+
+
+SMALLEST, SMALL, MEDIUM, LARGE, LARGEST = CACHES = (
+    _mebibytes(1, 0.5, 1, 0.5),
+    _mebibytes(2, 1, 2, 1),
+    _mebibytes(8, 4, 5, 3),
+    _mebibytes(22, 10, 12, 6),
+    _mebibytes(44, 22, 22, 8),
+)
+"""What code caches there are: they begin small, since addresses below 2 GiB are scarce."""
 
 
 class TranslatedCpu:
@@ -76,13 +90,7 @@ class TranslatedCpu:
         for name, size in _TABLES.items():
             setattr(cpu, name, place)
             place += size
-        place = self._code.address
-        for name in ("hot", "cold", "site"):
-            setattr(cpu, f"{name}_start", place)
-            place += getattr(self._sizes, name)
-            setattr(cpu, f"{name}_end", place)
-        cpu.region_start = cpu.region_next = place
-        self.region_end = place + self._sizes.region
+        self._place_code()
         for name, address in engine.addresses.items():
             setattr(cpu, name, address)
         for number, symbol in enumerate(SYMBOLS):
@@ -90,6 +98,36 @@ class TranslatedCpu:
                 cpu.values[number] = engine.image.address(symbol)
         cpu.machine = self._machine
         self.flush_code()
+
+    def _place_code(self) -> None:
+        """Divide the code cache."""
+        cpu, place = self.cpu, self._code.address
+        for name in ("hot", "cold", "site"):
+            setattr(cpu, f"{name}_start", place)
+            place += getattr(self._sizes, name)
+            setattr(cpu, f"{name}_end", place)
+        cpu.region_start = cpu.region_next = place
+        self.region_end = place + self._sizes.region
+
+    def grow(self) -> bool:
+        """Take a larger code cache and forget the code; False if there is none to be had.
+
+        The processor must be at rest.
+        """
+        larger = next((sizes for sizes in CACHES if sizes.hot > self._sizes.hot), None)
+        if larger is None:
+            return False
+        try:
+            code = ExecutableMemory(sum(larger))
+        except NativeError:
+            return False
+        # Meanwhile the handler of another thread's fault finds nothing here.
+        self.cpu.site_next = 0
+        self._code.close()
+        self._code, self._sizes = code, larger
+        self._place_code()
+        self.flush_code()
+        return True
 
     def flush_code(self) -> None:
         """Forget every translation. The processor must be at rest."""

@@ -56,6 +56,9 @@ region is told by its *word* `REGION_LINK`.
 
 REGION_LINK = 1
 
+MACHINE_TAG = 1 << 62
+"""In the tag of a block of machine mode, whose jumps go freely between pages."""
+
 BLOCK = Layout(
     "Block",
     tag=U64,
@@ -68,9 +71,13 @@ BLOCK = Layout(
     region=U32,
     region_stub=U32,
     region_around=U32,
-    spare=U32,
+    length=U32,
+    hash=U64,
 )
 """A translated block: (tag, physical, second) tell it apart.
+
+*length* is that of its guest code on this page, in bytes, and *hash* what `blocks` makes of
+those bytes, for a program only: of its pages nobody knows when they are written.
 
 *region* is the host address of the region at its place, 0 if there is none, and
 *region_stub* that of what the region's first instruction becomes a jump to, and
@@ -155,6 +162,8 @@ KNOWN_BITS = 1 << 16
 REQUEST_KICK = 1
 REQUEST_FENCE = 2
 REQUEST_REGION = 4
+REQUEST_ROOM = 8
+"""The code cache was full: it may be too small."""
 
 EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE, EXIT_LIMIT = (
     range(1, 8)

@@ -30,6 +30,8 @@ from tandemu.jit.blocks import (
     build_fence_instructions,
     build_find_block,
     build_flush_code,
+    build_forget_page,
+    build_hash_code,
     build_lookup,
     build_mark_code,
     page_bucket,
@@ -59,6 +61,7 @@ class TranslatorRoutines:
     find_block: Function
     lookup: Function
     flush_code: Function
+    forget_page: Function
     fence_instructions: Function
     decode: Function
 
@@ -401,8 +404,11 @@ class _Translation(Emission):
             self.done.value = special == stencils.INTERPRET_END
         self.offset.value = self.offset.value + length.value
 
-    def build(self, mark_code: Function | None) -> Function:
-        """translate(cpu, start, physical, host, second) -> code."""
+    def build(self, mark_code: Function | None, hash_code: Function | None) -> Function:
+        """translate(cpu, start, physical, host, second) -> code.
+
+        Either *mark_code* has writes to the page noted, or *hash_code* tells them afterwards.
+        """
         b, cpu = self.b, self.cpu
         # Before the first look at the code: what is written from now on is noted.
         if mark_code is not None:
@@ -449,6 +455,11 @@ class _Translation(Emission):
         block.site = first_site.trunc(I32)
         block.region = 0
         block.region_stub = 0
+        if hash_code is not None:
+            rest = PAGE_SIZE - (b.start & (PAGE_SIZE - 1))
+            length = b.select(self.offset.value.ult(rest), self.offset.value, rest)
+            block.length = length.trunc(I32)
+            block.hash = b.call(hash_code, b.host, length)
         cpu.found_region = start
         bucket = (cpu.buckets + (block_hash(b.physical) << 2)).to_pointer()
         block.next = b.load(bucket, I32)
@@ -471,8 +482,15 @@ def build_translator(
     flush_code = build_flush_code(layout)
     decode = build_decode(isa, layout)
     translation = _Translation(isa, layout, program, decode, lookup)
-    # A program's own requests say what code it changed; nothing need be marked.
-    translate = translation.build(None if program.flat else build_mark_code(layout))
+    hash_code = build_hash_code()
+    translate = (
+        translation.build(None, hash_code)
+        if program.flat
+        else translation.build(build_mark_code(layout), None)
+    )
     find_block = build_find_block(layout, memory.fetch, lookup, translate, flush_code)
-    fence = flush_code if program.flat else build_fence_instructions(layout, flush_code)
-    return TranslatorRoutines(find_block, lookup, flush_code, fence, decode)
+    forget_page = build_forget_page(layout, hash_code)
+    fence = build_fence_instructions(layout, flush_code, forget_page)
+    if program.flat:
+        fence = flush_code
+    return TranslatorRoutines(find_block, lookup, flush_code, forget_page, fence, decode)

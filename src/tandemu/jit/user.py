@@ -19,6 +19,7 @@ from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile, add_profiles
 from tandemu.accel.user import (
     Breakpoint,
+    CodePage,
     DescriptorKeeper,
     DirectCall,
     IllegalInstruction,
@@ -31,7 +32,7 @@ from tandemu.accel.user import (
 )
 from tandemu.bits import mask
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
+from tandemu.jit.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
 from tandemu.jit.engine import Engine, engine_code
 from tandemu.jit.layout import (
     CALL_RETURNED,
@@ -47,6 +48,7 @@ from tandemu.jit.layout import (
     REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
+    REQUEST_ROOM,
     VCPU_LIMIT,
 )
 from tandemu.jit.regions.installer import Place, RegionInstaller
@@ -57,9 +59,8 @@ from tandemu.jit.regions.settings import optimiser_settings
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
 
-FIRST_CACHE = CacheSizes(22 * MEBIBYTE, 10 * MEBIBYTE, 12 * MEBIBYTE, 6 * MEBIBYTE)
-THREAD_CACHE = CacheSizes(2 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE, MEBIBYTE)
-"""The code caches of the first thread and of those that follow: low memory is scarce."""
+_FEW = 64
+"""So many threads begin with more than the smallest code cache; the first with a large one."""
 
 _SIGSEGV, _SIGBUS = 11, 7
 _SA_SIGINFO, _SA_NODEFER, _SA_RESTART = 4, 0x40000000, 0x10000000
@@ -73,7 +74,9 @@ _THRESHOLD = 32
 """Slices that end at a block before it is hot: two million instructions."""
 _PATIENCE, _PATIENCE_FOR_ONE = 1 << 12, 1 << 8
 """Slices before the compiler is started: some 0.1 s. And the same if one block stands out."""
-_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
+_MOST_CHANGED = 256
+"""If more pages of code change at once, all translations are forgotten."""
+_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
 
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -135,8 +138,10 @@ class JitUserEngine:
         self._executable = mmap.mmap(-1, WINDOW_SIZE >> PAGE_SHIFT, flags=_PRIVATE)
         self._machine.window, self._machine.window_size = self.base, WINDOW_SIZE
         self._machine.executable = ctypes.addressof(ctypes.c_char.from_buffer(self._executable))
-        self.executable: Callable[[int], bool] = self._readable
-        """Whether code may be fetched at an address; asked once a page until it changes."""
+        self.code_page: Callable[[int], CodePage] = self._readable
+        """What may be fetched at an address; asked once a page until it changes."""
+        self.changeable: set[int] = set()
+        """Pages from which code was fetched that the program may write over."""
         self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE, _PATIENCE_FOR_ONE)
         self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
         self.precise = False
@@ -155,9 +160,9 @@ class JitUserEngine:
             if libc.sigaction(signal, ctypes.byref(action), None):
                 raise AccelError(f"no handler for signal {signal}: errno {ctypes.get_errno()}")
 
-    def _readable(self, address: int) -> bool:
-        """Whether the host lets the byte at guest *address* be read."""
-        return len(self._read(address, 1)) == 1
+    def _readable(self, address: int) -> CodePage:
+        """Code that may change, wherever the host lets a byte be read."""
+        return CodePage.CHANGEABLE if self._read(address, 1) else CodePage.NONE
 
     def _read(self, address: int, size: int) -> bytes:
         """Up to *size* bytes of guest memory: fewer where it is not mapped.
@@ -172,10 +177,13 @@ class JitUserEngine:
         return data.raw[: max(got, 0)]
 
     def may_execute(self, address: int) -> bool:
-        """Ask `executable` about the page of *address*, and remember a yes."""
+        """Ask `code_page` about the page of *address*, and remember a yes."""
         page = address & -PAGE_SIZE
-        if not 0 <= page < WINDOW_SIZE or not self.executable(address):
+        kind = self.code_page(address) if 0 <= page < WINDOW_SIZE else CodePage.NONE
+        if kind is CodePage.NONE:
             return False
+        if kind is CodePage.CHANGEABLE:
+            self.changeable.add(page)
         self._executable[page >> PAGE_SHIFT] = 1
         return True
 
@@ -185,10 +193,15 @@ class JitUserEngine:
         pages: dict[int, bytes] = {}
         for page in range(max(0, middle - _CODE_PAGES), middle + _CODE_PAGES + 1):
             if page < WINDOW_SIZE >> PAGE_SHIFT and self._executable[page]:
-                data = self._read(page << PAGE_SHIFT, PAGE_SIZE)
-                if len(data) == PAGE_SIZE:  # else unmapped meanwhile
+                data = self.read_page(page << PAGE_SHIFT)
+                if data is not None:
                     pages[page << PAGE_SHIFT] = data
         return pages
+
+    def read_page(self, page: int) -> bytes | None:
+        """The bytes of a page; None if it is not mapped any more."""
+        data = self._read(page, PAGE_SIZE)
+        return data if len(data) == PAGE_SIZE else None
 
     def make_directly(self, calls: Mapping[int, DirectCall]) -> None:
         """Make these calls of the program, by its number, without an exit. Before it runs."""
@@ -202,8 +215,11 @@ class JitUserEngine:
 
     def create_cpu(self) -> JitUserCpu:
         """Create a processor with all registers zero."""
+        machine = ctypes.addressof(self._machine)
         with self._lock:
-            cpu = JitUserCpu(self, self._engine, ctypes.addressof(self._machine), not self._cpus)
+            number = len(self._cpus)
+            sizes = SMALL if 0 < number < _FEW else SMALLEST if number else LARGE
+            cpu = JitUserCpu(self, self._engine, machine, sizes)
             slots = self._machine.vcpus
             free = next((n for n in range(VCPU_LIMIT) if not slots[n]), None)
             if free is None:
@@ -222,17 +238,35 @@ class JitUserEngine:
             self._cpus.remove(cpu)
 
     def code_changed(self, start: int, size: int) -> None:
-        """Forget what was translated from these guest addresses, on every processor."""
-        first = max(start, 0) >> PAGE_SHIFT
-        last = min(start + size + PAGE_SIZE - 1, WINDOW_SIZE) >> PAGE_SHIFT
-        if self._executable.find(b"\1", first, last) < 0:
+        """Forget what was translated from there, and whether code may be fetched."""
+        pages = self._code_pages(start, size)
+        if not pages:
             return
-        for page in range(first, last):
-            if self._executable[page]:
-                self._executable[page] = 0
         with self._lock:
+            for page in pages:
+                self._executable[page >> PAGE_SHIFT] = 0
+            self.changeable.difference_update(pages)
             for cpu in self._cpus:
-                cpu.drop_code()
+                cpu.forget(pages, is_written=False)
+
+    def code_written(self, start: int, size: int) -> None:
+        """Forget what was translated from there, where it is other code now."""
+        pages = self._code_pages(start, size)
+        if pages:
+            with self._lock:
+                for cpu in self._cpus:
+                    cpu.forget(pages, is_written=True)
+
+    def _code_pages(self, start: int, size: int) -> list[int]:
+        """The pages of a range from which code was fetched."""
+        last = min(start + size + PAGE_SIZE - 1, WINDOW_SIZE) >> PAGE_SHIFT
+        find = self._executable.find
+        found: list[int] = []
+        page = find(b"\1", max(start, 0) >> PAGE_SHIFT, last)
+        while page >= 0:
+            found.append(page << PAGE_SHIFT)
+            page = find(b"\1", page + 1, last)
+        return found
 
     def regions(self) -> RegionService:
         """The compiler of hot code, which keeps its descriptors where the program has none."""
@@ -274,15 +308,32 @@ class JitUserEngine:
         ctypes.CDLL(None).munmap(ctypes.c_void_p(self.base), ctypes.c_size_t(WINDOW_SIZE))
 
 
+def _take(pages: set[int]) -> set[int]:
+    """Take what is in a set that other threads add to, without a lock: a fork could keep that.
+
+    What is added once more meanwhile is looked at afterwards, which is enough.
+    """
+    taken = set(pages)
+    pages.difference_update(taken)
+    return taken
+
+
 class JitUserCpu(TranslatedCpu):
     """The processor of one guest thread."""
 
-    def __init__(self, owner: JitUserEngine, engine: Engine, machine: int, first: bool) -> None:
-        super().__init__(engine, machine, FIRST_CACHE if first else THREAD_CACHE)
+    def __init__(
+        self, owner: JitUserEngine, engine: Engine, machine: int, sizes: CacheSizes
+    ) -> None:
+        super().__init__(engine, machine, sizes)
+        self._forget_page = engine.routine("forget_page", 3)
         self._owner = owner
         self.slot = -1
         self._kicked = False
         self._stale = False
+        self._gone: set[int] = set()
+        """Pages of which nothing that was translated holds any more."""
+        self._written: set[int] = set()
+        """Pages of which not all may hold."""
         self.regions = RegionInstaller(self, self, owner.optimiser, owner.regions)
         cpu = self.cpu
         riscv.reset(cpu, engine.xlen, 0)
@@ -302,6 +353,8 @@ class JitUserCpu(TranslatedCpu):
             if self._stale:
                 self._stale = False
                 self.flush_code()
+            if self._gone or self._written:
+                self._forget_pages()
             if self.regions.ready:
                 self.regions.install_ready()
             if self._kicked:
@@ -317,7 +370,11 @@ class JitUserCpu(TranslatedCpu):
                     return leaving
             elif kind == EXIT_INTERRUPTED:
                 # The flags go before what they stand for is looked at.
-                self._change_request(address, 0, _REQUESTS)
+                if self._change_request(address, 0, _REQUESTS) & REQUEST_ROOM:
+                    self.grow()
+                if cpu.effects:
+                    cpu.effects = 0
+                    self._fence()
             elif kind == EXIT_HOT:
                 self.regions.hot()
             elif kind == EXIT_SOFTWARE:
@@ -379,6 +436,43 @@ class JitUserCpu(TranslatedCpu):
         """Forget all translations before the next instruction after an exit. Any thread."""
         self._stale = True
         self._change_request(self.address, REQUEST_FENCE, 0)
+
+    def forget(self, pages: list[int], *, is_written: bool) -> None:
+        """The same for the code on *pages*. Any thread, which holds the engine's lock.
+
+        *is_written*: for what is other code now.
+        """
+        some = self._written if is_written else self._gone
+        some.update(pages)
+        if len(some) > _MOST_CHANGED:
+            self._gone.clear()
+            self._written.clear()
+            self.drop_code()
+        else:
+            self._change_request(self.address, REQUEST_FENCE, 0)
+
+    def _fence(self) -> None:
+        """The program has executed FENCE.I: it may have written code anywhere."""
+        self._written.update(self._owner.changeable)
+
+    def _forget_pages(self) -> None:
+        """Forget what has been asked for."""
+        gone = _take(self._gone)
+        written = _take(self._written) - gone
+        content: dict[int, bytes] = {}
+        for page in written:
+            data = self._owner.read_page(page)
+            if data is None:
+                gone.add(page)
+            else:
+                content[page] = data
+        gone |= self.regions.beginnings(gone) | self.regions.forget_changed(content)
+        for page in gone:
+            self._forget_page(self.address, page, 0)
+        for page, data in content.items():
+            self._forget_page(
+                self.address, page, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+            )
 
     def close(self) -> None:
         """Free what the engine keeps for this thread."""

@@ -116,9 +116,8 @@ class UserDispatcher(Dispatcher):
     def build_handle_effects(self) -> Function:
         b = Builder("handle_effects", [("cpu", PTR)])
         cpu = b.struct(self.layout, b.cpu)
-        with b.If((cpu.effects & riscv.INSTRUCTIONS) != 0):
-            b.call(self.translator.flush_code, b.cpu)
-        cpu.effects = 0
+        # Python looks for what has changed.
+        cpu.effects = cpu.effects & riscv.INSTRUCTIONS
         b.Return()
         return b.finish()
 
@@ -176,7 +175,8 @@ class UserDispatcher(Dispatcher):
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
         budget = self.end_slice(b, cpu)
-        with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
+        requested = b.load(cpu.pointer("request"), I64, atomic=True) != 0
+        with b.If(requested | (cpu.effects != 0), likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
         cpu.slice = budget
         cpu.fault_budget = NO_BUDGET
@@ -320,6 +320,7 @@ class UserProgram(Program):
             *self.routines,
             *self.region_routines,
             self.translator.flush_code,
+            self.translator.forget_page,
             build_request(self.layout),
             self.clock,
         ]

@@ -25,7 +25,7 @@ from tandemu.bits import mask
 from tandemu.isa.errors import IsaError
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.registers import INTEGER_NAMES
-from tandemu.jit.cpu import MEBIBYTE, CacheSizes, TranslatedCpu
+from tandemu.jit.cpu import LARGEST, SMALL, TranslatedCpu
 from tandemu.jit.layout import (
     EXIT_FIRMWARE,
     EXIT_HOT,
@@ -41,6 +41,7 @@ from tandemu.jit.layout import (
     REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
+    REQUEST_ROOM,
     RESPONSE_FAULT,
     RESPONSE_VALUE,
 )
@@ -50,14 +51,10 @@ from tandemu.jit.regions.request import RegionKind
 if TYPE_CHECKING:
     from tandemu.jit.vm import JitVm
 
-FULL_CACHE = CacheSizes(44 * MEBIBYTE, 22 * MEBIBYTE, 22 * MEBIBYTE, 8 * MEBIBYTE)
-"""The code cache of one vCPU: address space; memory is used as it fills."""
-
-MANY = 4
-SMALL_CACHE = CacheSizes(3 * MEBIBYTE, 2 * MEBIBYTE, 2 * MEBIBYTE, MEBIBYTE)
-"""What the vCPUs after the first `MANY` get: addresses below 2 GiB are scarce."""
-
-_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
+FIRST_CACHE = LARGEST
+"""The code cache of the first `_MANY` vCPUs: address space; memory is used as it fills."""
+_MANY = 4
+_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
 _LONGEST_WAIT_S = 1.0
 _TIMERS = frozenset({"mtimecmp", "stimecmp"})
 _PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
@@ -75,7 +72,7 @@ class JitVcpu(TranslatedCpu):
 
     def __init__(self, vm: JitVm, index: int) -> None:
         engine = vm.engine
-        super().__init__(engine, vm.address, FULL_CACHE if index < MANY else SMALL_CACHE)
+        super().__init__(engine, vm.address, FIRST_CACHE if index < _MANY else SMALL)
         self.index = index
         self._vm = vm
         self._step = engine.routine("step", 1)
@@ -135,7 +132,8 @@ class JitVcpu(TranslatedCpu):
         if kind == EXIT_INTERRUPTED:
             # The flag goes before what it stands for is looked at: whoever sets it
             # does so after. One that comes late costs a turn, none is lost.
-            self._change_request(self.address, 0, _REQUESTS)
+            if self._change_request(self.address, 0, _REQUESTS) & REQUEST_ROOM:
+                self.grow()
             return None
         if kind == EXIT_FIRMWARE:
             return FirmwareCall()

@@ -12,7 +12,7 @@ import ctypes
 import errno
 from bisect import bisect_left, bisect_right
 
-from tandemu.accel.user import UserEngine
+from tandemu.accel.user import CodePage, UserEngine
 from tandemu.linux import host
 from tandemu.linux.host import NUMBERS, PAGE, HostFault
 
@@ -84,9 +84,9 @@ class Memory:
         self.break_start = self.break_end = 0
         self.has_one_thread = True
         """Nobody unmaps a page between a look at the map and an access."""
-        if hasattr(engine, "executable"):
+        if hasattr(engine, "code_page"):
             # An engine that asks whether code may be fetched at an address.
-            engine.executable = self.may_execute
+            engine.code_page = self.code_page
 
     # Looking --------------------------------------------------------------------------
 
@@ -102,10 +102,14 @@ class Memory:
             return self._mappings[index]
         return None
 
-    def may_execute(self, address: int) -> bool:
-        """Whether the page of *address* may be executed."""
+    def code_page(self, address: int) -> CodePage:
+        """Whether the page of *address* may be executed, and written: somewhere else, if shared."""
         mapping = self.find(address)
-        return mapping is not None and bool(mapping.protection & PROT_EXEC)
+        if mapping is None or not mapping.protection & PROT_EXEC:
+            return CodePage.NONE
+        if mapping.protection & PROT_WRITE or mapping.flags & MAP_SHARED:
+            return CodePage.CHANGEABLE
+        return CodePage.FIXED
 
     def is_free(self, start: int, end: int) -> bool:
         """Whether nothing is mapped from *start* to *end*."""
@@ -192,13 +196,11 @@ class Memory:
 
     def flush_code(self, start: int, end: int) -> None:
         """The program wrote code from *start* to *end* and wants it seen."""
-        self._forget(
-            [
-                (max(one.start, start), min(one.end, end))
-                for one in self._mappings
-                if one.protection & PROT_EXEC and one.start < end and start < one.end
-            ]
-        )
+        if start >= end:
+            # Linux flushes everything, whatever the range is.
+            start, end = 0, self.limit
+        start, end = min(start, self.limit), min(end, self.limit)
+        self._engine.code_written(start, end - start)
 
     def map(
         self,

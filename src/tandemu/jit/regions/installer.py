@@ -11,12 +11,12 @@ import ctypes
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from tandemu.accel.profile import Profile
 from tandemu.jit.cpu import TranslatedCpu
-from tandemu.jit.layout import INVALID, REQUEST_REGION, SAMPLES, SITE
+from tandemu.jit.layout import INVALID, PAGE_SIZE, REQUEST_REGION, SAMPLES, SITE
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
 
@@ -88,6 +88,8 @@ class RegionInstaller:
         self._links: dict[tuple[int, int], list[int]] = {}
         """Host addresses of the displacements of regions' exits, by the tag and the physical
         address that they lead to: address spaces have different code at the same addresses."""
+        self._on_page: dict[int, list[Region]] = {}
+        """The regions that have code of a page of a program."""
         self.installed = 0
         self.instructions = 0
         self.code_bytes = 0
@@ -207,6 +209,22 @@ class RegionInstaller:
             self._next = cpu.region_next = cpu.region_start
             self._installed.clear()
             self._links.clear()
+            self._on_page.clear()
+
+    def beginnings(self, pages: Collection[int]) -> set[int]:
+        """The pages where regions begin that have code on one of *pages* of a program."""
+        return {region.pc & -PAGE_SIZE for page in pages for region in self._on_page.pop(page, ())}
+
+    def forget_changed(self, content: Mapping[int, bytes]) -> set[int]:
+        """The same of regions whose code is another one now; *content* is that of pages."""
+        pages: set[int] = set()
+        for page, data in content.items():
+            regions = self._on_page.get(page, [])
+            bad = [region for region in regions if not region.fits_page(page, data)]
+            if bad:
+                pages.update(region.pc & -PAGE_SIZE for region in bad)
+                self._on_page[page] = [one for one in regions if one.fits_page(page, data)]
+        return pages
 
     def install(self, region: Region) -> bool:
         """Put *region* into the code cache; False if it is not for what is there."""
@@ -221,7 +239,8 @@ class RegionInstaller:
         records = sum(max(1, len(site.places)) for site in region.sites)
         if end > owner.region_end:
             # Rare enough to begin anew with everything.
-            owner.flush_code()
+            if not owner.grow():
+                owner.flush_code()
             return False
         if cpu.site_next + (records + 64) * SITE.size > cpu.site_end:
             return False
@@ -254,6 +273,9 @@ class RegionInstaller:
         for field in self._links.get((tag, place.physical), ()):
             _write_displacement(field, start)
         self._installed[start] = region
+        if region.kind.flat:
+            for page in region.pages():
+                self._on_page.setdefault(page, []).append(region)
         self.installed += 1
         self.instructions += region.instructions
         self.code_bytes += len(region.code)

@@ -94,6 +94,23 @@ class Region(NamedTuple):
     nanoseconds: int
     """What compiling it took."""
 
+    def pages(self) -> set[int]:
+        """The pages that its guest code lies on."""
+        return {
+            page
+            for start, code in self.extents
+            for page in range(start & -PAGE_SIZE, start + len(code), PAGE_SIZE)
+        }
+
+    def fits_page(self, page: int, content: bytes) -> bool:
+        """Whether its guest code on *page* is what *content* has."""
+        for start, code in self.extents:
+            first, last = max(start, page), min(start + len(code), page + PAGE_SIZE)
+            there = code[max(first - start, 0) : max(last - start, 0)]
+            if there and content[first - page : last - page] != there:
+                return False
+        return True
+
     def fits(self, pages: Mapping[int, bytes]) -> bool:
         """Whether the guest's code in *pages*, by address, is what it was made from."""
         for start, expected in self.extents:

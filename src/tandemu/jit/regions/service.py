@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import cache
 
 from tandemu.accel.user import DescriptorKeeper
-from tandemu.jit.layout import KNOWN_BITS, PAGE_SIZE
+from tandemu.jit.layout import KNOWN_BITS, MACHINE_TAG, PAGE_SIZE
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import (
     HOT,
@@ -45,7 +45,7 @@ _PROCESS_LIMIT = 5
 
 def block_tag(kind: RegionKind, pc: int) -> int:
     """As `blocks.block_tag`: what tells a block's address and mode."""
-    return pc | kind.mode | (1 << 62 if kind.machine else 0)
+    return pc | kind.mode | (MACHINE_TAG if kind.machine else 0)
 
 
 def known_bit(tag: int) -> int:
