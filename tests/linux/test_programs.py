@@ -50,6 +50,23 @@ def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     assert ours.stderr == b""
 
 
+@pytest.mark.parametrize("word", ["off", "eager", "stress"])
+def test_a_program_that_compiles(word: str, build: Callable[..., Path]) -> None:
+    """Its code is translated, and made into regions, and changes."""
+    program = build("compiler")
+    ours = run_exec("--stats", program, TANDEMU_OPTIMISER=word)
+    assert ours.returncode == 0
+    *same, by_call, by_fence = sorted(ours.stdout.decode().splitlines())
+    assert same == sorted(run_rival(program).stdout.decode().splitlines())[:-2]
+    # QEMU does not see code that is written in another view of its memory.
+    expected = next(line.split()[-1] for line in same if line.startswith("by call"))
+    assert by_call == f"two views, by call {expected}"
+    assert by_fence == f"two views, by fence {expected}"
+    flushes = re.search(r"^flushes +(\d+)$", ours.stderr.decode(), re.MULTILINE)
+    # Each thread begins with one.
+    assert flushes and int(flushes[1]) <= 4
+
+
 def test_a_counted_loop_over_the_end(build: Callable[..., Path]) -> None:
     """Where it was made apart, with vectors, a refused access is the program's all the same."""
     program = build("overrun")
