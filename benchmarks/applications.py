@@ -18,7 +18,7 @@ from benchmarks.programs import check_command
 from benchmarks.sysroot import unpack
 from tandemu.guests import GuestError
 
-GROUPS = ("python", "compress", "openssl", "sqlite", "gcc")
+GROUPS = ("python", "node", "compress", "openssl", "sqlite", "gcc")
 SCRIPTS = ROOT / "benchmarks" / "applications"
 TEXT_BYTES = 100_000_000
 PACKERS = {"gzip": "-kf", "xz": "-0kfT1"}
@@ -124,6 +124,7 @@ def cases(folder: Path) -> Iterator[Case]:
         return Case("programs", name, words, expect=expect, cores=2)
 
     yield case("python", *words_of("python", folder), expect="checksum 62073999")
+    yield case("node", "/usr/bin/node", SCRIPTS / "work.js", expect="checksum 832040 ")
     (folder / "text").write_bytes(text(TEXT_BYTES))
     for name, how in PACKERS.items():
         yield case(name, f"/usr/bin/{name}", how, folder / "text")

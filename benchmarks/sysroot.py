@@ -30,6 +30,9 @@ PACKAGES = {
     "openssl": f"{_OPENSSL} openssl",
     "sqlite": f"{_SQLITE} sqlite3",
     "git": f"{_PERL_BASE} git libpcre2-8-0 zlib1g",
+    "node": f"{_OPENSSL} nodejs libnode115 libstdc++6 libbrotli1 libcares2 libicu76 libnghttp2-14 "
+    "libuv1t64 node-acorn node-cjs-module-lexer node-undici node-xtend node-minimatch "
+    "node-balanced-match node-brace-expansion",
     "gcc": f"{_C} gcc gcc-riscv64-linux-gnu gcc-14 gcc-14-riscv64-linux-gnu libgcc-14-dev "
     "cpp-14-riscv64-linux-gnu libc6-dev linux-libc-dev libcrypt-dev binutils binutils-common "
     "binutils-riscv64-linux-gnu libbinutils libctf0 libctf-nobfd0 libsframe1 libjansson4 "

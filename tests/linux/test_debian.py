@@ -35,6 +35,8 @@ SAME = (
      "SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO t SELECT i, printf('%05d', i * 7919 % 3001) "
      "FROM n; CREATE INDEX x ON t (b); PRAGMA integrity_check; SELECT count(*), sum(a), max(b), "
      "group_concat(substr(b, 4), '') FROM t WHERE b BETWEEN '01000' AND '01100'; SELECT no;"),
+    ("node", "-e", "let s = 0; for (let i = 0; i < 300000; i++) s = (s * 31 + i) % 1000003; "
+     "console.log(s, [3, 1, 2].sort().join(), JSON.stringify({a: 'é'}), /[0-9]+/.exec('a12')[0])"),
     ("openssl", "list", "-digest-algorithms"),
     ("openssl", "prime", "-generate", "-bits", "3"),
     ("openssl", "dgst", "-sha3-512", "/etc/protocols"),
