@@ -21,7 +21,7 @@ from tests.long import STRESS
 PROMPT = "~ # "
 PATIENCE_S = 900 if STRESS else 120
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(max(300, 2 * PATIENCE_S))]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(max(300, 4 * PATIENCE_S))]
 
 
 @pytest.fixture(scope="module")
