@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.layout import BLOCK, INVALID
+from tandemu.jit.layout import BLOCK, INVALID, MACHINE_TAG
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.installer import Place
 from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest
@@ -16,7 +16,6 @@ from tandemu.jit.user import JitUserCpu
 from tandemu.jit.vcpu import JitVcpu
 from tests.jit.small_machine import BASE, SmallMachine
 
-_MACHINE_BIT = 1 << 62
 _EXPECTED = ("interpreter's", "cannot be told by", "after TailCall cannot run")
 """Why there may be no region: also accesses that LLVM joined, and one that is never aligned."""
 _FIND_BLOCK = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
@@ -43,7 +42,11 @@ def block_addresses(m: SmallMachine) -> list[int]:
     """The guest addresses at which the first hart has blocks."""
     cpu = m.cpu
     records = [BLOCK.at(cpu.blocks + number * BLOCK.size) for number in range(1, cpu.block_count)]
-    return [one.tag & ~(_MACHINE_BIT | 1) for one in records if one.tag != INVALID]
+    return [_address(one.tag) for one in records if one.tag != INVALID]
+
+
+def _address(tag: int) -> int:
+    return (tag ^ MACHINE_TAG if tag >> 62 == 1 else tag) & ~1
 
 
 class FirstTouch:
@@ -74,7 +77,7 @@ class FirstTouch:
             find_block(processor.address, pc)
         for number in range(1, cpu.block_count):
             block = BLOCK.at(cpu.blocks + number * BLOCK.size)
-            pc = block.tag & ~(_MACHINE_BIT | 1)
+            pc = _address(block.tag)
             if block.tag == block_tag(kind, pc):
                 places.add(pc)
                 place = processor.place(pc)

@@ -303,22 +303,76 @@ def test_accesses_that_cannot_be_told_apart() -> None:
     assert not told_apart(ir.format("", 8), {7, 8})
 
 
-def test_code_that_is_written_takes_its_region_along() -> None:
+BASES = (BASE, 0x20_0000_0000, 0xFFFF_FFC0_0000_0000)
+"""For code in machine mode, and for a program and a kernel that are elsewhere."""
+
+
+def load_at(m: SmallMachine, base: int, code: Code) -> None:
+    """Put *code* where the hart sees it at *base*, one of `BASES`, and have it begin there.
+
+    The page behind it is there too.
+    """
+    m.write(BASE, code.build())
+    if base != BASE:
+        table = PageTable(m)
+        for place, physical in ((base, BASE), (base + PAGE, BASE + PAGE), (END, END)):
+            table.map(place, physical, RWX)
+        m.vcpu.set("satp", table.satp())
+        m.vcpu.set("pmpaddr0", (1 << 54) - 1)
+        m.vcpu.set("pmpcfg0", 0x1F)
+        m.vcpu.set("privilege", riscv.SUPERVISOR)
+        m.cpu.pc = base
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_code_that_is_written_takes_its_region_along(base: int) -> None:
     """A loop changes an instruction of itself and fences: what runs next is the new one."""
     m = machine()
-    code = Code().li(10, 0).li(11, 1).li(12, 40).label("again")
+    code = Code(base).li(10, 0).li(11, 1).li(12, 40).label("again")
     patched = code.here
     code("addi", rd=10, rs1=10, imm=1).label("after")
     code("addi", rd=11, rs1=11, imm=1)("bne", to="again", rs1=11, rs2=12)
     code("bne", to="end", rs1=13, rs2=0)
     # Once more, with another constant.
     other = int.from_bytes(Code()("addi", rd=10, rs1=10, imm=100).bytes, "little")
-    code.li(13, patched).li(14, other)("sw", rs1=13, rs2=14, imm=0)("fence.i").li(11, 1)
+    code.li(13, patched if base < 1 << 63 else patched - (1 << 64))
+    code.li(14, other)("sw", rs1=13, rs2=14, imm=0)("fence.i").li(11, 1)
     code("jal", to="again", rd=0).label("end").finish(10)
-    m.load(code)
+    load_at(m, base, code)
     beginning = Beginning(m)
     first = m.finish()
     assert first == 39 + 3900
+    for _ in range(3):
+        beginning.again(m, 1000)
+        optimise(m)
+        stale = m.cpu.stale_regions
+        beginning.again(m, 1000)
+        assert m.finish() == first
+        assert m.cpu.stale_regions > stale
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_region_that_leads_to_one_that_is_gone(base: int) -> None:
+    """It comes by what stands in the place of the other, and goes on where that began."""
+    m = machine()
+    function = base + PAGE
+    code = Code(base).li(10, 0).li(14, 2).label("again").li(12, 40).label("turn")
+    code("jal", rd=1, imm=function - code.here)("addi", rd=12, rs1=12, imm=-1)
+    code("bne", to="turn", rs1=12, rs2=0)
+    other = int.from_bytes(Code()("addi", rd=10, rs1=10, imm=100).bytes, "little")
+    code.li(13, function if base < 1 << 63 else function - (1 << 64)).li(15, other)
+    code("sw", rs1=13, rs2=15, imm=0)("fence.i")("addi", rd=14, rs1=14, imm=-1)
+    code("bne", to="again", rs1=14, rs2=0)
+    # It is there again at the end, to become a region.
+    load_at(m, base, code("jal", rd=1, imm=function - code.here).finish(10))
+    # Too large to be taken in where it is called.
+    large = Code(function)
+    for _ in range(80):
+        large("addi", rd=10, rs1=10, imm=1)
+    m.write(BASE + PAGE, large("jalr", rd=0, rs1=1, imm=0).build())
+    beginning = Beginning(m)
+    first = m.finish()
+    assert first == 2 * 40 * 79 + 40 + 4000 + 179
     for _ in range(3):
         beginning.again(m, 1000)
         optimise(m)

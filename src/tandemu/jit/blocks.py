@@ -72,6 +72,13 @@ def block_tag(b: Builder, cpu: Any, pc: Value) -> Value:
     return tag
 
 
+def tag_address(b: Builder, tag: Value) -> Value:
+    """The guest address that a block's tag stands for."""
+    machine = (tag >> 62) == 1
+    address: Value = b.select(machine, tag & ~MACHINE_TAG, tag) & ~1
+    return address
+
+
 def build_flush_code(layout: Layout) -> Function:
     """flush_code(cpu): forget every translation of this vCPU."""
     b = Builder("flush_code", [("cpu", PTR)])
@@ -270,9 +277,9 @@ def _forget_block(b: Builder, layout: Layout, cpu: Any, block: Any, index: Value
     with b.If(region != 0, likely=False):
         put_jump(b, region, block.region_stub.zext(I64))
         cpu.stale_regions = cpu.stale_regions + 1
-    tag = block.tag & ~MACHINE_TAG
-    entry = jump_entry(b, layout, tag & ~1)
-    with b.If(b.load(entry, I64) == tag):
+    address = tag_address(b, block.tag)
+    entry = jump_entry(b, layout, address)
+    with b.If((b.load(entry, I64) & ~1) == address):
         b.store(entry, Constant(I64, INVALID))
     block.tag = INVALID
     block.physical = INVALID

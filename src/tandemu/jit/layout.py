@@ -57,7 +57,8 @@ region is told by its *word* `REGION_LINK`.
 REGION_LINK = 1
 
 MACHINE_TAG = 1 << 62
-"""In the tag of a block of machine mode, whose jumps go freely between pages."""
+"""In the tag of a block of machine mode, whose jumps go freely between pages. Addresses of other
+modes have this bit together with bit 63 or not at all."""
 
 BLOCK = Layout(
     "Block",

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function
-from tandemu.jit.blocks import JUMP_SIZE, block_hash, block_record, put_jump
+from tandemu.jit.blocks import JUMP_SIZE, block_hash, block_record, put_jump, tag_address
 from tandemu.jit.contexts import jump_entry
 from tandemu.jit.emission import Emission
-from tandemu.jit.layout import INVALID, MACHINE_TAG, PAGE_SIZE, REGION_LINK, SITE
+from tandemu.jit.layout import INVALID, PAGE_SIZE, REGION_LINK, SITE
 from tandemu.jit.memory import FILLED
 from tandemu.jit.stencils import StencilProgram
 from tandemu.native.stencils import STENCIL
@@ -124,14 +124,15 @@ def build_install_region(layout: Layout, program: StencilProgram) -> Function:
     emission.emit_cold("region_bridge")
     # What the region's first instruction becomes a jump to when its code is written.
     stub = emission.cold.value
-    emission.add_site("head_stub", b.tag & ~MACHINE_TAG & ~1, b.region)
+    address = tag_address(b, b.tag)
+    emission.add_site("head_stub", address, b.region)
     b.struct(SITE, (emission.site.value - SITE.size).to_pointer()).remaining = 0
     emission.keep()
     put_jump(b, code, bridge)
     block.region = b.region.trunc(I32)
     block.region_stub = stub.trunc(I32)
     block.region_around = around.value.trunc(I32)
-    entry = jump_entry(b, layout, b.tag & ~MACHINE_TAG & ~1)
+    entry = jump_entry(b, layout, address)
     b.store(entry, Constant(I64, INVALID))
     b.Return(around.value)
     return b.finish()
