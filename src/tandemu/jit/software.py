@@ -45,7 +45,8 @@ class SoftwareInterpreter:
         function = self.program.software_interpreter
         status = self.evaluator.run(function, address, form, word, raw, cpu.pc, next)
         cpu.fflags |= environment.flags
-        environment.flags = 0
+        # It is this thread's: what others evaluate begins as usual.
+        environment.rounding = environment.flags = 0
         assert status is not None
         return status
 
