@@ -542,8 +542,7 @@ class RandomProgram:
             table.map(place + self._shift, place, RWX | user)
         table.map(READ_ONLY + self._shift, READ_ONLY, V | R | A | user)
         table.map(END, END, RWX | user)
-        m.vcpu.set("pmpaddr0", (1 << 54) - 1)
-        m.vcpu.set("pmpcfg0", 0x1F)
+        m.open_pmp()
         m.vcpu.set("satp", table.satp())
 
 

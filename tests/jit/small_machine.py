@@ -185,6 +185,11 @@ class SmallMachine:
         self.write(code.base, code.build())
         return self
 
+    def open_pmp(self) -> None:
+        """Let every mode have all of memory."""
+        self.vcpu.set("pmpaddr0", (1 << 54) - 1)
+        self.vcpu.set("pmpcfg0", 0x1F)
+
     # Running -----------------------------------------------------------------------------
 
     def run(self, hart: int = 0, *, limit: int = LIMIT) -> Exit:

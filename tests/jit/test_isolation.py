@@ -11,7 +11,6 @@ from tests.jit.page_tables import RWX, RX, A, PageTable, R, U, V, X, pte
 from tests.jit.small_machine import BASE, END, PAGE, Code, SmallMachine, machine
 
 HANDLER = BASE + 0x40000
-OPEN_PMP = 0x1F
 KERNEL = 0xFFFFFFC0_00000000
 
 
@@ -23,11 +22,6 @@ def handler(m: SmallMachine, address: int = HANDLER) -> None:
     m.vcpu.set("mtvec", address)
 
 
-def open_pmp(m: SmallMachine) -> None:
-    m.vcpu.set("pmpaddr0", (1 << 54) - 1)
-    m.vcpu.set("pmpcfg0", OPEN_PMP)
-
-
 def enter(m: SmallMachine, mode: int, pc: int) -> None:
     """Put the hart into *mode* at *pc*."""
     m.vcpu.set("privilege", mode)
@@ -37,7 +31,7 @@ def enter(m: SmallMachine, mode: int, pc: int) -> None:
 def test_supervisor_does_not_run_what_machine_mode_linked() -> None:
     """M mode's jumps between pages know physical addresses; S mode has other pages there."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     handler(m)
     table = PageTable(m)
     there = BASE + PAGE
@@ -64,7 +58,7 @@ def test_supervisor_does_not_run_what_machine_mode_linked() -> None:
 def test_an_instruction_over_two_pages_depends_on_both(gap: int) -> None:
     """Its second half lies on a physical page that is nowhere near the first."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     handler(m)
     table = PageTable(m)
     first, second = BASE + 16 * PAGE, BASE + (16 + gap) * PAGE
@@ -95,7 +89,7 @@ def test_an_instruction_over_two_pages_depends_on_both(gap: int) -> None:
 def test_remapping_the_second_half_of_an_instruction() -> None:
     """sfence.vma of the page after the one that the instruction starts on."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     handler(m)
     table = PageTable(m)
     first, second, other = (BASE + number * PAGE for number in (16, 18, 21))
@@ -126,7 +120,7 @@ def test_remapping_the_second_half_of_an_instruction() -> None:
 def test_fencing_one_address_of_a_large_page_fences_all_of_it(level: int, code: bool) -> None:
     """Privileged ISA, SFENCE.VMA: it is about the leaf entry that holds the address."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     handler(m)
     table = PageTable(m)
     large = KERNEL + (1 << 30)
@@ -182,7 +176,7 @@ def test_code_of_a_replaced_slot_is_forgotten() -> None:
 def test_user_mode_does_not_reach_what_the_kernel_ran() -> None:
     """The jump cache tells modes apart."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     table = PageTable(m)
     kernel, user = KERNEL, 0x10000
     table.map(kernel, BASE, RX)
@@ -217,7 +211,7 @@ def test_user_mode_does_not_reach_what_the_kernel_ran() -> None:
 def test_flags_of_pages() -> None:
     """A page without X is not run, one without R (and without MXR) not read."""
     m = machine()
-    open_pmp(m)
+    m.open_pmp()
     handler(m)
     table = PageTable(m)
     table.map(KERNEL, BASE, RX)

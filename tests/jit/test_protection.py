@@ -26,8 +26,7 @@ def skipping_faults(m: SmallMachine) -> None:
     code("csrrs", rd=30, csr=0x341, rs1=0)("addi", rd=30, rs1=30, imm=4)
     m.load(code("csrrw", rd=0, csr=0x341, rs1=30)("mret"))
     m.vcpu.set("mtvec", HANDLER)
-    m.vcpu.set("pmpaddr0", (1 << 54) - 1)
-    m.vcpu.set("pmpcfg0", 0x1F)
+    m.open_pmp()
 
 
 def supervisor(m: SmallMachine, code: Code, table: PageTable) -> None:

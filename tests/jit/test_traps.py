@@ -152,8 +152,7 @@ def program(fault: Fault, base: int) -> Code:
 
 def place(m: SmallMachine, fault: Fault, mode: int, delegated: bool, levels: int) -> None:
     m.reset()
-    m.vcpu.set("pmpaddr0", (1 << 54) - 1)
-    m.vcpu.set("pmpcfg0", 0x1F)
+    m.open_pmp()
     base = BASE if mode == MACHINE else VIRTUAL
     code = program(fault, base)
     m.write(BASE, code.build())
@@ -226,8 +225,7 @@ def test_an_instruction_half_on_a_page_that_faults(offset: int) -> None:
     m = machine()
     for step in (False, True):
         m.reset()
-        m.vcpu.set("pmpaddr0", (1 << 54) - 1)
-        m.vcpu.set("pmpcfg0", 0x1F)
+        m.open_pmp()
         m.load(Code(HANDLER)("csrrs", rd=30, csr=0x342, rs1=0).finish(30))
         m.vcpu.set("mtvec", HANDLER)
         table = PageTable(m)

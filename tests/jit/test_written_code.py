@@ -26,10 +26,10 @@ def place(address: int) -> int:
     return BASE + (address - VIRTUAL ^ PAGE)
 
 
-def function(bed: UserBed, address: int, value: int, *, goes_on: bool = False) -> None:
-    """Put a function there that adds *value* to x6; or its first half."""
-    code = Code(address)("addi", rd=6, rs1=6, imm=value)
-    bed.write(place(address), (code if goes_on else code("jalr", rd=0, rs1=1, imm=0)).build())
+def function(bed: UserBed, address: int, value: int) -> None:
+    """Put a function there that adds *value* to x6."""
+    code = Code(address)("addi", rd=6, rs1=6, imm=value)("jalr", rd=0, rs1=1, imm=0)
+    bed.write(place(address), code.build())
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 A block is known by (virtual address and mode, physical address). Its page is
 marked as one that holds code, so that the first write to it is seen; FENCE.I
-then forgets the blocks of the pages written. When the code cache is full, all
-of it is forgotten at once.
+then forgets the blocks of the pages written. A program's pages are not marked: its
+blocks have a hash of their code, to be compared when it says that it wrote some. When
+the code cache is full, all of it is forgotten at once.
 """
 
 from __future__ import annotations

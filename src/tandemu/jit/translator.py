@@ -491,6 +491,4 @@ def build_translator(
     find_block = build_find_block(layout, memory.fetch, lookup, translate, flush_code)
     forget_page = build_forget_page(layout, hash_code)
     fence = build_fence_instructions(layout, flush_code, forget_page)
-    if program.flat:
-        fence = flush_code
     return TranslatorRoutines(find_block, lookup, flush_code, forget_page, fence, decode)

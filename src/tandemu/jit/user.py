@@ -466,7 +466,7 @@ class JitUserCpu(TranslatedCpu):
                 gone.add(page)
             else:
                 content[page] = data
-        gone |= self.regions.beginnings(gone) | self.regions.forget_changed(content)
+        gone |= self.regions.forget_gone(gone) | self.regions.forget_changed(content)
         for page in gone:
             self._forget_page(self.address, page, 0)
         for page, data in content.items():

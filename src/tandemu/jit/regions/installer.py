@@ -211,8 +211,8 @@ class RegionInstaller:
             self._links.clear()
             self._on_page.clear()
 
-    def beginnings(self, pages: Collection[int]) -> set[int]:
-        """The pages where regions begin that have code on one of *pages* of a program."""
+    def forget_gone(self, pages: Collection[int]) -> set[int]:
+        """Forget the regions with code on *pages* of a program: the pages where they begin."""
         return {region.pc & -PAGE_SIZE for page in pages for region in self._on_page.pop(page, ())}
 
     def forget_changed(self, content: Mapping[int, bytes]) -> set[int]:
