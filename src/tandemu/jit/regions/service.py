@@ -72,6 +72,8 @@ class RegionService:
         self._far_end = -1
         """The descriptor of the compiler's end of the connection, until it has it."""
         self._regions: dict[tuple[RegionKind, int], list[Region]] = {}
+        self._on_page: dict[tuple[RegionKind, int], list[Region]] = {}
+        """The same by the pages that their code is on."""
         self._files: dict[tuple[RegionKind, int], list[str]] | None = None
         self._start_worker: Start | None = None
         self.counts: Counter[str] = Counter()
@@ -114,6 +116,11 @@ class RegionService:
         bit = known_bit(block_tag(kind, pc))
         self._memory[bit >> 3] |= 1 << (bit & 7)
 
+    def _remember(self, region: Region) -> None:
+        self._regions.setdefault((region.kind, region.pc), []).append(region)
+        for page in region.pages():
+            self._on_page.setdefault((region.kind, page), []).append(region)
+
     def find(self, kind: RegionKind, pc: int) -> list[Region]:
         """The regions for *pc* that there are, the best first: for one guest code or another."""
         self.open()
@@ -124,7 +131,7 @@ class RegionService:
                 region = self._store.load(name) if self._store is not None else None
                 if region is not None and (region.kind, region.pc) == key:
                     self.counts["loaded"] += 1
-                    self._regions.setdefault(key, []).append(region)
+                    self._remember(region)
             return sorted(self._regions.get(key, ()), key=lambda one: -one.level)
 
     def has_inside(self, request: RegionRequest) -> bool:
@@ -136,9 +143,7 @@ class RegionService:
         with self._condition:
             around = [
                 one
-                for (kind, _), regions in self._regions.items()
-                if kind == request.kind
-                for one in regions
+                for one in self._on_page.get((request.kind, request.pc & -PAGE_SIZE), ())
                 if any(start < request.pc < start + len(code) for start, code in one.extents)
             ]
         return any(one.fits(request.pages) for one in around)
@@ -189,7 +194,7 @@ class RegionService:
                 if region is not None:
                     self.counts["compiled"] += 1
                     self.counts["compile_us"] += region.nanoseconds // 1000
-                    self._regions.setdefault((region.kind, region.pc), []).append(region)
+                    self._remember(region)
                     self._note(region.kind, region.pc)
                 elif answer is not None:
                     self.counts["refused"] += 1
