@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from tandemu.jit.engine import load_engine
+from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import Region, RegionKind, RegionRequest, pack, unpack
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
 from tandemu.jit.regions.store import RegionStore
@@ -93,6 +97,64 @@ def test_a_process_that_ends_is_replaced() -> None:
     other = RegionRequest(KIND, PC + PAGE, 1, {PC + PAGE: request(3).pages[PC]})
     assert compile_by(one, other) is not None
     assert one.statistics()["regions_compiler_ends"] == 1
+
+
+def test_a_process_that_has_grown_begins_anew_and_misses_nothing(tmp_path: Path) -> None:
+    """LLVM keeps memory of each region, and a guest may have new code for weeks."""
+    starts = tmp_path / "starts"
+    program = (
+        f"open({str(starts)!r}, 'a').write('.'); from tandemu.jit.regions import worker; "
+        "worker._GROWTH = -1; worker.main()"
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-c", program, str(theirs.fileno()), "forget"]
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()
+            for constant in (1, 2, 3):
+                send(ours, pack(request(constant)))
+            for constant in (1, 2, 3):
+                data = receive(ours)
+                assert data is not None
+                answer = unpack(data)
+                assert isinstance(answer, Region)
+                assert answer.extents == ((PC, request(constant).pages[PC][:8]),)
+            ours.close()
+            assert process.wait(PATIENCE_S) == 0
+    assert len(starts.read_text()) == 4
+
+
+def test_a_guest_with_ever_new_code_does_not_take_all_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tandemu.jit.regions.service._QUEUE_LIMIT", 2)
+    store = RegionStore(str(tmp_path))
+    one = service(store)
+    compiled = compile_by(one, request())
+    assert compiled is not None
+    # While the compiler is busy, so many may wait and no more.
+    gate, done = threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(one, "_compile", lambda wanted: gate.wait(PATIENCE_S) and compiled)
+    asked = [
+        one.ask(request()._replace(pc=PC + 2 * n), lambda _: done.release()) for n in range(1, 6)
+    ]
+    assert asked[0] and 2 <= sum(asked) <= 3 and not asked[-1]
+    gate.set()
+    assert all(done.acquire(timeout=PATIENCE_S) for _ in range(sum(asked)))
+    monkeypatch.undo()
+    store.save(compiled)
+    # And so many regions are remembered; what is kept on disk is found there.
+    monkeypatch.setattr("tandemu.jit.regions.service._MEMORY_LIMIT", compiled.memory())
+    monkeypatch.setattr("tandemu.jit.regions.service._REFUSED_LIMIT", 2)
+    for page in range(PC + PAGE, PC + 4 * PAGE, PAGE):
+        assert compile_by(one, RegionRequest(KIND, page, 1, {page: request().pages[PC]}))
+        assert sum(map(len, one._regions.values())) <= 2
+        assert sum(map(len, one._on_page.values())) <= 2
+    assert [found.extents for found in one.find(KIND, PC)] == [compiled.extents]
+    for number in range(4):
+        broken = RegionRequest(KIND, PC, 1, {PC: bytes([0, 0, number]).ljust(PAGE, b"\0")})
+        assert compile_by(one, broken) is None
+        assert len(one._refused) <= 2
 
 
 def test_a_child_of_fork_has_a_compiler_of_its_own() -> None:

@@ -191,7 +191,9 @@ class RegionInstaller:
             answered.set()
 
         self._asked.add((tag, request.level))
-        if self._service.ask(request, deliver) and self._settings.synchronous:
+        if not self._service.ask(request, deliver):
+            self._asked.discard((tag, request.level))
+        elif self._settings.synchronous:
             answered.wait()
 
     def install_ready(self) -> None:

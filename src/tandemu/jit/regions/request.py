@@ -76,6 +76,10 @@ class RegionRelocation(NamedTuple):
     relative: bool
 
 
+_RECORD_SIZE = 200
+"""Bytes that Python takes for one of a region's records."""
+
+
 class Region(NamedTuple):
     """A compiled region."""
 
@@ -101,6 +105,11 @@ class Region(NamedTuple):
             for start, code in self.extents
             for page in range(start & -PAGE_SIZE, start + len(code), PAGE_SIZE)
         }
+
+    def memory(self) -> int:
+        """About how many bytes it takes in a process that has it."""
+        records = len(self.sites) + len(self.relocations) + len(self.extents)
+        return len(self.code) + _RECORD_SIZE * records
 
     def fits_page(self, page: int, content: bytes) -> bool:
         """Whether its guest code on *page* is what *content* has."""

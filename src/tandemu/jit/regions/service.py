@@ -41,6 +41,12 @@ Deliver = Callable[[Region | None], None]
 
 _PROCESS_LIMIT = 5
 """So many compiler processes may end unasked before there is none any more."""
+_QUEUE_LIMIT = 128
+"""Requests that may wait: a guest can have new code faster than any compiler."""
+_MEMORY_LIMIT = 64 << 20
+"""Bytes of regions in memory before all are forgotten: some 8,000 of usual size."""
+_REFUSED_LIMIT = 8192
+"""The same for refusals."""
 
 
 def block_tag(kind: RegionKind, pc: int) -> int:
@@ -74,6 +80,7 @@ class RegionService:
         self._regions: dict[tuple[RegionKind, int], list[Region]] = {}
         self._on_page: dict[tuple[RegionKind, int], list[Region]] = {}
         """The same by the pages that their code is on."""
+        self._bytes = 0
         self._files: dict[tuple[RegionKind, int], list[str]] | None = None
         self._start_worker: Start | None = None
         self.counts: Counter[str] = Counter()
@@ -117,6 +124,12 @@ class RegionService:
         self._memory[bit >> 3] |= 1 << (bit & 7)
 
     def _remember(self, region: Region) -> None:
+        if self._bytes > _MEMORY_LIMIT:
+            self._regions.clear()
+            self._on_page.clear()
+            self._files = None
+            self._bytes = 0
+        self._bytes += region.memory()
         self._regions.setdefault((region.kind, region.pc), []).append(region)
         for page in region.pages():
             self._on_page.setdefault((region.kind, page), []).append(region)
@@ -151,10 +164,12 @@ class RegionService:
     # What is asked for -------------------------------------------------------------------
 
     def ask(self, request: RegionRequest, deliver: Deliver) -> bool:
-        """Have a region compiled; False if that is known to be in vain."""
+        """Have a region compiled; False if it is known to be in vain, or too much by now."""
         key = request.kind, request.pc, request.level
         with self._condition:
-            if _code(request) in self._refused or self._ends >= _PROCESS_LIMIT:
+            if self._ends >= _PROCESS_LIMIT or len(self._queue) >= _QUEUE_LIMIT:
+                return False
+            if _code(request) in self._refused:
                 return False
             # On the thread that runs the guest, which cannot see a descriptor half hidden.
             if not self._connect():
@@ -198,6 +213,8 @@ class RegionService:
                     self._note(region.kind, region.pc)
                 elif answer is not None:
                     self.counts["refused"] += 1
+                    if len(self._refused) == _REFUSED_LIMIT:
+                        self._refused.clear()
                     self._refused.add(_code(request))
                 waiting = self._waiting.pop((request.kind, request.pc, request.level), [])
             for deliver in waiting:
