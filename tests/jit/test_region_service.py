@@ -87,6 +87,21 @@ def test_what_another_region_has_inside_is_worth_it_when_very_hot() -> None:
     assert compile_by(one, inside._replace(level=2)) is not None
 
 
+def test_many_loops_that_feed_one_another_do_not_keep_the_compiler_for_ever() -> None:
+    """LLVM's work doubled with each: the process came to the end of its time."""
+    code = Code(PC)
+    for number in range(40):
+        code = (
+            code.label(str(number))("addi", rd=5, rs1=5, imm=-1)
+            ("bne", to=str(number), rs1=5, rs2=0)
+            ("addi", rd=5, rs1=5, imm=100)("add", rd=6, rs1=6, rs2=5)("add", rd=5, rs1=5, rs2=6)
+        )  # fmt: skip
+    page = code("ecall").build().ljust(PAGE, b"\0")
+    for level in (1, 2):
+        compiled = compile_by(service(), RegionRequest(KIND, PC, level, {PC: page}))
+        assert compiled is not None and compiled.instructions == 201
+
+
 def test_a_process_that_ends_is_replaced() -> None:
     one = service()
     assert compile_by(one, request(1)) is not None

@@ -28,6 +28,9 @@ class CodeModel(Enum):
 
 _LOOP_LEVEL = 2
 """LLVM's effort for loops that know how often they turn."""
+_FEW_LOOPS = 16
+"""Where more come one after another, with values that go from one to the next, what LLVM makes
+of addresses in loops (LSR, 3 % of the speed) takes it ever longer: minutes with forty."""
 _POSITION = re.compile(r":(\d+):(?:\d+:)? ")
 _CONTEXT_LINES = 2
 _MESSAGE_LINES = 24
@@ -116,10 +119,12 @@ def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
     return result
 
 
-def compile_region(llvm_ir: str, level: int, loops: str | None = None) -> tuple[bytes, str]:
-    """Compile one function of hot guest code; NativeError if LLVM rejects it.
+def compile_region(
+    llvm_ir: str, level: int, apart: str | None = None, *, loops: int = 0
+) -> tuple[bytes, str]:
+    """Compile one function of hot guest code with *loops* loops; NativeError if LLVM rejects it.
 
-    The result is the object, and the LLVM IR that was left after all passes. *loops*: a module
+    The result is the object, and the LLVM IR that was left after all passes. *apart*: a module
     of functions that it calls, for all that LLVM knows of loops.
 
     *level* 1: few passes and LLVM's quick code generation, about 0.1 ms for each guest
@@ -143,8 +148,9 @@ def compile_region(llvm_ir: str, level: int, loops: str | None = None) -> tuple[
     passes.add_simplify_cfg_pass()
     passes.run(module, builder)
     optimised = str(module)
-    if loops is not None:
-        module.link_in(_vectorised(binding, machine, loops))
+    if apart is not None:
+        module.link_in(_vectorised(binding, machine, apart))
+    binding.set_option("tandemu", f"-disable-lsr={loops > _FEW_LOOPS:d}")
     return machine.emit_object(module), optimised
 
 
@@ -164,6 +170,8 @@ def _region_machine(binding: Any, level: int) -> Any:
     # Equal ends of two blocks must not become one: each access is told by its place. The
     # option is LLVM's as a whole; other code of this process only grows a little by it.
     binding.set_option("tandemu", "-enable-tail-merge=0")
+    # How deep LLVM looks into a value that loops before have made: 32, for twice the time each.
+    binding.set_option("tandemu", "-scalar-evolution-max-arith-depth=4")
     # A step that is not known would be taken for one byte, and vectors made for that only.
     binding.set_option("tandemu", "-enable-mem-access-versioning=0")
     return _target_machine(binding, CodeModel.STENCIL, level)

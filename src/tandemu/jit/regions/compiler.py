@@ -31,7 +31,9 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
             raise Unfit("its first instruction is the interpreter's")
         function, state, loops = build_region(kind, graph, request.level)
         apart = lower([loop.function for loop in loops]) if loops else None
-        object_bytes, optimised = compile_region(lower([function]), request.level, apart)
+        object_bytes, optimised = compile_region(
+            lower([function]), request.level, apart, loops=len(graph.loops)
+        )
         code, relocations, marks, functions = cut_region(object_bytes)
         # Some may be gone for good: what cannot be reached is dropped.
         if state.marked - marks.keys() and not told_apart(optimised, marks):
