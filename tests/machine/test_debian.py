@@ -20,8 +20,9 @@ from tests.long import STRESS
 
 PROMPT = "~ # "
 PATIENCE_S = 900 if STRESS else 120
+INSTALLER_PATIENCE_S = 6 * PATIENCE_S
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(max(300, 4 * PATIENCE_S))]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(8 * PATIENCE_S)]
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +131,9 @@ def test_u_boot_reaches_its_prompt(packages: dict[str, Path]) -> None:
 
 
 def test_the_installer_reaches_its_first_menu() -> None:
-    with Machine.of_guest("debian-installer-riscv64", timeout=3 * PATIENCE_S) as vm:
+    with Machine.of_guest("debian-installer-riscv64", timeout=INSTALLER_PATIENCE_S) as vm:
         vm.start()
-        vm.console.expect("Select a language", 3 * PATIENCE_S)
+        vm.console.expect("Select a language", INSTALLER_PATIENCE_S)
 
 
 def test_the_command_boots_to_a_shell_on_a_terminal() -> None:
