@@ -15,7 +15,7 @@ import pytest
 from tandemu.jit.engine import load_engine
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import Region, RegionKind, RegionRequest, pack, unpack
-from tandemu.jit.regions.service import RegionService, block_tag, known_bit
+from tandemu.jit.regions.service import _PROCESS_LIMIT, RegionService, block_tag, known_bit
 from tandemu.jit.regions.store import RegionStore
 from tandemu.native import NativeError
 from tests.jit.small_machine import PAGE, Code
@@ -104,14 +104,23 @@ def test_many_loops_that_feed_one_another_do_not_keep_the_compiler_for_ever() ->
 
 def test_a_process_that_ends_is_replaced() -> None:
     one = service()
-    assert compile_by(one, request(1)) is not None
-    assert one._connection is not None
-    # As if LLVM had ended it: the other side is gone.
-    one._connection.shutdown(2)
-    assert compile_by(one, request(2)._replace(level=2)) is None
-    other = RegionRequest(KIND, PC + PAGE, 1, {PC + PAGE: request(3).pages[PC]})
-    assert compile_by(one, other) is not None
-    assert one.statistics()["regions_compiler_ends"] == 1
+    for number in range(1, 2 * _PROCESS_LIMIT, 2):
+        assert compile_by(one, request(number)) is not None
+        assert one._connection is not None
+        # As if LLVM had ended it: the other side is gone.
+        one._connection.shutdown(2)
+        assert compile_by(one, request(number + 1)._replace(level=2)) is None
+    assert compile_by(one, request(2 * _PROCESS_LIMIT + 1)) is not None
+    assert one.statistics()["regions_compiler_ends"] == _PROCESS_LIMIT
+
+
+def test_where_no_process_ever_answers_no_more_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    one = service()
+    for number in range(1, _PROCESS_LIMIT + 1):
+        assert compile_by(one, request(number)) is None
+    assert not one.ask(request(_PROCESS_LIMIT + 1), lambda region: None)
+    assert one.statistics()["regions_compiler_ends"] == _PROCESS_LIMIT
 
 
 def test_a_process_that_has_grown_begins_anew_and_misses_nothing(tmp_path: Path) -> None:

@@ -138,10 +138,11 @@ def compile_region(
     options.slp_vectorization = False
     builder = binding.create_pass_builder(machine, options)
     passes = binding.create_new_module_pass_manager()
+    # No GVN: it finds nothing that makes kernels faster, takes seconds for hundreds of loops,
+    # and ends with assertions for some (NewGVN, the only one that llvmlite has).
     passes.add_sroa_pass()
     passes.add_simplify_cfg_pass()
     passes.add_instruction_combine_pass()
-    passes.add_new_gvn_pass()
     if level > 1:
         passes.add_sinking_pass()
         passes.add_instruction_combine_pass()

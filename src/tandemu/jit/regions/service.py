@@ -40,7 +40,7 @@ Deliver = Callable[[Region | None], None]
 """Told of what came of a request, on the service's thread."""
 
 _PROCESS_LIMIT = 5
-"""So many compiler processes may end unasked before there is none any more."""
+"""So many compiler processes may end unasked, without an answer, before there is none more."""
 _QUEUE_LIMIT = 128
 """Requests that may wait: a guest can have new code faster than any compiler."""
 _MEMORY_LIMIT = 64 << 20
@@ -234,6 +234,7 @@ class RegionService:
                 raise OSError("the compiler's process has ended")
             answer = unpack(data)
             assert not isinstance(answer, RegionRequest)
+            self._ends = 0
             return answer
         except (OSError, NativeError) as error:
             self._ends += 1
