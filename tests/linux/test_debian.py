@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.linux.conftest import run_exec, run_rival
-from tests.long import STRESS
 
 pytestmark = pytest.mark.guest
 
@@ -65,7 +64,6 @@ def test_as_under_qemu(words: tuple[str, ...], sysroot: Path) -> None:
     assert (ours.returncode == 0) == (theirs.returncode == 0)
 
 
-@pytest.mark.skipif(STRESS, reason="node runs much code once as it starts: that takes too long")
 def test_a_program_that_compiles_as_it_runs(sysroot: Path) -> None:
     script = (
         "let s = 0; for (let i = 0; i < 300000; i++) s = (s * 31 + i) % 1000003; "
