@@ -40,7 +40,8 @@ Deliver = Callable[[Region | None], None]
 """Told of what came of a request, on the service's thread."""
 
 _PROCESS_LIMIT = 5
-"""So many compiler processes may end unasked, without an answer, before there is none more."""
+"""So many compiler processes may end one after another, with no answer between, before there is
+none any more."""
 _QUEUE_LIMIT = 128
 """Requests that may wait: a guest can have new code faster than any compiler."""
 _MEMORY_LIMIT = 64 << 20

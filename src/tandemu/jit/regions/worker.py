@@ -23,7 +23,7 @@ from tandemu.jit.regions.store import RegionStore
 
 _NICE = 10
 _LIMIT_S = 20.0
-"""Processor time for one region: a hundred times what the largest takes."""
+"""Processor time for one region: twenty times what the largest takes."""
 _GROWTH = 64 << 20
 """Bytes of memory that it takes before it begins anew: what some 6,000 regions leave."""
 
