@@ -104,9 +104,12 @@ def qemu_system(*arguments: str | Path) -> Command:
     return Command((program, "-M", "virt", "-nographic", *map(str, arguments)))
 
 
-def with_optimiser(word: str, command: Command) -> Command:
-    """*command* of Tandemu with TANDEMU_OPTIMISER set to *word*."""
-    return Command(("/usr/bin/env", f"TANDEMU_OPTIMISER={word}", *command.arguments))
+def with_optimiser(word: str, command: Command, cache: Path | None = None) -> Command:
+    """*command* of Tandemu with TANDEMU_OPTIMISER set to *word*, and a disk cache at *cache*."""
+    variables = [f"TANDEMU_OPTIMISER={word}"]
+    if cache is not None:
+        variables.append(f"XDG_CACHE_HOME={cache}")
+    return Command(("/usr/bin/env", *variables, *command.arguments))
 
 
 def cold(command: Command) -> Command:

@@ -127,8 +127,8 @@ def compile_region(
     The result is the object, and the LLVM IR that was left after all passes. *apart*: a module
     of functions that it calls, for all that LLVM knows of loops.
 
-    *level* 1: few passes and LLVM's quick code generation, about 0.1 ms for each guest
-    instruction; 2: twice that, for code a tenth faster. Variables become values here.
+    *level* 1: few passes and LLVM's quick code generation, some 0.15 ms for each guest
+    instruction; 2: more effort, for code a tenth faster. Variables become values here.
     """
     binding = _binding()
     machine = _region_machine(binding, level)

@@ -112,7 +112,7 @@ class RegionService:
     # What is known -----------------------------------------------------------------------
 
     def open(self, start_worker: Start | None = None) -> None:
-        """Find out what is on disk, once; *start_worker* is the routine of that name."""
+        """Find out what is on disk, if that is not known; *start_worker* is the routine."""
         with self._condition:
             self._start_worker = start_worker or self._start_worker
             if self._files is None:
