@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "tandemu"
 RANK = {package.name: rank for rank, package in enumerate(layers.PACKAGES)}
 APART = {package.name: package.apart_from for package in layers.PACKAGES}
+ROOMS = {package.name: package.rooms for package in layers.PACKAGES}
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,20 @@ def imports_of(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[I
     yield from walk(tree, False)
 
 
+def room_of(parts: tuple[str, ...]) -> str:
+    """The room in a package with rooms of the module of these *parts*, the package's first."""
+    return parts[1] if parts[1:] and (SOURCE / parts[0] / parts[1]).is_dir() else ""
+
+
+def points_to_a_higher_room(parts: tuple[str, ...], target: tuple[str, ...]) -> bool:
+    """Whether the module of *parts* stands in a lower room than *target* of the same package."""
+    rooms = ROOMS.get(parts[0], ())
+    if parts[0] != target[0] or not rooms:
+        return False
+    own, other = room_of(parts), room_of(target)
+    return own in rooms and other in rooms and rooms.index(other) > rooms.index(own)
+
+
 def faults_of(text: str, path: Path) -> Iterator[str]:
     """Yield a line for every import in the file *path*, holding *text*, that breaks a rule."""
     parts = path.with_suffix("").parts
@@ -74,6 +89,8 @@ def faults_of(text: str, path: Path) -> Iterator[str]:
             yield f"{where}: is no package in layers.py"
         elif RANK[target] > RANK[place]:
             yield f"{where}: points upward from {place}"
+        elif points_to_a_higher_room(parts, tuple(rest.split("."))):
+            yield f"{where}: points to a higher room of {place}"
         elif target in APART[place]:
             yield f"{where}: {place} must stay apart from {target}"
 
@@ -90,14 +107,18 @@ def test_no_import_points_upward() -> None:
 @pytest.mark.parametrize(
     ("path", "text", "says"),
     [
-        ("memory/x.py", "from tandemu.jit.cpu import Cpu", "points upward"),
+        ("memory/x.py", "from tandemu.jit.engine.cpu import Cpu", "points upward"),
         ("memory/x.py", "from tandemu import jit", "points upward"),
         ("memory/x.py", "import tandemu.machine", "points upward"),
         ("memory/x.py", "from ..jit import cpu", "points upward"),
         ("memory/x.py", "from tandemu import Machine", "no package"),
-        ("device/uart.py", "from tandemu.jit import cpu", "apart"),
+        ("device/uart.py", "from tandemu.jit.engine import cpu", "apart"),
         ("jit/x.py", "def f():\n    from tandemu.ir import types", "inside a function"),
         ("jit/x.py", "def f():\n    import socket", "inside a function"),
+        ("jit/run/x.py", "from tandemu.jit.machine.vm import JitVm", "higher room"),
+        ("jit/run/x.py", "from tandemu.jit import machine", "higher room"),
+        ("jit/run/x.py", "from tandemu.jit.translate.blocks import Tag", ""),
+        ("isa/x.py", "from tandemu.isa.riscv.state import USER", "higher room"),
         ("helpers.py", "from tandemu import ir", "no package in layers.py"),
         ("jit/x.py", "def f():\n    import llvmlite.binding", ""),
         ("cli/main.py", "def f():\n    from tandemu.machine import Machine", ""),
@@ -115,6 +136,13 @@ def test_every_package_is_listed_once_and_exists() -> None:
     found = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert sorted(RANK) == sorted(found)
     assert len(RANK) == len(layers.PACKAGES)
+
+
+def test_every_room_of_a_package_with_several_is_listed_once() -> None:
+    for package in layers.PACKAGES:
+        found = {path.parent.name for path in (SOURCE / package.name).glob("*/__init__.py")}
+        assert found == set(package.rooms) - {""}, package.name
+        assert len(package.rooms) == len(set(package.rooms))
 
 
 def test_a_package_stays_apart_only_from_packages_below_it() -> None:

@@ -14,14 +14,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package: its *name* under ``tandemu``, what it *holds*, and a stricter rule.
+    """One package: its *name* under ``tandemu``, what it *holds*, and stricter rules.
 
-    *apart_from* names packages below this one that it must not import all the same.
+    *apart_from* names packages below this one that it must not import all the same. *rooms*
+    are its subpackages in import order, lowest first: a room imports no room above it. The
+    empty name among them is that of the modules that stand directly in the package; without
+    it those have no rank.
     """
 
     name: str
     holds: str
     apart_from: frozenset[str] = frozenset()
+    rooms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,11 @@ FLOORS: tuple[Floor, ...] = (
         "what code means",
         (
             Package("ir", "the embedded language: values, ops, verifier, evaluator, LLVM"),
-            Package("isa", "instruction records, decoders, semantics, privileged state"),
+            Package(
+                "isa",
+                "instruction records, decoders, semantics, privileged state",
+                rooms=("", "riscv"),
+            ),
         ),
     ),
     Floor(
@@ -52,7 +60,20 @@ FLOORS: tuple[Floor, ...] = (
         (
             Package("native", "LLVM IR to machine code: compile, link, keep on disk"),
             Package("accel", "the protocol in KVM's shape: Vm, Vcpu, Exit"),
-            Package("jit", "stencils, translator, dispatcher, TLB, code cache, vCPU"),
+            Package(
+                "jit",
+                "stencils, translator, dispatcher, TLB, code cache, vCPU",
+                rooms=(
+                    "shared",
+                    "memory",
+                    "translate",
+                    "run",
+                    "engine",
+                    "regions",
+                    "machine",
+                    "program",
+                ),
+            ),
             Package(
                 "kvm",
                 "KVM's calls and structures: system, VM, vCPU; CPU models",
@@ -72,7 +93,11 @@ FLOORS: tuple[Floor, ...] = (
             Package("board", "boards as values; the device tree computed from them"),
             Package("firmware", "the built-in SBI"),
             Package("guests", "kernels and images: fetching, verifying, building"),
-            Package("linux", "foreign programs: ELF, system calls, signals, threads"),
+            Package(
+                "linux",
+                "foreign programs: ELF, system calls, signals, threads",
+                rooms=("calls",),
+            ),
         ),
     ),
     Floor(
@@ -102,10 +127,10 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
         "tandemu.accel.statistics",
         "tandemu.guests",
-        "tandemu.jit.generate",
+        "tandemu.jit.engine.generate",
         "tandemu.jit.regions.profile",
-        "tandemu.jit.software",
-        "tandemu.jit.user_program",
+        "tandemu.jit.engine.software",
+        "tandemu.jit.engine.user_program",
         "tandemu.linux.code_names",
         "tandemu.native",
     }

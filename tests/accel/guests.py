@@ -79,7 +79,7 @@ def _x86_enter(vcpu: Any, pc: int) -> None:
 
 
 RISCV = Architecture(
-    engine="tandemu.jit.vm",
+    engine="tandemu.jit.machine.vm",
     base=0x1000_0000,
     data="a0",
     endless="6f000000",  # j .

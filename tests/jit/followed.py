@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tandemu.accel import Exit, MmioRead, MmioWrite, Stopped
-from tandemu.jit.layout import EXIT_READ
 from tandemu.jit.regions.graph import GuestInstruction
+from tandemu.jit.shared.layout import EXIT_READ
 from tests.jit.random_program import RandomProgram
 from tests.jit.small_machine import BASE, DATA, END, PAGE, SmallMachine, State, program, software
 

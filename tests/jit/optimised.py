@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.layout import BLOCK, INVALID, MACHINE_TAG
+from tandemu.jit.machine.vcpu import JitVcpu
+from tandemu.jit.program.user import JitUserCpu
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.installer import Place
 from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import block_tag
-from tandemu.jit.user import JitUserCpu
-from tandemu.jit.vcpu import JitVcpu
+from tandemu.jit.shared.layout import BLOCK, INVALID, MACHINE_TAG
 from tests.jit.small_machine import BASE, SmallMachine
 
 _EXPECTED = ("interpreter's", "cannot be told by", "after TailCall cannot run")

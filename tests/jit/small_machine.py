@@ -17,11 +17,11 @@ from typing import Any
 from tandemu.accel import Exit, MmioWrite, Stopped
 from tandemu.bits import mask
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit.generate import Program
-from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP
-from tandemu.jit.software import SoftwareInterpreter
-from tandemu.jit.vcpu import JitVcpu
-from tandemu.jit.vm import JitVm
+from tandemu.jit.engine.generate import Program
+from tandemu.jit.engine.software import SoftwareInterpreter
+from tandemu.jit.machine.vcpu import JitVcpu
+from tandemu.jit.machine.vm import JitVm
+from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP
 from tandemu.memory import Ram, RamRegion
 
 BASE = 0x8000_0000

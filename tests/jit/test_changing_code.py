@@ -7,8 +7,8 @@ import random
 import pytest
 
 from tandemu.accel import Fence
-from tandemu.jit import vcpu as vcpu_module
-from tandemu.jit.cpu import CacheSizes
+from tandemu.jit.engine.cpu import CacheSizes
+from tandemu.jit.machine import vcpu as vcpu_module
 from tests.jit.random_code import STRAIGHT, candidates, random_registers, straight_line
 from tests.jit.small_machine import BASE, PAGE, Code, SmallMachine, encode, machine
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit.layout import cpu_layout
 from tandemu.jit.regions import building
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.shared.layout import cpu_layout
 from tests.jit.followed import SHORTEST, Cut
 from tests.jit.optimised import FirstTouch
 from tests.jit.random_code import STRAIGHT, candidates

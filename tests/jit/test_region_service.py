@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tandemu.jit.engine import load_engine
+from tandemu.jit.engine.load import load_engine
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import Region, RegionKind, RegionRequest, pack, unpack
 from tandemu.jit.regions.service import _PROCESS_LIMIT, RegionService, block_tag, known_bit

@@ -12,7 +12,7 @@ from unicorn import riscv_const
 
 from tandemu.bits import mask
 from tandemu.isa.instruction import Instruction, Kind
-from tandemu.jit.layout import SYMBOLS
+from tandemu.jit.shared.layout import SYMBOLS
 from tandemu.native import StencilTable
 from tandemu.native.stencils import STENCIL
 from tests.jit.random_code import (

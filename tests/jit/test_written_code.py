@@ -8,10 +8,10 @@ import pytest
 
 from tandemu.accel.user import CodePage, SystemCall
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.cpu import CACHES, SMALL, SMALLEST
-from tandemu.jit.layout import REQUEST_ROOM
+from tandemu.jit.engine.cpu import CACHES, SMALL, SMALLEST
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest
+from tandemu.jit.shared.layout import REQUEST_ROOM
 from tests.jit.random_program import CODE_PAGES, VIRTUAL
 from tests.jit.small_machine import BASE, PAGE, Code, encode
 from tests.jit.user_bed import UserBed, user_bed

@@ -27,9 +27,9 @@ from tandemu.accel.user import (
 )
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
-from tandemu.jit.layout import SAMPLE, SAMPLES
+from tandemu.jit.program.user import JitUserCpu, JitUserEngine
 from tandemu.jit.regions.installer import RegionInstaller
-from tandemu.jit.user import JitUserCpu, JitUserEngine
+from tandemu.jit.shared.layout import SAMPLE, SAMPLES
 from tests.jit.random_program import (
     ALIAS,
     CODE_PAGES,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from tandemu.accel.user import DirectCall, UserExit
-from tandemu.jit.user import JitUserCpu, JitUserEngine
+from tandemu.jit.program.user import JitUserCpu, JitUserEngine
 from tandemu.linux.memory import Memory
 from tests.jit.small_machine import BASE, DATA, PAGE, Code
 

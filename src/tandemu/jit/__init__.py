@@ -1,1 +1,4 @@
-"""The translator: an engine that runs RISC-V machines (`jit.vm`) and programs (`jit.user`)."""
+"""The translator: an engine that runs machines (`jit.machine`) and programs (`jit.program`).
+
+Its rooms import each other downward only, like packages; their order is in `layers.py`.
+"""

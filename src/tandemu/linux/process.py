@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple, NoReturn
 
 from tandemu.accel.user import UserEngine
-from tandemu.jit.user import JitUserEngine
+from tandemu.jit.program.user import JitUserEngine
 from tandemu.linux import host
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.calls import all_rows

@@ -30,7 +30,7 @@ class Engine(Record):
 
 ENGINES: Mapping[str, Engine] = {
     "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"}), has_cpu_models=True),
-    "jit": Engine("tandemu.jit.vm", "JitVm", frozenset({"riscv64"}), profiles=True),
+    "jit": Engine("tandemu.jit.machine.vm", "JitVm", frozenset({"riscv64"}), profiles=True),
 }
 """By name. ``auto`` takes the first that has the guest and runs on this host."""
 

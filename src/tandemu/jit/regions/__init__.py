@@ -7,6 +7,6 @@ left by jumps, with all guest registers in memory wherever it is left.
 
 `request` says what is asked and answered, `graph` finds the blocks, `context` and
 `compiler` make code of them in a process of its own (`worker`), `service` talks to
-that process, `store` keeps its answers on disk, `installer` puts them into the code
-cache of one vCPU, and `routines` is what runs natively for all this.
+that process, `store` keeps its answers on disk, and `installer` puts them into the code
+cache of one vCPU. What runs natively for all this is `jit.run.region_routines`.
 """

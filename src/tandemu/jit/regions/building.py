@@ -16,8 +16,6 @@ from typing import NamedTuple
 from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.program import Place
 from tandemu.isa.instruction import Kind
-from tandemu.jit.convention import leaving_operands, tail_parameters
-from tandemu.jit.layout import PAGE_SIZE, cpu_layout
 from tandemu.jit.regions.context import RegionBuilder, RegionContext, RegionState, Registers
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import Graph, GuestBlock
@@ -26,6 +24,8 @@ from tandemu.jit.regions.narrow import NOTHING, Narrow, find_narrow
 from tandemu.jit.regions.object_code import REGION_NAME
 from tandemu.jit.regions.request import VERY_HOT, RegionKind
 from tandemu.jit.regions.turns import LEAST_TURNS
+from tandemu.jit.shared.convention import leaving_operands, tail_parameters
+from tandemu.jit.shared.layout import PAGE_SIZE, cpu_layout
 
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
 

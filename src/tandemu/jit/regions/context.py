@@ -18,13 +18,13 @@ from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, 
 from tandemu.ir.values import emit, emit_effect
 from tandemu.isa.instruction import Kind
 from tandemu.isa.riscv.floating import canonical
-from tandemu.jit.contexts import conditional, jump_entry, reserve
-from tandemu.jit.convention import PINNED_REGISTERS, tail_operands
-from tandemu.jit.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
-from tandemu.jit.memory import READ, WRITE
+from tandemu.jit.memory.routines import READ, WRITE
+from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
-from tandemu.jit.tlb import tlb_entry
+from tandemu.jit.shared.convention import PINNED_REGISTERS, tail_operands
+from tandemu.jit.shared.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
+from tandemu.jit.translate.contexts import conditional, jump_entry, reserve
 
 OWN_STORE = 1 << 20
 """The mark of stores that are in order among a program's accesses and never refused."""

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from tandemu.ir import Builder
 from tandemu.isa.instruction import Kind
-from tandemu.jit.convention import tail_parameters
-from tandemu.jit.layout import cpu_layout
 from tandemu.jit.regions.context import RegionContext, RegionState, Registers, narrow_part
 from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.shared.convention import tail_parameters
+from tandemu.jit.shared.layout import cpu_layout
 
 _WIDE_XLEN = 64
 Facts = frozenset[int]

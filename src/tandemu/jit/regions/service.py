@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import cache
 
 from tandemu.accel.user import DescriptorKeeper
-from tandemu.jit.layout import KNOWN_BITS, MACHINE_TAG, PAGE_SIZE
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import (
     HOT,
@@ -32,6 +31,7 @@ from tandemu.jit.regions.request import (
     unpack,
 )
 from tandemu.jit.regions.store import RegionStore
+from tandemu.jit.shared.layout import KNOWN_BITS, MACHINE_TAG, PAGE_SIZE
 from tandemu.native import NativeError
 
 Start = Callable[..., int]

@@ -21,15 +21,15 @@ from tandemu.isa.riscv.state import (
     FS_LOW,
     ILLEGAL_INSTRUCTION,
 )
-from tandemu.jit.contexts import InterpreterContext
-from tandemu.jit.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE, NANOSECONDS_PER_TICK
-from tandemu.jit.memory import (
+from tandemu.jit.memory.routines import (
     STATUS_DONE,
     STATUS_EXIT,
     STATUS_SOFTWARE,
     STATUS_TRAP,
     MemoryRoutines,
 )
+from tandemu.jit.shared.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE, NANOSECONDS_PER_TICK
+from tandemu.jit.translate.contexts import InterpreterContext
 
 _CLOCK_MONOTONIC = 1
 

@@ -25,8 +25,10 @@ from tandemu.bits import mask
 from tandemu.isa.errors import IsaError
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.registers import INTEGER_NAMES
-from tandemu.jit.cpu import LARGEST, SMALL, TranslatedCpu
-from tandemu.jit.layout import (
+from tandemu.jit.engine.cpu import LARGEST, SMALL, TranslatedCpu
+from tandemu.jit.regions.installer import Place, RegionInstaller
+from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.shared.layout import (
     EXIT_FIRMWARE,
     EXIT_HOT,
     EXIT_INTERRUPTED,
@@ -45,11 +47,9 @@ from tandemu.jit.layout import (
     RESPONSE_FAULT,
     RESPONSE_VALUE,
 )
-from tandemu.jit.regions.installer import Place, RegionInstaller
-from tandemu.jit.regions.request import RegionKind
 
 if TYPE_CHECKING:
-    from tandemu.jit.vm import JitVm
+    from tandemu.jit.machine.vm import JitVm
 
 FIRST_CACHE = LARGEST
 """The code cache of the first `_MANY` vCPUs: address space; memory is used as it fills."""

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from tandemu.accel import AccelError, Fence
 from tandemu.accel.profile import Profile, add_profiles
-from tandemu.jit.engine import Engine, load_engine
-from tandemu.jit.layout import (
+from tandemu.jit.engine.load import Engine, load_engine
+from tandemu.jit.machine.vcpu import JitVcpu
+from tandemu.jit.regions.service import RegionService, region_service
+from tandemu.jit.regions.settings import optimiser_settings
+from tandemu.jit.shared.layout import (
     MACHINE,
     NANOSECONDS_PER_TICK,
     PAGE_SHIFT,
@@ -22,13 +25,10 @@ from tandemu.jit.layout import (
     SLOT_TABLE,
     VCPU_LIMIT,
 )
-from tandemu.jit.regions.service import RegionService, region_service
-from tandemu.jit.regions.settings import optimiser_settings
-from tandemu.jit.vcpu import JitVcpu
 from tandemu.memory import RamRegion
 
 if TYPE_CHECKING:
-    from tandemu.jit.software import SoftwareInterpreter
+    from tandemu.jit.engine.software import SoftwareInterpreter
 
 _SLICE = 16384
 """Instructions between two looks at timers and requests: some 10 µs."""
@@ -146,7 +146,7 @@ class JitVm:
     @cached_property
     def _software(self) -> SoftwareInterpreter:
         # It traces every instruction anew, which only the rare cases are worth.
-        from tandemu.jit.software import software_interpreter
+        from tandemu.jit.engine.software import software_interpreter
 
         return software_interpreter(self.engine.xlen)
 

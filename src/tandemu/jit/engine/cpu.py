@@ -7,8 +7,8 @@ import mmap
 from typing import Any, NamedTuple
 
 from tandemu.bits import align_up, mask
-from tandemu.jit.engine import Engine
-from tandemu.jit.layout import (
+from tandemu.jit.engine.load import Engine
+from tandemu.jit.shared.layout import (
     BLOCK,
     BLOCK_LIMIT,
     COUNTERS,

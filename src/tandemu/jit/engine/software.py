@@ -14,8 +14,8 @@ from typing import Any
 from tandemu.ir import Evaluator
 from tandemu.ir.softfloat import environment
 from tandemu.isa.riscv.hart_access import HartRegisters
-from tandemu.jit.generate import Program
-from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP
+from tandemu.jit.engine.generate import Program
+from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP
 
 
 def _clock_gettime(_clock: int, result: int) -> int:

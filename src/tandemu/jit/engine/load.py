@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from tandemu.bits import Layout
-from tandemu.jit.layout import cpu_layout
+from tandemu.jit.shared.layout import cpu_layout
 from tandemu.native import (
     ExecutableMemory,
     Image,
@@ -66,8 +66,8 @@ class Engine:
 
 def _generate(xlen: int, flat: bool) -> bytes:
     # The generator and LLVM are loaded only when something has to be compiled.
-    from tandemu.jit.generate import Program, generate
-    from tandemu.jit.user_program import UserProgram
+    from tandemu.jit.engine.generate import Program, generate
+    from tandemu.jit.engine.user_program import UserProgram
 
     return generate(UserProgram(xlen) if flat else Program(xlen))
 

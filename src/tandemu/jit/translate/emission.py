@@ -6,8 +6,8 @@ from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.decoder import SUB_TABLE
 from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.jit.layout import FORM, SITE, SYMBOLS
-from tandemu.jit.stencils import StencilProgram
+from tandemu.jit.shared.layout import FORM, SITE, SYMBOLS
+from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.native.stencils import HOLE, STENCIL, HoleKind
 
 _COPY = 16

@@ -32,9 +32,13 @@ from tandemu.accel.user import (
 )
 from tandemu.bits import mask
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
-from tandemu.jit.engine import Engine, engine_code
-from tandemu.jit.layout import (
+from tandemu.jit.engine.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
+from tandemu.jit.engine.load import Engine, engine_code
+from tandemu.jit.regions.installer import Place, RegionInstaller
+from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.service import OPEN_DESCRIPTORS, RegionService, region_service
+from tandemu.jit.regions.settings import optimiser_settings
+from tandemu.jit.shared.layout import (
     CALL_RETURNED,
     EXIT_HOT,
     EXIT_INTERRUPTED,
@@ -51,10 +55,6 @@ from tandemu.jit.layout import (
     REQUEST_ROOM,
     VCPU_LIMIT,
 )
-from tandemu.jit.regions.installer import Place, RegionInstaller
-from tandemu.jit.regions.request import RegionKind
-from tandemu.jit.regions.service import OPEN_DESCRIPTORS, RegionService, region_service
-from tandemu.jit.regions.settings import optimiser_settings
 
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
@@ -403,7 +403,7 @@ class JitUserCpu(TranslatedCpu):
 
     def _finish_in_software(self) -> None:
         # Rounding that the host does not have; the first time it traces every instruction.
-        from tandemu.jit.software import software_interpreter
+        from tandemu.jit.engine.software import software_interpreter
 
         software_interpreter(self._engine.xlen).finish_instruction(self.cpu, self.address)
 

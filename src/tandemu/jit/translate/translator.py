@@ -21,8 +21,17 @@ from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
-from tandemu.jit import stencils
-from tandemu.jit.blocks import (
+from tandemu.jit.memory.routines import MemoryRoutines
+from tandemu.jit.shared.convention import CACHED_RESULTS
+from tandemu.jit.shared.layout import (
+    BLOCK_INSTRUCTIONS,
+    FORM,
+    INVALID,
+    PAGE_SIZE,
+    SITE,
+)
+from tandemu.jit.translate import stencils
+from tandemu.jit.translate.blocks import (
     JUMP_OPCODE,
     block_hash,
     block_record,
@@ -36,18 +45,9 @@ from tandemu.jit.blocks import (
     build_mark_code,
     page_bucket,
 )
-from tandemu.jit.contexts import extract_immediate, jump_offset
-from tandemu.jit.convention import CACHED_RESULTS
-from tandemu.jit.emission import VALUE_NUMBER, Emission, build_decode
-from tandemu.jit.layout import (
-    BLOCK_INSTRUCTIONS,
-    FORM,
-    INVALID,
-    PAGE_SIZE,
-    SITE,
-)
-from tandemu.jit.memory import MemoryRoutines
-from tandemu.jit.stencils import StencilProgram
+from tandemu.jit.translate.contexts import extract_immediate, jump_offset
+from tandemu.jit.translate.emission import VALUE_NUMBER, Emission, build_decode
+from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.native.stencils import CODE_ALIGNMENT, STENCIL
 
 _NO_REGISTER = 255

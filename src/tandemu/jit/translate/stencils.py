@@ -16,21 +16,21 @@ from tandemu.bits import Layout
 from tandemu.ir import I64, Builder, Function, I
 from tandemu.isa.instruction import ImmediateFormat, Instruction, Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.jit.contexts import (
-    SOURCE_MEMORY,
-    SOURCE_ZERO,
-    FlatStencilContext,
-    StencilContext,
-    Variant,
-)
-from tandemu.jit.convention import (
+from tandemu.jit.shared.convention import (
     CACHED_RESULTS,
     PINNED_REGISTERS,
     leaving_operands,
     tail_operands,
     tail_parameters,
 )
-from tandemu.jit.layout import FORM, JUMP_ENTRY
+from tandemu.jit.shared.layout import FORM, JUMP_ENTRY
+from tandemu.jit.translate.contexts import (
+    SOURCE_MEMORY,
+    SOURCE_ZERO,
+    FlatStencilContext,
+    StencilContext,
+    Variant,
+)
 
 _ATTRIBUTES = 'optsize align 1 "frame-pointer"="none"'
 

@@ -20,11 +20,24 @@ from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.isa.riscv.privileged import PrivilegedFunctions
-from tandemu.jit.blocks import block_tag
-from tandemu.jit.contexts import extract_immediate, jump_entry
-from tandemu.jit.convention import entering_operands, tail_operands, tail_parameters
-from tandemu.jit.interpreter import retired
-from tandemu.jit.layout import (
+from tandemu.jit.memory.forgetting import (
+    build_flush_page,
+    build_flush_translations,
+    build_select_tlb,
+    jump_page,
+)
+from tandemu.jit.memory.routines import (
+    FILLED,
+    READ,
+    STATUS_DONE,
+    STATUS_TRAP,
+    WRITE,
+    MemoryRoutines,
+)
+from tandemu.jit.run.interpreter import retired
+from tandemu.jit.run.region_routines import build_region_fill
+from tandemu.jit.shared.convention import entering_operands, tail_operands, tail_parameters
+from tandemu.jit.shared.layout import (
     EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_LIMIT,
@@ -40,16 +53,10 @@ from tandemu.jit.layout import (
     SAMPLES,
     SITE,
 )
-from tandemu.jit.memory import FILLED, READ, STATUS_DONE, STATUS_TRAP, WRITE, MemoryRoutines
-from tandemu.jit.regions.routines import build_region_fill
-from tandemu.jit.stencils import FLOATING, STORES, StencilProgram
-from tandemu.jit.translations import (
-    build_flush_page,
-    build_flush_translations,
-    build_select_tlb,
-    jump_page,
-)
-from tandemu.jit.translator import TranslatorRoutines
+from tandemu.jit.translate.blocks import block_tag
+from tandemu.jit.translate.contexts import extract_immediate, jump_entry
+from tandemu.jit.translate.stencils import FLOATING, STORES, StencilProgram
+from tandemu.jit.translate.translator import TranslatorRoutines
 
 NEARLY_NOTHING = 512
 """A region leaves when the rest of a slice is too short for its next block."""

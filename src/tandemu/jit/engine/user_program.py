@@ -18,11 +18,11 @@ from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit import stencils
-from tandemu.jit.convention import tail_parameters
-from tandemu.jit.dispatcher import Dispatcher, build_request
-from tandemu.jit.generate import Program
-from tandemu.jit.layout import (
+from tandemu.jit.engine.generate import Program
+from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
+from tandemu.jit.run.dispatcher import Dispatcher, build_request
+from tandemu.jit.shared.convention import tail_parameters
+from tandemu.jit.shared.layout import (
     CALL_RETURNED,
     DIRECT_CALLS,
     EXIT_INTERRUPTED,
@@ -36,8 +36,8 @@ from tandemu.jit.layout import (
     PAGE_SIZE,
     SITE,
 )
-from tandemu.jit.memory import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
-from tandemu.jit.stencils import StencilProgram
+from tandemu.jit.translate import stencils
+from tandemu.jit.translate.stencils import StencilProgram
 
 # struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_code and si_addr.
 _GENERAL_REGISTERS = 40

@@ -19,23 +19,28 @@ from tandemu.isa.riscv.privileged import (
     build_privileged,
     privileged_semantics,
 )
-from tandemu.jit import stencils
-from tandemu.jit.blocks import LARGEST_STENCIL
-from tandemu.jit.dispatcher import (
+from tandemu.jit.engine.load import ENGINE_KIND
+from tandemu.jit.memory.routines import (
+    MemoryRoutines,
+    build_memory,
+    build_ram_pointer,
+    build_take_dirty,
+)
+from tandemu.jit.run.dispatcher import (
     Dispatcher,
     build_request,
 )
-from tandemu.jit.engine import ENGINE_KIND
-from tandemu.jit.interpreter import Services, build_interpreter, build_time, retired
-from tandemu.jit.layout import SYMBOLS, cpu_layout
-from tandemu.jit.memory import MemoryRoutines, build_memory, build_ram_pointer, build_take_dirty
-from tandemu.jit.regions.routines import (
+from tandemu.jit.run.interpreter import Services, build_interpreter, build_time, retired
+from tandemu.jit.run.region_routines import (
     build_install_region,
     build_link_region,
     build_start_worker,
 )
-from tandemu.jit.stencils import StencilProgram
-from tandemu.jit.translator import TranslatorRoutines, build_translator
+from tandemu.jit.shared.layout import SYMBOLS, cpu_layout
+from tandemu.jit.translate import stencils
+from tandemu.jit.translate.blocks import LARGEST_STENCIL
+from tandemu.jit.translate.stencils import StencilProgram
+from tandemu.jit.translate.translator import TranslatorRoutines, build_translator
 from tandemu.native import container
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.extractor import extract

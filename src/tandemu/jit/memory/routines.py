@@ -19,7 +19,8 @@ from tandemu.isa.riscv.state import (
     STORE_ACCESS_FAULT,
     STORE_MISALIGNED,
 )
-from tandemu.jit.layout import (
+from tandemu.jit.memory.tlb import note_large_page, tlb_entry
+from tandemu.jit.shared.layout import (
     CODE_LOG,
     EXIT_READ,
     EXIT_WRITE,
@@ -38,7 +39,6 @@ from tandemu.jit.layout import (
     SLOT_TABLE,
     TLB_ENTRY,
 )
-from tandemu.jit.tlb import note_large_page, tlb_entry
 
 READ, WRITE, EXECUTE = 0, 1, 2
 

@@ -6,7 +6,8 @@ from tandemu.bits import Layout
 from tandemu.ir import I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.hart import data_privilege
-from tandemu.jit.layout import (
+from tandemu.jit.memory.tlb import large_page_bit, tlb_entry
+from tandemu.jit.shared.layout import (
     FETCH_ENTRIES,
     FETCH_ENTRY,
     JUMP_ENTRIES,
@@ -18,7 +19,6 @@ from tandemu.jit.layout import (
     TLB_ENTRY,
     TLB_MODES,
 )
-from tandemu.jit.tlb import large_page_bit, tlb_entry
 
 _TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
 _PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)

@@ -14,8 +14,8 @@ from typing import Any
 from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
-from tandemu.jit.contexts import jump_entry
-from tandemu.jit.layout import (
+from tandemu.jit.memory.routines import code_log_stamp, find_slot, machine_of
+from tandemu.jit.shared.layout import (
     BLOCK,
     BLOCK_INSTRUCTIONS,
     BLOCK_LIMIT,
@@ -38,7 +38,7 @@ from tandemu.jit.layout import (
     TLB_ENTRY,
     TLB_MODES,
 )
-from tandemu.jit.memory import code_log_stamp, find_slot, machine_of
+from tandemu.jit.translate.contexts import jump_entry
 
 JUMP_OPCODE = 0xE9
 JUMP_SIZE = 5

@@ -1,0 +1,1 @@
+"""The translator as a machine: `accel.Vm` and `accel.Vcpu`."""

@@ -1,0 +1,1 @@
+"""The translator for foreign programs: `accel.user.UserEngine`."""

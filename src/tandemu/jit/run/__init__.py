@@ -1,0 +1,1 @@
+"""What runs between blocks: the native dispatcher, the interpreter, entries into regions."""

@@ -1,0 +1,1 @@
+"""What generated code and Python share: structures, symbols, the convention of host registers."""
