@@ -89,7 +89,9 @@ FLOORS: tuple[Floor, ...] = (
                 "device models: offsets, interrupt lines, a memory view",
                 apart_from=frozenset({"accel", "jit", "kvm"}),
             ),
-            Package("host", "what the host lends: terminal, clock, event loop"),
+            Package(
+                "host", "what the host lends: terminal, disk images, event loop", rooms=("disk",)
+            ),
             Package("board", "boards as values; the device tree computed from them"),
             Package("firmware", "the built-in SBI"),
             Package("guests", "kernels and images: fetching, verifying, building"),
