@@ -88,6 +88,7 @@ FLOORS: tuple[Floor, ...] = (
                 "device",
                 "device models: offsets, interrupt lines, a memory view",
                 apart_from=frozenset({"accel", "jit", "kvm"}),
+                rooms=("", "pci"),
             ),
             Package(
                 "host", "what the host lends: terminal, disk images, event loop", rooms=("disk",)

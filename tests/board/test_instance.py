@@ -57,9 +57,10 @@ def test_accesses(built: Built) -> None:
     assert bytes(built.printed) == b"hi"
     assert built.read(UART.base + 5, 1) == 0x60
     assert built.read(VIRTIO.base + 0x1000) == 0x74726976
-    assert built.read(0x3000_0000) == 0xFFFF_FFFF
+    assert built.read(0x3000_0000) == 0x0008_1B36
+    assert built.read(0x3000_8000) == 0xFFFF_FFFF
     assert built.read(CLINT.base + 0xBFF8, 8) == 1234
-    assert built.read(0x0) is None and built.write(0x4000_0000, 1) is None
+    assert built.read(0x0) is None and built.write(0x2400_0000, 1) is None
     assert built.write(ROM.base, 1) is None
     assert not built.instance.handle(built.vcpus[0], Interrupted())
     assert not built.instance.handle(built.vcpus[0], FirmwareCall())

@@ -25,6 +25,8 @@ from tandemu.board.riscv_virt import (
     MACHINE_EXTERNAL,
     MACHINE_SOFTWARE,
     PCIE_CONFIGURATION,
+    PCIE_MEMORY,
+    PCIE_PORTS,
     PLIC,
     RAM_BASE,
     ROM,
@@ -40,6 +42,8 @@ from tandemu.device.cfi_flash import CfiFlash
 from tandemu.device.clint import Clint
 from tandemu.device.empty_slot import EmptyBus, EmptyVirtioSlot
 from tandemu.device.goldfish_rtc import GoldfishRtc
+from tandemu.device.pci import ConfigurationWindow, HostBridge, MemoryWindow
+from tandemu.device.pci.host_bridge import PINS
 from tandemu.device.plic import Plic
 from tandemu.device.syscon import Syscon
 from tandemu.device.uart16550 import Uart16550
@@ -73,6 +77,7 @@ class Instance:
         self.alarm = Alarm()
         self.uart: Uart16550
         self.plic: Plic
+        self.pci: HostBridge
         self.firmware: Firmware | None = None
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> bool:
@@ -175,10 +180,23 @@ def build(
     _add(instance, "uart", UART.base, UART.size, uart)
     for base in VIRTIO.bases():
         instance.map.add_device(base, VIRTIO.size, EmptyVirtioSlot())
-    instance.map.add_device(PCIE_CONFIGURATION.base, PCIE_CONFIGURATION.size, EmptyBus())
+    _add_pci(instance, plic)
     for number, base in enumerate(FLASH.bases()):
         _add_flash(instance, f"flash{number}", base, FLASH.size)
     return instance
+
+
+def _add_pci(instance: Instance, plic: Plic) -> None:
+    """The host bridge, with nothing plugged in but itself."""
+    first = PCIE_CONFIGURATION.interrupt
+    bridge = instance.pci = HostBridge([plic.line(first + pin) for pin in range(PINS)])
+    instance.devices["pci"] = bridge.functions[0]
+    windows = instance.board.pci
+    add_device = instance.map.add_device
+    add_device(PCIE_PORTS.base, PCIE_PORTS.size, EmptyBus())
+    add_device(PCIE_CONFIGURATION.base, PCIE_CONFIGURATION.size, ConfigurationWindow(bridge))
+    for window in (PCIE_MEMORY, windows.high):
+        add_device(window.base, window.size, MemoryWindow(bridge, window.base))
 
 
 def _add(instance: Instance, name: str, base: int, size: int, device: Peripheral) -> None:

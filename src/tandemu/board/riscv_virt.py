@@ -4,18 +4,18 @@ What is on the board, where it stands and which interrupt it has is written here
 once, in `PARTS`. The device tree, the drawing of the map and the assembled
 instance are functions of the value.
 
-Left out: the PCIe host bridge (its windows are kept free), fw_cfg, the platform
-bus, more than one NUMA node.
+Left out: fw_cfg, the platform bus, more than one NUMA node.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from tandemu.bits import Record
+from tandemu.bits import Record, align_up
 from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64, flatten
 from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, KIB, MIB, Part
+from tandemu.board.pci_host import PciWindows
 
 TIMEBASE_HZ = 10_000_000
 MAX_HARTS = 512
@@ -36,8 +36,11 @@ PLIC = Part("PLIC", 0xC00_0000, 0x60_0000)
 UART = Part("UART", 0x1000_0000, 0x100, interrupt=10)
 VIRTIO = Part("virtio slot", 0x1000_1000, 0x1000, interrupt=1, count=8)
 FLASH = Part("flash bank", 0x2000_0000, 32 * MIB, count=2)
-PCIE_CONFIGURATION = Part("PCIe configuration", 0x3000_0000, 256 * MIB)
+PCIE_CONFIGURATION = Part("PCIe configuration", 0x3000_0000, 256 * MIB, interrupt=32)
 PCIE_MEMORY = Part("PCIe memory", 0x4000_0000, GIB)
+PCIE_HIGH_BYTES = 16 * GIB
+PCIE_HIGH_32 = Part("PCIe high memory", 12 * GIB, 4 * GIB)
+"""Of a board with 32-bit harts, which have 34 physical address bits."""
 RAM_BASE = 0x8000_0000
 
 PARTS = (
@@ -86,6 +89,16 @@ class RiscvVirt(Record):
     def ram_end(self) -> int:
         """Guest-physical address behind the RAM."""
         return RAM_BASE + self.memory_bytes
+
+    @property
+    def pci(self) -> PciWindows:
+        """Where the PCI bus is seen; the high window stands behind the RAM."""
+        if self.xlen == 32:
+            high = PCIE_HIGH_32
+        else:
+            base = align_up(self.ram_end, PCIE_HIGH_BYTES)
+            high = Part("PCIe high memory", base, PCIE_HIGH_BYTES)
+        return PciWindows(PCIE_CONFIGURATION, PCIE_PORTS, PCIE_MEMORY, high)
 
     @property
     def isa_string(self) -> str:
@@ -223,6 +236,7 @@ class RiscvVirt(Record):
                     _device("virtio_mmio", VIRTIO, {"compatible": "virtio,mmio"}, slot)
                     for slot in range(VIRTIO.count)
                 ),
+                self.pci.node("plic"),
             ),
         )
 
@@ -237,7 +251,10 @@ class RiscvVirt(Record):
 
     def drawing(self) -> str:
         """The memory map as text, one part a line."""
-        rows = [(part.base, part.end, part.count, part.name, part.interrupt) for part in PARTS]
+        rows = [
+            (part.base, part.end, part.count, part.name, part.interrupt)
+            for part in (*PARTS, self.pci.high)
+        ]
         rows.append((RAM_BASE, self.ram_end, 1, "RAM", 0))
         lines = []
         for base, end, count, name, interrupt in sorted(rows):

@@ -1,0 +1,16 @@
+"""PCI: functions with configuration space, BARs, capabilities; the host bridge; MSI-X."""
+
+from tandemu.device.pci.function import Bar, Identity, PciFunction
+from tandemu.device.pci.host_bridge import ConfigurationWindow, HostBridge, MemoryWindow
+from tandemu.device.pci.msix import MessageSink, Msix
+
+__all__ = [
+    "Bar",
+    "ConfigurationWindow",
+    "HostBridge",
+    "Identity",
+    "MemoryWindow",
+    "MessageSink",
+    "Msix",
+    "PciFunction",
+]
