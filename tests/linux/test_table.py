@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-from tandemu.cli.exec import Options, binfmt_line, parse
+from tandemu.cli.exec import binfmt_line
+from tandemu.cli.exec_options import ExecRequest, parse
 from tandemu.linux.calls import all_rows
 from tandemu.linux.docs import replace
 from tandemu.linux.riscv64 import Riscv64
@@ -43,13 +44,13 @@ def test_signal_frame_round_trip() -> None:
 
 def test_options() -> None:
     options = parse(["-L", "/root", "--env=A=b=c", "--strace", "--", "prog", "-L", "x"])
-    assert isinstance(options, Options)
-    assert (options.sysroot, options.strace) == ("/root", True)
+    assert isinstance(options, ExecRequest)
+    assert (options.sysroot, options.switches) == ("/root", {"--strace"})
     assert options.environment == {"A": "b=c"}
     assert options.program == ["prog", "-L", "x"]
     joined = parse(["-L/root", "prog", "--strace"])
-    assert isinstance(joined, Options)
-    assert joined.sysroot == "/root" and not joined.strace
+    assert isinstance(joined, ExecRequest)
+    assert joined.sysroot == "/root" and not joined.switches
 
 
 def test_wrong_options_are_said() -> None:

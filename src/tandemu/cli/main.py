@@ -58,6 +58,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from tandemu.cli.guests import guests
 
         return guests(options)
+    if options.command == "completion":
+        from tandemu.cli.completion import completion
+
+        return completion(options.shell)
     from tandemu.cli.doctor import doctor
 
     return doctor()

@@ -13,7 +13,9 @@ import os
 import sys
 from functools import cache
 
-from tandemu.cli.version import VERSION
+from tandemu.cli.completion import SHELLS
+from tandemu.cli.exec_options import EXEC_DESCRIPTION, EXEC_OPTIONS, EXEC_USAGE
+from tandemu.cli.version import long_version
 
 # Type checkers know this name; importing typing takes as long as argparse.
 TYPE_CHECKING = False
@@ -60,6 +62,14 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, *, formatter_class: type[_Help] = _Help, **options: Any) -> None:
         super().__init__(formatter_class=formatter_class, **options)
+
+
+class _Version(argparse.Action):
+    """Print the version; looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        print(long_version())
+        parser.exit()
 
 
 def _seconds(text: str) -> float:
@@ -154,6 +164,27 @@ def _add_guests(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
 
 
+def _add_exec(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Declare ``exec`` for the list of commands, completion and manual.
+
+    `main` hands its words to `cli.exec` unread.
+    """
+    parser = commands.add_parser(
+        "exec",
+        add_help=False,
+        usage=EXEC_USAGE,
+        help="run one foreign Linux program on this host's kernel",
+        description=EXEC_DESCRIPTION,
+    )
+    for option in EXEC_OPTIONS:
+        names = option.name.split(", ")
+        if option.value:
+            parser.add_argument(*names, metavar=option.value, help=option.help)
+        else:
+            parser.add_argument(*names, action="store_true", help=option.help)
+    parser.add_argument("program", metavar="PROGRAM", help="the program, and its own arguments")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; the chosen command is in ``command``."""
     parser = _Parser(
@@ -161,17 +192,24 @@ def make_parser() -> argparse.ArgumentParser:
         description="A machine you hold in Python: boots Linux for a foreign architecture by "
         "translating its instructions.",
     )
-    parser.add_argument("--version", action="version", version=f"tandemu {VERSION}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show the version and its revision, and exit"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_guests(commands)
-    # Only for the list of commands: `main` hands its words to `cli.exec` unread.
-    commands.add_parser(
-        "exec", add_help=False, help="run one foreign Linux program on this host's kernel"
-    )
+    _add_exec(commands)
     commands.add_parser(
         "doctor",
         help="what this host can do, what is missing, how to mend it",
         description="What this host can do, what is missing, and how to mend it.",
     )
+    completion = commands.add_parser(
+        "completion",
+        help="print the script that completes this command line in a shell",
+        description="Print the script that completes tandemu's command line in a shell, such as\n"
+        "    tandemu completion bash > ~/.local/share/bash-completion/completions/tandemu",
+        formatter_class=_HelpAsWritten,
+    )
+    completion.add_argument("shell", choices=tuple(SHELLS), help="the shell")
     return parser
