@@ -99,7 +99,7 @@ FLOORS: tuple[Floor, ...] = (
             Package(
                 "linux",
                 "foreign programs: ELF, system calls, signals, threads",
-                rooms=("calls",),
+                rooms=("calls", "native"),
             ),
         ),
     ),
@@ -128,6 +128,7 @@ LOADED_WHEN_USED: frozenset[str] = frozenset(
 
 MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
+        "tandemu.linux.native.generate",
         "tandemu.accel.statistics",
         "tandemu.guests",
         "tandemu.jit.engine.generate",

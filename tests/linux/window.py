@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tandemu.accel.user import DirectCall, UserExit
+from tandemu.accel.user import UserExit
 from tandemu.jit.program.user import JitUserCpu, JitUserEngine
+from tandemu.linux import host
+from tandemu.linux.calls import all_rows
 from tandemu.linux.memory import Memory
+from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.native.layout import THREAD
 from tests.jit.small_machine import BASE, DATA, PAGE, Code
 
 CODE = BASE
@@ -18,16 +23,29 @@ _READ_WRITE_EXECUTE, _FIXED_PRIVATE = 7, 0x32
 
 
 class Window:
-    """Code at `CODE`, memory at `DATA` and one processor."""
+    """Code at `CODE`, memory at `DATA`, one processor, and native calls by their numbers."""
 
-    def __init__(self, calls: Mapping[int, DirectCall]) -> None:
+    def __init__(self, calls: Mapping[int, str]) -> None:
         self.engine = JitUserEngine()
-        self.engine.make_directly(calls)
+        self.native = NativeCalls(all_rows(), self.engine.copy_routine)
+        self.engine.make_natively(
+            {number: self.native.address(name) for number, name in calls.items()}
+        )
         self.memory = Memory(self.engine)
+        process = self.native.process
+        process.base, process.limit = self.memory.base, self.memory.limit
+        process.lowest_hidden = 1 << 16
         for start in (CODE, DATA):
             address = self.memory.map(start, _SIZE, _READ_WRITE_EXECUTE, _FIXED_PRIVATE)
             assert address == start
         self.cpu: JitUserCpu = self.engine.create_cpu()
+        self._thread = ctypes.create_string_buffer(THREAD.size)
+        address = ctypes.addressof(self._thread)
+        thread = THREAD.at(address)
+        thread.self, thread.process = address, self.native.process_address
+        thread.request = self.cpu.request_address
+        self.cpu.set_call_context(address)
+        host.set_thread_pointer(address)
 
     def run(self, code: Code) -> UserExit:
         self.memory.write(CODE, code.build())
@@ -35,7 +53,7 @@ class Window:
         return self.cpu.run()
 
 
-Open = Callable[[Mapping[int, DirectCall]], Window]
+Open = Callable[[Mapping[int, str]], Window]
 
 
 @pytest.fixture
@@ -43,7 +61,7 @@ def open_window() -> Iterator[Open]:
     """Makes a window that is closed after the test."""
     made: list[Window] = []
 
-    def create(calls: Mapping[int, DirectCall]) -> Window:
+    def create(calls: Mapping[int, str]) -> Window:
         made.append(Window(calls))
         return made[-1]
 

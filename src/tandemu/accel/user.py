@@ -30,7 +30,7 @@ class SystemCall(NamedTuple):
 
 
 class ReturnedCall(NamedTuple):
-    """A system call that the engine made (`DirectCall`) failed in a way to be looked at.
+    """A system call that the engine made (`UserEngine.make_natively`) ended to be looked at.
 
     The host's kernel answered *result*: a signal interrupted it (-EINTR), or came of it
     (-EPIPE). pc stands behind the instruction; the register for the result is as it was.
@@ -74,28 +74,12 @@ UserExit = (
 )
 
 
-class ArgumentKind(IntEnum):
-    """How an argument of a system call goes from the program to the host's kernel."""
-
-    VALUE = 0
-    POINTER = 1
-    """A guest address; zero stays zero."""
-    BUFFER = 2
-    """The same, of as many bytes as the next argument says."""
-
-
-class DirectCall(NamedTuple):
-    """A system call of the program that is one of the host's.
-
-    It is made if all its pointers are inside the window, and if its second argument,
-    of which *selector* says the bits that matter, is one of *operations*.
-    """
-
-    number: int
-    arguments: tuple[ArgumentKind, ...]
-    selector: int = 0
-    operations: frozenset[int] = frozenset((0,))
-    """Numbers below 64."""
+CALL_ELSEWHERE = -(1 << 16)
+"""A native call's result: it is none for native code; leave with `SystemCall`."""
+CALL_DONE = CALL_ELSEWHERE + 1
+"""A native call's result: the registers are as they shall be, the result's too."""
+NOT_BEGUN = -512
+"""A native call's result: it was not begun, since a request is to be served; do it again."""
 
 
 class UserCpu(Protocol):
@@ -106,6 +90,12 @@ class UserCpu(Protocol):
 
     def run(self) -> UserExit:
         """Run the program on the calling thread until an exit."""
+
+    request_address: int
+    """Host address of a 64-bit word that is not zero while somebody asks for `run` to return."""
+
+    def set_call_context(self, address: int) -> None:
+        """What native calls get as their first argument."""
 
     def kick(self) -> None:
         """Make `run` return `Kicked` soon. Any thread; not lost if not running."""
@@ -134,8 +124,20 @@ class UserEngine(Protocol):
     descriptors: DescriptorKeeper
     """Keeps what the engine opens apart from what the program has open."""
 
-    def make_directly(self, calls: Mapping[int, DirectCall]) -> None:
-        """Make these calls of the program, by its number, without an exit. Before it runs."""
+    @property
+    def copy_routine(self) -> int:
+        """Host address of ``copy(to, from, size)`` between host addresses, for native code: it
+        returns how many bytes were left when the host refused to go on, 0 if none.
+        """
+
+    def make_natively(self, calls: Mapping[int, int]) -> None:
+        """Make these calls of the program, by its number, without an exit. Before it runs.
+
+        Each is the host address of a routine ``(context, six arguments) -> result`` in C's
+        convention. Its result goes to the program, but for `CALL_ELSEWHERE`, `CALL_DONE`,
+        `NOT_BEGUN` (a request is served, the program comes to the call again) and
+        what `ReturnedCall` is for.
+        """
 
     def create_cpu(self) -> UserCpu:
         """Create a processor with all registers zero."""

@@ -266,6 +266,25 @@ class Builder:
         assert result is not None
         return result
 
+    def interruptible_call(
+        self, note: Value, flag: Value, number: Value | int, *arguments: Value | int
+    ) -> Value:
+        """`system_call`, or `operations.NOT_BEGUN` if the word at *flag* is not zero.
+
+        *note*: where the place is noted that a handler of signals, which has set the word,
+        sends a thread to that was about to make the call.
+        """
+        given = [self.lift(one, I64) for one in (number, *arguments)]
+        rest = [Constant(I64, 0)] * (SYSTEM_CALL_ARGUMENTS - len(arguments))
+        return emit("interruptible_call", note, flag, *given, *rest)
+
+    def guarded_copy(self, note: Value, to: Value, source: Value, size: Value) -> Value:
+        """Copy bytes of which the host may refuse some: how many were left then.
+
+        *note*: where the place is noted at which a handler of that fault goes on.
+        """
+        return emit("guarded_copy", note, to, source, size)
+
     def fill(self, pointer: Value, byte: int, size: Value | int) -> None:
         emit_effect("fill", pointer, Constant(I(8), byte), self.lift(size, I64))
 

@@ -444,6 +444,75 @@ operation(
 )
 
 
+def _interruptible_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> Type:
+    wanted = (PTR, PTR, *(I64,) * (1 + SYSTEM_CALL_ARGUMENTS))
+    _require(types == wanted, "it needs two pointers, the number and six arguments, all i64")
+    return I64
+
+
+def _interruptible_call(types: tuple[Type, ...], _: Any, *operands: int) -> int:
+    _, flag, *call = operands
+    if ctypes.c_uint64.from_address(flag).value:
+        return NOT_BEGUN & mask(64)
+    return _system_call(types, _, *call)
+
+
+NOT_BEGUN = -512
+"""Result of a system call that was not begun, since somebody wants the thread's attention."""
+INTERRUPTIBLE_END, INTERRUPTIBLE_SIZE = 4, 24
+"""Where the sequence below was not begun yet: so many bytes before the place it notes. From the
+first number down to the second: at the first stands the system call instruction itself."""
+
+# A system call that is made only if the word at the second pointer is zero. Where it goes on if
+# not is noted at the first: a handler of signals that sets the word sends whoever is in between
+# there, too, so that no signal that came before the call leaves it waiting.
+operation(
+    "interruptible_call",
+    _interruptible_type,
+    'call i64 asm sideeffect "leaq 2f(%rip), %rcx\\0Amovq %rcx, ($1)\\0Acmpq $$0, ($2)\\0A'
+    'jne 2f\\0Asyscall\\0Ajmp 3f\\0A2: movq $$-512, %rax\\0A3:", '
+    '"={{rax}},r,r,{{rax}},{{rdi}},{{rsi}},{{rdx}},{{r10}},{{r8}},'
+    '{{r9}},~{{rcx}},~{{r11}},~{{memory}},~{{flags}}"'
+    "(ptr {0}, ptr {1}, i64 {2}, i64 {3}, i64 {4}, i64 {5}, i64 {6}, i64 {7}, i64 {8})",
+    _interruptible_call,
+    pure=False,
+)
+
+
+def _guarded_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> Type:
+    _require(types == (PTR, PTR, PTR, I64), "a guarded copy needs ptr, ptr, ptr, i64")
+    return I64
+
+
+def _guarded_copy(types: tuple[Type, ...], _: Any, *operands: int) -> int:
+    ctypes.memmove(*operands[1:])
+    return 0
+
+
+GUARDED_SIZE = 2
+"""The instruction of a guarded copy that may be refused: so many bytes before the place noted."""
+
+# Copies bytes; the result is how many were left when the host refused an access. The place
+# behind the copying instruction is noted at the first pointer: the handler goes on there.
+operation(
+    "guarded_copy",
+    _guarded_type,
+    '{a} = call {{ i64, i64, i64 }} asm sideeffect "leaq 1f(%rip), %rax\\0Amovq %rax, ($3)\\0A'
+    'rep movsb\\0A1:", "={{rcx}},={{rdi}},={{rsi}},r,{{rdi}},{{rsi}},{{rcx}},~{{rax}},~{{memory}},'
+    '~{{flags}}"(ptr {0}, ptr {1}, ptr {2}, i64 {3})\n'
+    "extractvalue {{ i64, i64, i64 }} {a}, 0",
+    _guarded_copy,
+    pure=False,
+)
+operation(
+    "thread_pointer",
+    lambda t, _: PTR,
+    'call ptr asm sideeffect "movq %gs:0, $0", "=r"()',
+    lambda t, _: 0,
+    pure=False,
+)
+
+
 def _fill_type(types: tuple[Type, ...], _: tuple[Any, ...]) -> None:
     _require(types[0] == PTR and types[1] == I8, "fill needs ptr, i8, i64")
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import Any
 
 from tandemu.linux import host
 
+_NONE = (1 << 32) - 1
 _ENTRY = struct.Struct("<QqHB")
 """struct linux_dirent64 up to the name: inode, offset, length, type."""
 
@@ -20,6 +22,16 @@ class Descriptors:
 
     def __init__(self) -> None:
         self._hidden: set[int] = set()
+        self._process: Any = None
+
+    def tell(self, process: Any) -> None:
+        """Keep the native calls (`native.layout.PROCESS`) told of what is hidden."""
+        self._process = process
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._process is not None:
+            self._process.lowest_hidden = min(self._hidden, default=_NONE)
 
     def __contains__(self, descriptor: int) -> bool:
         return descriptor in self._hidden
@@ -32,11 +44,13 @@ class Descriptors:
         """Take *descriptor*, just made, out of the program's way; its new number."""
         moved = host.high_descriptor(descriptor)
         self._hidden.add(moved)
+        self._tell()
         return moved
 
     def close(self, descriptor: int) -> None:
         """Close one that was hidden."""
         self._hidden.discard(descriptor)
+        self._tell()
         os.close(descriptor)
 
     def without_hidden(self, descriptor: int, entries: bytes) -> bytes:

@@ -5,6 +5,7 @@ With a file as argument, the part of it between the two marks is replaced.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ BEGIN, END = "<!-- calls: begin -->", "<!-- calls: end -->"
 def _status(row: Row) -> str:
     if row.refusal:
         return f"refused: {row.refusal}"
-    return f"partial: {row.missing} missing" if row.missing else "done"
+    state = f"partial: {row.missing} missing" if row.missing else "done"
+    return f"{state}; native" if row.is_native else state
 
 
 def table() -> str:
@@ -35,7 +37,7 @@ def table() -> str:
                 continue
             known.add(row.name)
             status = _status(row)
-            counts[status.split(":", 1)[0]] += 1
+            counts[re.split("[:;]", status, maxsplit=1)[0]] += 1
             lines.append(f"| `{row.name}` | {numbers[row.name]} | {status} |")
         parts.append("\n".join(lines))
     absent = sorted(set(numbers) - known)

@@ -36,6 +36,7 @@ SIGNAL_KICK = 64
 _RT_SIGACTION = NUMBERS["rt_sigaction"]
 _RT_SIGPROCMASK = NUMBERS["rt_sigprocmask"]
 _PROCESS_VM_READV = NUMBERS["process_vm_readv"]
+_ARCH_SET_GS = 0x1001
 _SA_RESTORER = 0x04000000
 _SA_ONSTACK = 0x08000000
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
@@ -130,14 +131,15 @@ def get_disposition(signal: int) -> int:
     return words[0]
 
 
-def prepare_kick() -> None:
-    """Have `SIGNAL_KICK` do nothing but interrupt a system call.
+def set_thread_pointer(address: int) -> None:
+    """Have generated code find the structure at *address* on the calling thread (gs)."""
+    quick(NUMBERS["arch_prctl"], _ARCH_SET_GS, address)
 
-    The handler is libc's abs(): it takes an int, touches nothing and returns.
-    """
+
+def prepare_kick(handler: int) -> None:
+    """Have the native *handler* called for `SIGNAL_KICK`, which interrupts a system call."""
     _LIBRARY.signal.restype = ctypes.c_void_p
     _LIBRARY.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    handler = ctypes.cast(_LIBRARY.abs, ctypes.c_void_p).value or 0
     _LIBRARY.signal(SIGNAL_KICK, handler)
     words = _Words4()
     quick(_RT_SIGACTION, SIGNAL_KICK, 0, ctypes.addressof(words), 8)

@@ -26,6 +26,7 @@ from tandemu.linux.errors import LinuxError, ProgramEnded
 from tandemu.linux.host import NUMBERS, bit
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
+from tandemu.linux.native.image import NativeCalls
 from tandemu.linux.signals import Signals
 from tandemu.linux.table import Handler, Row
 from tandemu.linux.task import Task
@@ -81,6 +82,11 @@ class Kernel:
         """Set between vfork and what ends it."""
         self.threads_lock = _thread.allocate_lock()
         """Held while the engine makes or frees a processor, and by fork: see there."""
+        self.native = NativeCalls(rows, engine.copy_routine)
+        process = self.native.process
+        process.base, process.limit = self.memory.base, self.memory.limit
+        process.has_sysroot = 1 if sysroot else 0
+        self.descriptors.tell(process)
         self._build_table(rows)
 
     # The table --------------------------------------------------------------------------
@@ -103,11 +109,11 @@ class Kernel:
             elif observed:
                 self.functions[number] = self._observed(number, row_or_none)
         if not observed:
-            self.engine.make_directly(
+            self.engine.make_natively(
                 {
-                    number: row.direct
+                    number: self.native.address(row.name)
                     for number, row in enumerate(self._rows)
-                    if row is not None and row.direct is not None
+                    if row is not None and row.is_native
                 }
             )
 
@@ -122,7 +128,7 @@ class Kernel:
         return first
 
     def _observed(self, number: int, row: Row) -> Handler:
-        function = row.bind(self)
+        function = row.bind_whole(self)
 
         def observed(task: Task, *arguments: int) -> object:
             if self.count:

@@ -33,6 +33,13 @@ _MOST_LINKS = 40
 _SPAWN_BYTES = 1 << 16
 
 
+OWN_NAMES = (
+    "exe", "maps", "cmdline", "environ", "auxv", "stat", "cpuinfo",
+    "smaps", "smaps_rollup", "status", "statm", "comm", "mem",
+)  # fmt: skip
+"""What files of /proc that tell of a program may be called: `native.paths` looks for them."""
+
+
 class Files:
     """Finds the host's name of the guest's paths."""
 

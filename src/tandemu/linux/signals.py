@@ -151,7 +151,7 @@ class Signals:
         for signal in range(1, SIGNALS):
             if signal not in (SIGKILL, SIGSTOP, 32, 33) and host.get_disposition(signal) == 1:
                 self.actions[signal].handler = 1
-        host.prepare_kick()
+        host.prepare_kick(self._kernel.native.kick_handler)
         return host.get_mask()
 
     def set_action(self, task: Task, signal: int, action: Action) -> None:

@@ -3,16 +3,27 @@
 A row is declared once, in one of the modules of `tandemu.linux.calls`. From it come the
 dispatch table, what ``--strace`` prints and the table in docs/user-mode.md.
 
-The arguments of a call are named by kinds, separated by blanks:
+The arguments of a call are named by kinds, separated by blanks. `native.marshal` makes of
+them the native routine of a call that is the host's own but for its pointers and structures:
 
 ``fd`` ``dirfd`` ``int`` ``long`` ``hex`` ``mode`` ``size`` ``sig`` ``pid``
     numbers; ``dirfd`` knows AT_FDCWD
-``path`` ``str``
-    pointers to text that ends with a zero byte
+``path``
+    pointer to a path, looked at first (`native.paths`)
+``str``
+    pointer to other text that ends with a zero byte
 ``ptr``
-    a pointer to a structure of fixed size
+    a pointer to a structure of fixed size that the host has, too
 ``in`` ``out``
     a pointer to as many bytes as the next argument (``size``) says
+``vectors``
+    an array of struct iovec, as many as the next argument says
+``stat``
+    a pointer to what becomes a struct stat
+``event``
+    a pointer to a struct epoll_event
+``events`` ``events-count``
+    an array of them to be filled, and their number
 """
 
 from __future__ import annotations
@@ -21,40 +32,37 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tandemu.accel.user import ArgumentKind, DirectCall
-from tandemu.linux import host
-from tandemu.linux.host import NUMBERS
+from tandemu.accel.user import CALL_ELSEWHERE, NOT_BEGUN
 
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
+    from tandemu.linux.task import Task
 
 Handler = Callable[..., Any]
 """(task, arguments …) -> result, or a negative error number, or None: registers are set."""
 HandlerType = TypeVar("HandlerType", bound=Handler)
 
-_KINDS = {
-    **dict.fromkeys(("path", "str", "ptr"), ArgumentKind.POINTER),
-    **dict.fromkeys(("in", "out"), ArgumentKind.BUFFER),
-}
-POINTERS = frozenset(_KINDS)
-_EFAULT = -errno.EFAULT
+POINTERS = frozenset(("path", "str", "ptr", "in", "out", "vectors", "stat", "event", "events"))
+_MOST_ARGUMENTS = 6
 
 
 class Row:
     """One system call."""
 
-    __slots__ = ("_bind", "arguments", "count", "direct", "missing", "name", "refusal", "restarts")
+    __slots__ = (
+        *("_bind", "arguments", "count", "is_native", "missing", "name", "refusal", "restarts"),
+    )
 
     def __init__(
         self,
         name: str,
         arguments: str,
-        bind: Callable[[Kernel], Handler],
+        bind: Callable[[Kernel], Handler] | None,
         *,
         missing: str = "",
         refusal: str = "",
         restarts: bool = True,
-        direct: DirectCall | None = None,
+        is_native: bool = False,
     ) -> None:
         self.name = name
         self.arguments = arguments.split()
@@ -66,12 +74,21 @@ class Row:
         """Why the call is refused, if it is."""
         self.restarts = restarts
         """Whether SA_RESTART repeats it after a signal handler."""
-        self.direct = direct
-        """What the engine may make in its stead, if nobody watches."""
+        self.is_native = is_native
+        """Whether there is a native routine; it may leave some uses of the call to *bind*."""
 
     def bind(self, kernel: Kernel) -> Handler:
-        """The function that carries it out in *kernel*'s process."""
+        """The Python function that carries it out in *kernel*'s process."""
+        if self._bind is None:
+            return _native(kernel, self, None)
         return self._bind(kernel)
+
+    def bind_whole(self, kernel: Kernel) -> Handler:
+        """The function that does what the program gets when nobody watches."""
+        rest = None if self._bind is None else self._bind(kernel)
+        if rest is not None and not self.is_native:
+            return rest
+        return _native(kernel, self, rest)
 
 
 class Calls:
@@ -87,17 +104,17 @@ class Calls:
         *,
         missing: str = "",
         restarts: bool = True,
-        direct: DirectCall | None = None,
+        native: bool = False,
     ) -> Callable[[HandlerType], HandlerType]:
         """Declare the decorated function as what carries out call *name*.
 
-        *direct* does the same, of those uses of the call that it is for.
+        *native*: there is a native routine, which leaves only some uses of the call to it.
         """
 
         def declare(function: HandlerType) -> HandlerType:
             row = Row(
                 name, arguments, lambda kernel: function,
-                missing=missing, restarts=restarts, direct=direct,
+                missing=missing, restarts=restarts, is_native=native,
             )  # fmt: skip
             self.rows.append(row)
             return function
@@ -107,14 +124,10 @@ class Calls:
     def direct(
         self, name: str, arguments: str = "", *, missing: str = "", restarts: bool = True
     ) -> None:
-        """Declare that the host's call of that name does it, pointers translated."""
-        kinds = tuple(_KINDS.get(kind, ArgumentKind.VALUE) for kind in arguments.split())
-        direct = DirectCall(NUMBERS[name], kinds)
-        row = Row(
-            name, arguments, lambda kernel: _direct(kernel, direct),
-            missing=missing, restarts=restarts, direct=direct,
-        )  # fmt: skip
-        self.rows.append(row)
+        """Declare that the host's call of that name does it: the native routine is all."""
+        self.rows.append(
+            Row(name, arguments, None, missing=missing, restarts=restarts, is_native=True)
+        )
 
     def refuse(self, names: str, reason: str, code: int = errno.ENOSYS) -> None:
         """Declare that *names* fail with *code*."""
@@ -126,23 +139,16 @@ class Calls:
             self.rows.append(Row(name, "", lambda kernel: refused, refusal=reason))
 
 
-def _direct(kernel: Kernel, direct: DirectCall) -> Handler:
-    """A function that makes *direct*; the kernel checks what is behind a pointer."""
-    base, limit = kernel.memory.base, kernel.memory.limit
-    call = host.bound(len(direct.arguments))
-    number, kinds = direct.number, direct.arguments
+def _native(kernel: Kernel, row: Row, rest: Handler | None) -> Handler:
+    """A function that asks the native routine of *row* first, then *rest*."""
+    routine = kernel.native.routine(row.name)
+    filling = (0,) * (_MOST_ARGUMENTS - row.count)
 
-    def translated(task: object, *arguments: int) -> int:
-        values = list(arguments)
-        for index, kind in enumerate(kinds):
-            value = values[index]
-            if kind is not ArgumentKind.VALUE and value:
-                if value >= limit:
-                    return _EFAULT
-                if kind is ArgumentKind.BUFFER and value + arguments[index + 1] > limit:
-                    return _EFAULT
-                values[index] = value + base
-        result = call(number, *values)
-        return result if result != -1 else host.failure()
+    def call(task: Task, *arguments: int) -> int | None:
+        result = routine(task.native_address, *arguments, *filling)
+        if result == CALL_ELSEWHERE:
+            return None if rest is None else rest(task, *arguments)
+        # A call that was not begun is interrupted by what keeps it from it.
+        return -errno.EINTR if result == NOT_BEGUN else result
 
-    return translated
+    return call

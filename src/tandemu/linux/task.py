@@ -8,6 +8,7 @@ from __future__ import annotations
 import _thread
 import ctypes
 import errno
+import mmap
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from tandemu.accel.user import (
 from tandemu.linux import host, signals
 from tandemu.linux.errors import ImageReplaced, ProgramEnded
 from tandemu.linux.host import NUMBERS, SIGNAL_KICK, HostFault, bit
+from tandemu.linux.native.layout import THREAD
 from tandemu.linux.signals import (
     SA_NODEFER,
     SA_ONSTACK,
@@ -76,6 +78,18 @@ class Task:
         self.scratch = ctypes.create_string_buffer(_SCRATCH_SIZE)
         """For what a call gets from the host's kernel before the guest gets it."""
         self.scratch_address = ctypes.addressof(self.scratch)
+        # Pages of an anonymous mapping cost memory only once touched.
+        self._native_memory = mmap.mmap(
+            -1, THREAD.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
+        self.native_address = ctypes.addressof(ctypes.c_char.from_buffer(self._native_memory))
+        """Host address of what native calls know of this thread (`native.layout.THREAD`)."""
+        native = THREAD.at(self.native_address)
+        native.self = self.native_address
+        native.process = kernel.native.process_address
+        native.request = cpu.request_address
+        cpu.set_call_context(self.native_address)
+        host.set_thread_pointer(self.native_address)
 
     # The loop ---------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from tandemu.native.errors import NativeError
 from tandemu.native.host import host_description, llvm_description
 
 GENERATOR_PACKAGES = ("bits", "ir", "isa", "native", "jit")
-"""Packages whose sources decide what code is generated."""
+"""Packages whose sources decide what code of an engine is generated."""
 ENTRY_LIMIT = 16
 """So many entries are kept, newest use first …"""
 SIZE_LIMIT = 256 << 20
@@ -64,8 +64,14 @@ def _warn(text: str) -> None:
 class NativeCache:
     """Code kept in *directory*, for the generator sources below *source_root*."""
 
-    def __init__(self, directory: str | None = None, source_root: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | None = None,
+        source_root: str | None = None,
+        packages: Sequence[str] = GENERATOR_PACKAGES,
+    ) -> None:
         self.directory = default_directory() if directory is None else directory
+        self.packages = packages
         if source_root is None:
             source_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.source_root = source_root
@@ -124,17 +130,19 @@ class NativeCache:
         that a start reads no sources: the change time cannot be set back.
         """
         now = time.time_ns()
-        files = sorted(_source_files(self.source_root))
+        files = sorted(_source_files(self.source_root, self.packages))
         if not files:
             return None
         newest = max(max(state.st_mtime_ns, state.st_ctime_ns) for _, state in files)
         lines = [
             f"{path} {s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for path, s in files
         ]
-        state = "\n".join([self.source_root, *lines]).encode("utf-8", "surrogateescape")
+        state = "\n".join([self.source_root, *self.packages, *lines]).encode(
+            "utf-8", "surrogateescape"
+        )
         memo = None
         if self.directory is not None:
-            root = self.source_root.encode("utf-8", "surrogateescape")
+            root = "\0".join([self.source_root, *self.packages]).encode("utf-8", "surrogateescape")
             memo = os.path.join(self.directory, f"{zlib.crc32(root):08x}{_MEMO_SUFFIX}")
             remembered = _read_memo(memo)
             if remembered is not None and remembered[_DIGEST_DIGITS:] == state:
@@ -191,14 +199,15 @@ def load_or_build(
     key_parts: Sequence[str],
     build: Callable[[], bytes],
     notice: Notice | None = None,
+    packages: Sequence[str] = GENERATOR_PACKAGES,
 ) -> bytes:
-    """`NativeCache.load_or_build` on the user's cache and this package's sources."""
-    return NativeCache().load_or_build(name, key_parts, build, notice)
+    """`NativeCache.load_or_build` on the user's cache; *packages* decide what is generated."""
+    return NativeCache(packages=packages).load_or_build(name, key_parts, build, notice)
 
 
-def _source_files(root: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path below *root* and state of every Python file of the generator packages."""
-    pending = list(GENERATOR_PACKAGES)
+def _source_files(root: str, packages: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path below *root* and state of every Python file of *packages*."""
+    pending = list(packages)
     while pending:
         folder = pending.pop()
         try:

@@ -12,10 +12,10 @@ import errno
 from functools import cached_property
 from typing import Any
 
-from tandemu.accel.user import ArgumentKind
+from tandemu.accel.user import CALL_DONE, CALL_ELSEWHERE, NOT_BEGUN
 from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
-from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS
+from tandemu.ir.operations import GUARDED_SIZE, SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit.engine.generate import Program
@@ -24,13 +24,13 @@ from tandemu.jit.run.dispatcher import Dispatcher, build_request
 from tandemu.jit.shared.convention import tail_parameters
 from tandemu.jit.shared.layout import (
     CALL_RETURNED,
-    DIRECT_CALLS,
     EXIT_INTERRUPTED,
     EXIT_TRAP,
     FETCH_CHECK,
     FETCH_ENTRIES,
     MACHINE,
     MACHINE_SYMBOL,
+    NATIVE_CALLS,
     NO_BUDGET,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -123,13 +123,13 @@ class UserDispatcher(Dispatcher):
 
     def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
         with b.If(cpu.trap_cause == riscv.USER_CALL):
-            self.go(b, "direct_call", budget=budget)
+            self.go(b, "native_call", budget=budget)
         cpu.traps = cpu.traps + 1
         self.leave(b, cpu, EXIT_TRAP, budget)
 
-    def build_direct_call(self) -> Function:
-        """The program calls its system: make the call here if it is a `DIRECT_CALL`."""
-        b, cpu = self.begin("direct_call")
+    def build_native_call(self) -> Function:
+        """The program calls its system: make the call here if there is a routine for it."""
+        b, cpu = self.begin("native_call")
         machine = machine_of(b, cpu)
         cpu.pc = cpu.pc + _CALL_SIZE
         budget = b.budget - 1
@@ -139,33 +139,26 @@ class UserDispatcher(Dispatcher):
             self.leave(b, cpu, EXIT_TRAP, budget)
 
         number = cpu.x[_NUMBER_REGISTER].zext(I64)
-        with b.If(number.uge(DIRECT_CALLS), likely=False):
+        with b.If(number.uge(NATIVE_CALLS), likely=False):
             leave_to_python()
-        call = machine.direct_calls[number]
+        routine = machine.native_calls[number]
+        with b.If(routine == 0, likely=False):
+            leave_to_python()
         given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(SYSTEM_CALL_ARGUMENTS)]
-        operation = given[1] & call.selector
-        # A shift by more than 63 gives anything.
-        selected = operation.ult(64) & ((call.operations >> (operation & 63) & 1) != 0)
-        good = (call.number != 0) & selected
-        kinds, base, limit = call.kinds, machine.window, machine.window_size
-        arguments = []
-        for index, value in enumerate(given):
-            kind = kinds >> (2 * index) & 3
-            is_value = kind == ArgumentKind.VALUE
-            good = good & (is_value | value.ult(limit))
-            if index + 1 < SYSTEM_CALL_ARGUMENTS:
-                fits = given[index + 1].ule(limit - value)
-                good = good & ((kind != ArgumentKind.BUFFER) | fits)
-            arguments.append(b.select(is_value | (value == 0), value, value + base))
-        with b.If(~good, likely=False):
-            leave_to_python()
-        host_number = call.number.zext(I64) - 1
-        result = b.system_call(host_number, *arguments)
-        with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
-            cpu.trap_cause = CALL_RETURNED
-            cpu.trap_value = result
-            leave_to_python()
-        cpu.x[_FIRST_REGISTER] = result
+        context = cpu.call_context.to_pointer()
+        result = b.call(routine.to_pointer(), context, *given, result=I64)
+        with b.If(result.slt(0)):
+            with b.If(result == CALL_ELSEWHERE):
+                leave_to_python()
+            with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
+                cpu.trap_cause = CALL_RETURNED
+                cpu.trap_value = result
+                leave_to_python()
+            with b.If(result == NOT_BEGUN, likely=False):
+                cpu.pc = cpu.pc - _CALL_SIZE
+                self.leave(b, cpu, EXIT_INTERRUPTED, budget)
+        with b.If(result != CALL_DONE, likely=True):
+            cpu.x[_FIRST_REGISTER] = result
         # A call may take any time, so requests are not left until the slice is used up.
         with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, budget)
@@ -215,9 +208,10 @@ class UserDispatcher(Dispatcher):
 
     def build_extra(self) -> tuple[Function, ...]:
         return (
-            self.build_direct_call(),
+            self.build_native_call(),
             self.build_entrance(),
             self.build_memory_fault(),
+            build_copy_guest(),
             build_fault_handler(self.layout),
         )
 
@@ -266,6 +260,15 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
             b.Return(1)
 
 
+def build_copy_guest() -> Function:
+    """copy_guest(to, from, size) -> how many bytes were left when the host refused to go on."""
+    parameters = [("to", PTR), ("source", PTR), ("size", I64)]
+    b = Builder("copy_guest", parameters, result=I64, attributes="noinline")
+    machine = b.struct(MACHINE, b.symbol(MACHINE_SYMBOL).to_pointer())
+    b.Return(b.guarded_copy(machine.pointer("copy_resume"), b.to, b.source, b.size))
+    return b.finish()
+
+
 def build_fault_handler(layout: Layout) -> Function:
     """handle_fault(signal, info, context) -> 1 if this process goes on, else 0.
 
@@ -280,6 +283,9 @@ def build_fault_handler(layout: Layout) -> Function:
     # What a process sends has a code that is not positive: no access was refused.
     sent = b.load(b.info.offset(_CODE), I32).sle(0)
     with b.If(~sent):
+        with b.If(running + GUARDED_SIZE == machine.copy_resume):
+            b.store(registers.offset(8 * _RIP), running + GUARDED_SIZE)
+            b.Return(1)
         vcpu = b.variable(I64, 0)
         with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
             address = machine.vcpus[vcpu.value]

@@ -21,7 +21,6 @@ from tandemu.accel.user import (
     Breakpoint,
     CodePage,
     DescriptorKeeper,
-    DirectCall,
     IllegalInstruction,
     Kicked,
     MemoryFault,
@@ -203,15 +202,15 @@ class JitUserEngine:
         data = self._read(page, PAGE_SIZE)
         return data if len(data) == PAGE_SIZE else None
 
-    def make_directly(self, calls: Mapping[int, DirectCall]) -> None:
+    @property
+    def copy_routine(self) -> int:
+        """Host address of `copy_guest`."""
+        return self._engine.image.address("copy_guest")
+
+    def make_natively(self, calls: Mapping[int, int]) -> None:
         """Make these calls of the program, by its number, without an exit. Before it runs."""
-        rows = self._machine.direct_calls
-        for number, call in calls.items():
-            row = rows[number]
-            row.number = call.number + 1
-            row.kinds = sum(kind << 2 * index for index, kind in enumerate(call.arguments))
-            row.selector = call.selector
-            row.operations = sum(1 << operation for operation in call.operations)
+        for number, address in calls.items():
+            self._machine.native_calls[number] = address
 
     def create_cpu(self) -> JitUserCpu:
         """Create a processor with all registers zero."""
@@ -345,6 +344,11 @@ class JitUserCpu(TranslatedCpu):
         cpu.pmp_open = 1
         cpu.fault_routine = engine.image.address("memory_fault")
         self.state = cpu
+        self.request_address = self.address + engine.layout.offset("request")
+
+    def set_call_context(self, address: int) -> None:
+        """What native calls get as their first argument."""
+        self.cpu.call_context = address
 
     def run(self) -> UserExit:
         """Run the program on the calling thread until an exit."""

@@ -126,10 +126,8 @@ PAGE_WATCHED = 4
 PAGE_DIRTY = 8
 """Written since the dirty log was last read."""
 
-DIRECT_CALL = Layout("DirectCall", number=U32, kinds=U32, selector=U64, operations=U64)
-"""What a program's call becomes (`accel.user.DirectCall`): *number* is the host's and one,
-0 if it is none; *kinds* has two bits for each argument, *operations* a bit for each."""
-DIRECT_CALLS = 512
+NATIVE_CALLS = 512
+"""Numbers of a program's system calls that the engine may have a routine for."""
 
 MACHINE = Layout(
     "Machine",
@@ -142,17 +140,19 @@ MACHINE = Layout(
     window=U64,
     window_size=U64,
     executable=U64,
-    direct_calls=DIRECT_CALL[DIRECT_CALLS],
+    native_calls=U64[NATIVE_CALLS],
     signal_pipe=U64,
+    copy_resume=U64,
 )
 """*slots* is the host address of the `SLOT_TABLE` in force: changed at once, never in place.
 
 *code_generation* counts pages with code that were written, *code_log* holds the latest
 of their physical addresses; guest time 0 is *time_offset* ns of the host's clock.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
-for each of its pages, not zero if code may be fetched there; *direct_calls* are by its
-own number of the call; *signal_pipe* is the descriptor, and one, that is told of signals
-which were sent and look like faults."""
+for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
+of routines, by its own number of the call (`accel.user`), 0 where there is none; *signal_pipe* is
+the descriptor, and one, that is told of signals which were sent and look like faults;
+*copy_resume* is where a guarded copy goes on that the host refuses."""
 
 SAMPLE = Layout("Sample", tag=U64, count=U64)
 """How often a slice ended where a block would begin: its tag, and the number."""
@@ -260,6 +260,7 @@ def cpu_layout(xlen: int) -> Layout:
         load_value=U64,
         host_pointer=U64,
         host_scratch=U64[2],
+        call_context=U64,
         software_form=U64,
         software_word=U64,
         software_raw=U64,

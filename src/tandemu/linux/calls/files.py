@@ -13,7 +13,6 @@ from tandemu.linux.calls.helpers import (
     AT_FDCWD,
     AT_SYMLINK_NOFOLLOW,
     host_path,
-    host_vectors,
     on_path,
     pointer,
     signed,
@@ -41,31 +40,19 @@ calls.direct("pread64", "fd out size long")
 calls.direct("pwrite64", "fd in size long")
 
 
-def _vectored(name: str, rest: str) -> None:
-    number = NUMBERS[name]
-
-    @calls.row(name, f"fd ptr int {rest}")
-    def vectored(task: Task, descriptor: int, vectors: int, count: int, *rest: int) -> int:
-        memory = task.memory
-        buffer = host_vectors(memory, vectors, count)
-        return host.call(number, descriptor, ctypes.addressof(buffer), count, *rest)
-
-
-_vectored("readv", "")
-_vectored("writev", "")
-_vectored("preadv", "long long")
-_vectored("pwritev", "long long")
-_vectored("preadv2", "long long hex")
-_vectored("pwritev2", "long long hex")
-
-
-@calls.row("vmsplice", "fd ptr size hex")
-def _vmsplice(task: Task, descriptor: int, vectors: int, count: int, flags: int) -> int:
-    buffer = host_vectors(task.memory, vectors, count)
-    return host.call(NUMBERS["vmsplice"], descriptor, ctypes.addressof(buffer), count, flags & ~8)
+for _name, _rest in (
+    ("readv", ""),
+    ("writev", ""),
+    ("preadv", "long long"),
+    ("pwritev", "long long"),
+    ("preadv2", "long long hex"),
+    ("pwritev2", "long long hex"),
+):
+    calls.direct(_name, f"fd vectors int {_rest}")
 
 
 for _name, _arguments in (
+    ("dup", "fd"),
     ("lseek", "fd long int"),
     ("ftruncate", "fd long"),
     ("fsync", "fd"),
@@ -83,6 +70,7 @@ for _name, _arguments in (
     ("umask", "mode"),
     ("memfd_create", "str hex"),
     ("sendfile", "fd fd ptr size"),
+    ("vmsplice", "fd vectors int hex"),
     ("splice", "fd ptr fd ptr size hex"),
     ("tee", "fd fd size hex"),
     ("copy_file_range", "fd ptr fd ptr size hex"),
@@ -133,7 +121,7 @@ for _name, _arguments in (
     on_path(calls, _name, _arguments, nofollow=True)
 
 
-@calls.row("getcwd", "out size")
+@calls.row("getcwd", "out size", native=True)
 def _getcwd(task: Task, result: int, size: int) -> int:
     path = task.kernel.files.guest_path(os.getcwdb()) + b"\0"
     if size < len(path):
@@ -179,7 +167,7 @@ def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
     return result if result != -1 else host.failure()
 
 
-@calls.row("openat", "dirfd path hex mode")
+@calls.row("openat", "dirfd path hex mode", native=True)
 def _openat(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
     return _open(task, directory, path, flags, mode)
 
@@ -199,7 +187,7 @@ def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     return host.call(NUMBERS["openat2"], directory, place, memory.host_address(how, size), size)
 
 
-@calls.row("getdents64", "fd out size")
+@calls.row("getdents64", "fd out size", native=True)
 def _getdents64(task: Task, descriptor: int, address: int, size: int) -> int:
     memory = task.memory
     number = NUMBERS["getdents64"]
@@ -216,7 +204,7 @@ def _getdents64(task: Task, descriptor: int, address: int, size: int) -> int:
             return len(kept)
 
 
-@calls.row("close", "fd")
+@calls.row("close", "fd", native=True)
 def _close(task: Task, descriptor: int) -> int:
     descriptor = signed(descriptor)
     if descriptor in task.kernel.descriptors:
@@ -239,27 +227,22 @@ def _close_range(task: Task, first: int, last: int, flags: int) -> int:
     return result
 
 
-@calls.row("dup", "fd")
-def _dup(task: Task, descriptor: int) -> int:
-    return host.call(NUMBERS["dup"], descriptor)
-
-
-@calls.row("dup3", "fd fd hex")
+@calls.row("dup3", "fd fd hex", native=True)
 def _dup3(task: Task, old: int, new: int, flags: int) -> int:
     if signed(new) in task.kernel.descriptors:
         return -errno.EBUSY
     return host.call(NUMBERS["dup3"], old, new, flags)
 
 
-_LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 1040))
+LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 1040))
 """F_GETLK … F_OFD_SETLKW, F_SETOWN_EX, F_GETOWN_EX, the write life hints: pointers."""
 
 
-@calls.row("fcntl", "fd int hex")
+@calls.row("fcntl", "fd int hex", native=True)
 def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
     if signed(descriptor) in task.kernel.descriptors:
         return -errno.EBADF
-    if signed(command) in _LOCKS:
+    if signed(command) in LOCKS:
         argument = task.memory.host_address(argument, 32)
     return host.call(NUMBERS["fcntl"], descriptor, command, argument)
 
@@ -267,7 +250,7 @@ def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
 # Looking --------------------------------------------------------------------------------
 
 
-@calls.row("newfstatat", "dirfd path ptr hex")
+@calls.row("newfstatat", "dirfd path stat hex", native=True)
 def _newfstatat(task: Task, directory: int, path: int, result: int, flags: int) -> int:
     memory = task.memory
     changed = None
@@ -281,7 +264,7 @@ def _newfstatat(task: Task, directory: int, path: int, result: int, flags: int) 
     return done
 
 
-@calls.row("fstat", "fd ptr")
+@calls.row("fstat", "fd stat", native=True)
 def _fstat(task: Task, descriptor: int, result: int) -> int:
     done = _host_fstat(_FSTAT, descriptor, task.scratch_address)
     if done != 0:
@@ -290,7 +273,7 @@ def _fstat(task: Task, descriptor: int, result: int) -> int:
     return done
 
 
-@calls.row("readlinkat", "dirfd path out size")
+@calls.row("readlinkat", "dirfd path out size", native=True)
 def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -> int:
     memory = task.memory
     files = task.kernel.files
@@ -307,7 +290,7 @@ def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -
 
 # Terminals and other devices ------------------------------------------------------------
 
-_WITH_POINTER = frozenset((
+IOCTLS_WITH_POINTER = frozenset((
     # Terminals: TCGETS … TCSETAF, TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, windows, modems, pairs.
     0x5401, 0x5402, 0x5403, 0x5404, 0x5405, 0x5406, 0x5407, 0x5408, 0x540F, 0x5410, 0x5411,
     0x5412, 0x5413, 0x5414, 0x5415, 0x5416, 0x5417, 0x5418, 0x5419, 0x541A, 0x541B, 0x5421,
@@ -321,7 +304,7 @@ _WITH_POINTER = frozenset((
     0x80086601, 0x40086602, 0x80087601, 0x801C581F, 0x401C5820, 0x80041272, 0x80081272,
     0x125E, 0x1260, 0x1268, 0x127B, 0x80081270, 0x80045201, 0x80085202,
 ))  # fmt: skip
-_WITH_NUMBER = frozenset((
+IOCTLS_WITH_NUMBER = frozenset((
     # TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL, TIOCSCTTY, TIOCNOTTY, TCSBRKP, TIOCGPTPEER,
     # TIOCVHANGUP, FIOCLEX, FIONCLEX; FICLONE takes a descriptor.
     0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E, 0x5422, 0x5425, 0x5441, 0x5437, 0x5450,
@@ -330,14 +313,14 @@ _WITH_NUMBER = frozenset((
 
 
 @calls.row(
-    "ioctl", "fd hex hex",
+    "ioctl", "fd hex hex", native=True,
     missing="terminals, sockets, file attributes and block device sizes; others fail with ENOTTY",
 )  # fmt: skip
 def _ioctl(task: Task, descriptor: int, command: int, argument: int) -> int:
     command &= 0xFFFFFFFF
-    if command in _WITH_POINTER:
+    if command in IOCTLS_WITH_POINTER:
         argument = pointer(task.memory, argument, 256)
-    elif command not in _WITH_NUMBER:
+    elif command not in IOCTLS_WITH_NUMBER:
         return -errno.ENOTTY
     return host.call(NUMBERS["ioctl"], descriptor, command, argument)
 

@@ -125,4 +125,4 @@ def on_path(
 
         return call
 
-    calls.rows.append(Row(name, arguments, bind))
+    calls.rows.append(Row(name, arguments, bind, is_native=True))

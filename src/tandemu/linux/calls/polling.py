@@ -45,7 +45,7 @@ def _mask_at(task: Task, address: int) -> int | None:
     return task.memory.read_word(address) if address else None
 
 
-@calls.row("ppoll", "ptr int ptr ptr size", restarts=False)
+@calls.row("ppoll", "ptr int ptr ptr size", native=True, restarts=False)
 def _ppoll(task: Task, entries: int, count: int, timeout: int, mask: int, _: int) -> int:
     memory = task.memory
     count &= 0xFFFFFFFF
@@ -56,7 +56,7 @@ def _ppoll(task: Task, entries: int, count: int, timeout: int, mask: int, _: int
     )
 
 
-@calls.row("pselect6", "int ptr ptr ptr ptr ptr", restarts=False)
+@calls.row("pselect6", "int ptr ptr ptr ptr ptr", native=True, restarts=False)
 def _pselect6(
     task: Task, count: int, reads: int, writes: int, errors: int, timeout: int, mask: int
 ) -> int:
@@ -79,14 +79,7 @@ def _pselect6(
 calls.direct("epoll_create1", "hex")
 
 
-@calls.row("epoll_ctl", "fd int fd ptr")
-def _epoll_ctl(task: Task, descriptor: int, operation: int, target: int, event: int) -> int:
-    place = 0
-    if event:
-        events, _, data = _GUEST_EVENT.unpack(task.memory.read(event, 16))
-        buffer = ctypes.create_string_buffer(_HOST_EVENT.pack(events, data), 12)
-        place = ctypes.addressof(buffer)
-    return host.call(NUMBERS["epoll_ctl"], descriptor, operation, target, place)
+calls.direct("epoll_ctl", "fd int fd event")
 
 
 def _epoll_wait(
@@ -110,7 +103,7 @@ def _epoll_wait(
     return result
 
 
-@calls.row("epoll_pwait", "fd ptr int int ptr size", restarts=False)
+@calls.row("epoll_pwait", "fd events events-count int ptr size", native=True, restarts=False)
 def _epoll_pwait(
     task: Task, descriptor: int, events: int, most: int, timeout: int, mask: int, _: int
 ) -> int:
@@ -119,7 +112,7 @@ def _epoll_pwait(
     )
 
 
-@calls.row("epoll_pwait2", "fd ptr int ptr ptr size", restarts=False)
+@calls.row("epoll_pwait2", "fd events events-count ptr ptr size", native=True, restarts=False)
 def _epoll_pwait2(
     task: Task, descriptor: int, events: int, most: int, timeout: int, mask: int, _: int
 ) -> int:

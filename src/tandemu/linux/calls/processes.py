@@ -9,7 +9,6 @@ import struct
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from tandemu.accel.user import ArgumentKind, DirectCall
 from tandemu.linux import host
 from tandemu.linux.calls.helpers import pointer, signed
 from tandemu.linux.elf import ElfFile
@@ -423,41 +422,7 @@ def _get_robust_list(task: Task, pid: int, head: int, size: int) -> int:
     return 0
 
 
-_COMMAND = 0x7F
-_WITH_SECOND_VALUE = frozenset((3, 4, 5, 12))
-"""REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
-_WITH_SECOND_FUTEX = frozenset((3, 4, 5, 11, 12))
-_FUTEX = NUMBERS["futex"]
-_host_futex = host.bound(6)
-_PLAIN_FUTEX = DirectCall(
-    _FUTEX,
-    (
-        *(ArgumentKind.POINTER, ArgumentKind.VALUE, ArgumentKind.VALUE, ArgumentKind.POINTER),
-        *(ArgumentKind.VALUE, ArgumentKind.VALUE),
-    ),
-    selector=_COMMAND,
-    operations=frozenset((0, 1, 9, 10)),
-)
-"""FUTEX_WAIT, WAKE, WAIT_BITSET and WAKE_BITSET know one futex."""
-
-
-@calls.row("futex", "ptr int int hex ptr int", direct=_PLAIN_FUTEX)
-def _futex(
-    task: Task, address: int, operation: int, value: int, timeout: int, second: int, third: int
-) -> int:
-    memory = task.memory
-    base, limit = memory.base, memory.limit
-    command = operation & _COMMAND
-    if address >= limit:
-        return -errno.EFAULT
-    if timeout and command not in _WITH_SECOND_VALUE:
-        if timeout >= limit:
-            return -errno.EFAULT
-        timeout += base
-    if command in _WITH_SECOND_FUTEX:
-        second = memory.host_address(second, 4)
-    result = _host_futex(_FUTEX, base + address, operation, value, timeout, second, third)
-    return result if result != -1 else host.failure()
+calls.direct("futex", "ptr int int hex ptr int")
 
 
 _PR_POINTERS = {1: 0, 2: 2, 16: 2, 15: 2, 37: 2, 40: 2}

@@ -29,56 +29,23 @@ for _name, _arguments in (
     ("listen", "fd int"),
     ("connect", "fd in size"),
     ("shutdown", "fd int"),
+    ("sendto", "fd in size hex in size"),
+    ("recvfrom", "fd out size hex ptr ptr"),
+    ("getsockopt", "fd int int ptr ptr"),
+    ("accept", "fd ptr ptr"),
+    ("accept4", "fd ptr ptr hex"),
+    ("getsockname", "fd ptr ptr"),
+    ("getpeername", "fd ptr ptr"),
 ):
     calls.direct(_name, _arguments)
 
 
-def _check_size(memory: Memory, address: int, size_at: int) -> None:
-    """The kernel writes as much as the word at *size_at* says: it must end in the window."""
-    if address and size_at:
-        size = memory.read_word(size_at, 4)
-        memory.host_address(address, size)
-
-
-@calls.row("sendto", "fd in size hex ptr int")
-def _sendto(
-    task: Task, descriptor: int, data: int, size: int, flags: int, name: int, length: int
-) -> int:
-    memory = task.memory
-    return host.call(
-        NUMBERS["sendto"], descriptor, memory.host_address(data, size), size, flags,
-        pointer(memory, name, length & 0xFFFFFFFF), length,
-    )  # fmt: skip
-
-
-@calls.row("recvfrom", "fd out size hex ptr ptr")
-def _recvfrom(
-    task: Task, descriptor: int, data: int, size: int, flags: int, name: int, length: int
-) -> int:
-    memory = task.memory
-    _check_size(memory, name, length)
-    return host.call(
-        NUMBERS["recvfrom"], descriptor, memory.host_address(data, size), size, flags,
-        pointer(memory, name), pointer(memory, length, 4),
-    )  # fmt: skip
-
-
-@calls.row("setsockopt", "fd int int in size", missing="socket filters")
+@calls.row("setsockopt", "fd int int in size", native=True, missing="socket filters")
 def _setsockopt(task: Task, descriptor: int, level: int, option: int, value: int, size: int) -> int:
     if level == _SOL_SOCKET and option in (_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT):
         return -errno.EPERM
     place = pointer(task.memory, value, size & 0xFFFFFFFF)
     return host.call(NUMBERS["setsockopt"], descriptor, level, option, place, size)
-
-
-@calls.row("getsockopt", "fd int int ptr ptr")
-def _getsockopt(task: Task, descriptor: int, level: int, option: int, value: int, size: int) -> int:
-    memory = task.memory
-    _check_size(memory, value, size)
-    return host.call(
-        NUMBERS["getsockopt"], descriptor, level, option, pointer(memory, value),
-        pointer(memory, size, 4),
-    )  # fmt: skip
 
 
 class _Message:
@@ -107,13 +74,13 @@ class _Message:
         memory.write_word(self.address + 48, fields[7], 4)
 
 
-@calls.row("sendmsg", "fd ptr hex")
+@calls.row("sendmsg", "fd ptr hex", native=True)
 def _sendmsg(task: Task, descriptor: int, message: int, flags: int) -> int:
     header = _Message(task.memory, message)
     return host.call(NUMBERS["sendmsg"], descriptor, ctypes.addressof(header.buffer), flags)
 
 
-@calls.row("recvmsg", "fd ptr hex")
+@calls.row("recvmsg", "fd ptr hex", native=True)
 def _recvmsg(task: Task, descriptor: int, message: int, flags: int) -> int:
     header = _Message(task.memory, message)
     result = host.call(NUMBERS["recvmsg"], descriptor, ctypes.addressof(header.buffer), flags)
@@ -154,21 +121,3 @@ def _recvmmsg(
 ) -> int:
     limit = pointer(task.memory, timeout, 16)
     return _several(task, "recvmmsg", messages, count, [descriptor, flags, limit])
-
-
-def _checked_name(name: str, rest: str) -> None:
-    number = NUMBERS[name]
-
-    @calls.row(name, f"fd ptr ptr {rest}")
-    def checked(task: Task, descriptor: int, address: int, size: int, *rest: int) -> int:
-        memory = task.memory
-        _check_size(memory, address, size)
-        return host.call(
-            number, descriptor, pointer(memory, address), pointer(memory, size, 4), *rest
-        )
-
-
-_checked_name("accept", "")
-_checked_name("accept4", "hex")
-_checked_name("getsockname", "")
-_checked_name("getpeername", "")

@@ -1,0 +1,37 @@
+"""Generating the native system calls: one routine for each row that says how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tandemu.ir import Function, lower
+from tandemu.linux.host import NUMBERS
+from tandemu.linux.native import paths
+from tandemu.linux.native.marshal import Marshal
+from tandemu.linux.native.signals import build_handle_kick
+from tandemu.linux.native.special import SPECIAL
+from tandemu.linux.table import Row
+from tandemu.native.compiler import CodeModel, compile_object
+from tandemu.native.linker import link
+
+__all__ = ["build", "functions", "paths"]
+
+
+def build_call(row: Row) -> Function:
+    """The routine of one call."""
+    m = Marshal(row.name, row.arguments)
+    body = SPECIAL.get(row.name)
+    result = m.make(NUMBERS[row.name], m.arguments()) if body is None else body(m)
+    m.b.Return(result)
+    return m.b.finish()
+
+
+def functions(rows: Iterable[Row]) -> list[Function]:
+    """All routines of the image."""
+    return [*(build_call(row) for row in rows if row.is_native), build_handle_kick()]
+
+
+def build(rows: Iterable[Row]) -> bytes:
+    """Compile the image."""
+    module = compile_object(lower(functions(rows)), model=CodeModel.RUNTIME)
+    return link(module).to_bytes()

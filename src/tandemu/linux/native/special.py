@@ -1,0 +1,200 @@
+"""The system calls whose marshalling is more than a row can say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tandemu.ir import I32, I64, Value
+from tandemu.linux.calls.files import IOCTLS_WITH_NUMBER, IOCTLS_WITH_POINTER, LOCKS
+from tandemu.linux.host import NUMBERS
+from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
+from tandemu.linux.native.layout import HEAD_SIZE
+from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors
+
+Special = Callable[[Marshal], Value]
+"""Builds the body of a routine; its result."""
+SPECIAL: dict[str, Special] = {}
+
+
+def special(*names: str) -> Callable[[Special], Special]:
+    """Declare what builds the routines of these calls."""
+
+    def declare(function: Special) -> Special:
+        for name in names:
+            SPECIAL[name] = function
+        return function
+
+    return declare
+
+
+def _ours(m: Marshal, descriptor: Value) -> Value:
+    """Whether *descriptor* may be one that is hidden from the program."""
+    return descriptor.trunc(I32).uge(m.process.lowest_hidden)
+
+
+def _is_one_of(value: Value, numbers: Iterable[int]) -> Value:
+    """Whether the 32-bit *value* is one of *numbers*."""
+    first, *rest = sorted(numbers)
+    found = value == first
+    for number in rest:
+        found = found | (value == number)
+    return found
+
+
+# Descriptors ----------------------------------------------------------------------------
+
+
+@special("close")
+def _close(m: Marshal) -> Value:
+    m.elsewhere_if(_ours(m, m.given[0]))
+    return m.make(NUMBERS["close"], m.given)
+
+
+@special("dup3")
+def _dup3(m: Marshal) -> Value:
+    m.elsewhere_if(_ours(m, m.given[1]))
+    return m.make(NUMBERS["dup3"], m.given)
+
+
+@special("fcntl")
+def _fcntl(m: Marshal) -> Value:
+    descriptor, command, argument = m.given
+    m.elsewhere_if(_ours(m, descriptor))
+    locks = _is_one_of(command.trunc(I32), LOCKS)
+    value = m.b.select(locks, m.moved(argument), argument)
+    return m.make(NUMBERS["fcntl"], (descriptor, command, value))
+
+
+@special("ioctl")
+def _ioctl(m: Marshal) -> Value:
+    descriptor, command, argument = m.given
+    b = m.b
+    value = b.variable(I64, argument)
+    with b.Switch(command.trunc(I32)) as cases:
+        with cases.Case(*sorted(IOCTLS_WITH_POINTER)):
+            value.value = m.moved(argument)
+        with cases.Case(*sorted(IOCTLS_WITH_NUMBER)):
+            value.value = argument
+        with cases.Default():
+            m.elsewhere_if(m.given[0] == m.given[0])
+    return m.make(NUMBERS["ioctl"], (descriptor, command, value.value))
+
+
+_PROC_MAGIC = 0x9FA0
+
+
+@special("getdents64")
+def _getdents64(m: Marshal) -> Value:
+    # Descriptors of ours have entries there.
+    place = m.thread.pointer("structure")
+    m.b.store(place, m.b.constant(I64, 0))
+    m.call(NUMBERS["fstatfs"], m.given[0], place.from_pointer())
+    m.elsewhere_if(m.b.load(place, I64) == _PROC_MAGIC)
+    return m.make(NUMBERS["getdents64"], m.arguments())
+
+
+@special("getcwd")
+def _getcwd(m: Marshal) -> Value:
+    m.elsewhere_if(m.process.has_sysroot != 0)
+    return m.make(NUMBERS["getcwd"], m.arguments())
+
+
+# Waiting --------------------------------------------------------------------------------
+
+
+@special("ppoll")
+def _ppoll(m: Marshal) -> Value:
+    entries, count, timeout, mask, _ = m.given
+    m.elsewhere_if(mask != 0)
+    return m.make(NUMBERS["ppoll"], (m.moved(entries), count, m.moved(timeout), 0, 8))
+
+
+@special("pselect6")
+def _pselect6(m: Marshal) -> Value:
+    count, reads, writes, errors, timeout, mask = m.given
+    b, place = m.b, m.thread.pointer("structure")
+    with b.If(mask != 0):
+        m.elsewhere_if(~m.read(place, mask, 16))
+        m.elsewhere_if(b.load(place, I64) != 0)
+    sets = [m.moved(address) for address in (reads, writes, errors)]
+    return m.make(NUMBERS["pselect6"], (count, *sets, m.moved(timeout), 0))
+
+
+@special("epoll_pwait")
+def _epoll_pwait(m: Marshal) -> Value:
+    m.elsewhere_if(m.given[4] != 0)
+    descriptor, events, count, timeout, *_ = m.arguments()
+    return m.make(NUMBERS["epoll_pwait"], (descriptor, events, count, timeout, 0, 8))
+
+
+@special("epoll_pwait2")
+def _epoll_pwait2(m: Marshal) -> Value:
+    m.elsewhere_if(m.given[4] != 0)
+    descriptor, events, count, timeout, *_ = m.arguments()
+    return m.make(NUMBERS["epoll_pwait2"], (descriptor, events, count, timeout, 0, 8))
+
+
+_COMMAND = 0x7F
+_WITH_SECOND_VALUE = (3, 4, 5, 12)
+"""REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
+_WITH_SECOND_FUTEX = (3, 4, 5, 11, 12)
+
+
+@special("futex")
+def _futex(m: Marshal) -> Value:
+    address, operation, value, timeout, second, third = m.given
+    b, command = m.b, (operation & _COMMAND).trunc(I32)
+    has_value = _is_one_of(command, _WITH_SECOND_VALUE)
+    time = b.select(has_value, timeout, m.moved(timeout))
+    other = b.select(_is_one_of(command, _WITH_SECOND_FUTEX), m.moved(second), second)
+    return m.make(NUMBERS["futex"], (m.moved(address), operation, value, time, other, third))
+
+
+# Sockets --------------------------------------------------------------------------------
+
+_SOL_SOCKET, _FILTERS = 1, (26, 50, 51, 52)
+"""SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF"""
+
+
+@special("setsockopt")
+def _setsockopt(m: Marshal) -> Value:
+    level, option = (m.given[index].trunc(I32) for index in (1, 2))
+    m.elsewhere_if((level == _SOL_SOCKET) & _is_one_of(option, _FILTERS))
+    return m.make(NUMBERS["setsockopt"], m.arguments())
+
+
+def _message(m: Marshal, address: Value) -> Value:
+    """A struct msghdr with the host's addresses, in the area; NOBODYS if it cannot be read."""
+    b, place = m.b, m.area()
+    result = b.variable(I64, NOBODYS)
+    with b.If(m.read(place, address, MESSAGE.size), likely=True):
+        message = b.struct(MESSAGE, place)
+        count = message.count
+        m.elsewhere_if(count.ugt(MOST_VECTORS))
+        message.vectors = read_vectors(m, message.vectors, count, m.area(HEAD_SIZE))
+        message.name = m.moved(message.name)
+        control = message.control
+        message.control_size = m.fitted(control, message.control_size)
+        message.control = m.moved(control)
+        result.value = place.from_pointer()
+    return result.value
+
+
+@special("sendmsg")
+def _sendmsg(m: Marshal) -> Value:
+    descriptor, message, flags = m.given
+    return m.make(NUMBERS["sendmsg"], (descriptor, _message(m, message), flags))
+
+
+@special("recvmsg")
+def _recvmsg(m: Marshal) -> Value:
+    descriptor, address, flags = m.given
+
+    def write_back(_: Value) -> None:
+        # What the kernel changes: the sizes of name and control data, the flags.
+        message = m.b.struct(MESSAGE, m.area())
+        for name, size in (("name_size", 4), ("control_size", 8), ("flags", 4)):
+            m.write_or_fault(address + MESSAGE.offset(name), message.pointer(name), size)
+
+    m.after(write_back)
+    return m.make(NUMBERS["recvmsg"], (descriptor, _message(m, address), flags))
