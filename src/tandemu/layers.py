@@ -41,7 +41,7 @@ FLOORS: tuple[Floor, ...] = (
         "ground floor",
         (
             Package("bits", "fields, sign extension, layouts of structures, records"),
-            Package("memory", "guest RAM, the physical map, dirty tracking"),
+            Package("memory", "guest RAM and the one door to it, dirty logs, the map of devices"),
         ),
     ),
     Floor(
@@ -59,6 +59,7 @@ FLOORS: tuple[Floor, ...] = (
         "what runs it",
         (
             Package("native", "LLVM IR to machine code: compile, link, keep on disk"),
+            Package("slots", "guest memory in generated code: finding it, noting writes"),
             Package("accel", "the protocol in KVM's shape: Vm, Vcpu, Exit"),
             Package(
                 "jit",
@@ -77,7 +78,7 @@ FLOORS: tuple[Floor, ...] = (
             Package(
                 "kvm",
                 "KVM's calls and structures: system, VM, vCPU; CPU models",
-                apart_from=frozenset({"ir", "isa", "native", "jit"}),
+                apart_from=frozenset({"ir", "isa", "native", "slots", "jit"}),
             ),
         ),
     ),
@@ -137,6 +138,7 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.jit.engine.user_program",
         "tandemu.linux.code_names",
         "tandemu.native",
+        "tandemu.slots.generate",
     }
 )
 """Modules of ours of which the same holds: a machine with files of its own fetches no guest, and

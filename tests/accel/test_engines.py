@@ -13,7 +13,7 @@ import pytest
 
 from tandemu.accel import AccelError, Interrupted, MmioRead, MmioWrite, Stopped
 from tandemu.kvm.probe import find_problem
-from tandemu.memory import Ram, RamRegion
+from tandemu.memory import MapError, Ram, RamRegion
 from tests.accel.guests import FAR, HOLE, PAGE, RISCV, X86, Architecture, Guest, guest
 
 PATIENCE_S = 120
@@ -31,6 +31,11 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 @pytest.fixture
 def make(architecture: Architecture) -> Make:
     return partial(guest, architecture, import_module(architecture.engine))
+
+
+def pages(bits: bytes) -> set[int]:
+    """The numbers of the bits that are set."""
+    return {number for number in range(8 * len(bits)) if bits[number // 8] >> number % 8 & 1}
 
 
 def later(action: Callable[[], None]) -> threading.Timer:
@@ -172,17 +177,76 @@ def test_written_pages_are_logged_and_the_log_is_cleared(
     make: Make, architecture: Architecture
 ) -> None:
     with make(architecture.store_ram) as machine:
-        machine.vm.start_dirty_log(architecture.base)
+        log = machine.vm.memory.open_dirty_log()
         for _ in range(2):
             assert isinstance(machine.run(), MmioWrite)
             machine.vcpu.complete(0)
-            bits = machine.vm.dirty_log(architecture.base)
-            dirty = {page for page in range(256) if bits[page // 8] >> page % 8 & 1}
+            dirty = pages(log.take(architecture.base))
             assert {0x20, 0x50} <= dirty
             assert 0x30 not in dirty
-            later_bits = machine.vm.dirty_log(architecture.base)
-            assert not later_bits[0x20 // 8] >> (0x20 % 8) & 1
+            assert 0x20 not in pages(log.take(architecture.base))
             machine.begin()
+
+
+def test_dirty_logs_of_several_consumers_miss_nothing(
+    make: Make, architecture: Architecture
+) -> None:
+    base = architecture.base
+    with make(architecture.store_ram) as machine:
+        memory = machine.vm.memory
+        first, second = memory.open_dirty_log(), memory.open_dirty_log()
+
+        def run_to_the_end() -> None:
+            assert isinstance(machine.run(), MmioWrite)
+            machine.vcpu.complete(0)
+            machine.begin()
+
+        run_to_the_end()
+        assert {0x20, 0x50} <= pages(first.take(base))
+        assert memory.write(base + 0x7_0FFE, b"four")  # what a device writes, over two pages
+        assert pages(first.take(base)) & {0x20, 0x50, 0x70, 0x71} == {0x70, 0x71}
+        run_to_the_end()
+        assert pages(first.take(base)) & {0x20, 0x50, 0x70, 0x71} == {0x20, 0x50}
+        assert {0x20, 0x50, 0x70, 0x71} <= pages(second.take(base))
+        assert not pages(second.take(base)) & {0x20, 0x50, 0x70, 0x71}
+        second.close()
+        run_to_the_end()
+        assert {0x20, 0x50} <= pages(first.take(base))
+        with pytest.raises(MapError, match="closed"):
+            second.take(base)
+        first.close()
+        run_to_the_end()
+        with memory.open_dirty_log() as third:
+            assert not pages(third.take(base)) & {0x20, 0x50}, "written before it was opened"
+            run_to_the_end()
+            assert {0x20, 0x50} <= pages(third.take(base))
+
+
+def test_a_dirty_log_follows_memory_that_comes_and_goes(
+    make: Make, architecture: Architecture
+) -> None:
+    place = architecture.base + FAR
+    with make(architecture.store_far) as machine:
+        log = machine.vm.memory.open_dirty_log()
+        ram = Ram(PAGE)
+        machine.vm.set_memory_slot(RamRegion(place, PAGE, ram))
+        assert machine.run() == MmioWrite(HOLE, 4, 7)
+        machine.vm.remove_memory_slot(place)
+        with pytest.raises(MapError, match="no memory slot"):
+            log.take(place)
+        machine.vm.set_memory_slot(RamRegion(place, PAGE, ram))
+        assert pages(log.take(place)) == {0}, "written while it was there before"
+        assert not pages(log.take(place))
+
+
+def test_memory_that_a_device_lends_is_the_guests(make: Make, architecture: Architecture) -> None:
+    with make(architecture.store_ram) as machine:
+        memory, place = machine.vm.memory, architecture.base + 0x20000
+        machine.vcpu.set(architecture.data, 0x1234)
+        assert isinstance(machine.run(), MmioWrite)
+        assert memory.read(place, 4) == (0x1234).to_bytes(4, "little")
+        views = memory.lend(place, 4)
+        assert views is not None and bytes(views[0]) == (0x1234).to_bytes(4, "little")
 
 
 def test_the_clock_goes_on(make: Make, architecture: Architecture) -> None:
@@ -196,8 +260,8 @@ def test_what_an_engine_cannot_do_is_its_error(make: Make, architecture: Archite
     with make(architecture.endless) as machine:
         with pytest.raises(AccelError, match="whole pages"):
             machine.vm.set_memory_slot(RamRegion(HOLE, 100, machine.ram))
-        with pytest.raises(AccelError, match="no memory slot"):
-            machine.vm.dirty_log(HOLE)
+        with pytest.raises(MapError, match="no memory slot"):
+            machine.vm.memory.open_dirty_log().take(HOLE)
         with pytest.raises(AccelError, match="no register"):
             machine.vcpu.get("nonsense")
         with pytest.raises(AccelError, match="no register"):

@@ -7,7 +7,7 @@ code does not run on them; tests with real guests are in tests/machine.
 from __future__ import annotations
 
 from tandemu.accel import Exit, Fence, Interrupted, Vcpu
-from tandemu.memory import RamRegion
+from tandemu.memory import GuestMemory, RamRegion
 
 
 class PlainVcpu:
@@ -45,26 +45,20 @@ class PlainVcpu:
 
 class PlainVm:
     def __init__(self) -> None:
-        self.slots: dict[int, RamRegion] = {}
+        self.memory = GuestMemory()
         self.now = 1234
 
     def set_memory_slot(self, region: RamRegion) -> None:
-        self.slots[region.base] = region
+        self.memory.add(region)
 
     def remove_memory_slot(self, base: int) -> None:
-        del self.slots[base]
+        self.memory.remove(base)
 
     def create_vcpu(self, index: int) -> Vcpu:
         return PlainVcpu(index)
 
     def time(self) -> int:
         return self.now
-
-    def start_dirty_log(self, base: int) -> None:
-        pass
-
-    def dirty_log(self, base: int) -> bytes:
-        return b""
 
     def close(self) -> None:
         pass

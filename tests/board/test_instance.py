@@ -11,6 +11,7 @@ from tandemu.board import BoardError, Hart, HartState, Instance, RiscvVirt, buil
 from tandemu.board.alarm import Alarm
 from tandemu.board.riscv_virt import CLINT, FLASH, MIB, PLIC, RAM_BASE, ROM, TEST, UART, VIRTIO
 from tandemu.device import DeviceError, SystemEvent
+from tandemu.memory import RamRegion
 from tests.board.plain_vcpu import PlainVcpu, PlainVm
 
 
@@ -45,8 +46,12 @@ def built() -> Built:
     return Built()
 
 
+def slots_of(built: Built) -> dict[int, RamRegion]:
+    return {region.base: region for region in built.vm.memory.regions}
+
+
 def test_memory_slots(built: Built) -> None:
-    slots = built.vm.slots
+    slots = slots_of(built)
     assert sorted(slots) == [ROM.base, *FLASH.bases(), RAM_BASE]
     assert [slots[base].readonly for base in sorted(slots)] == [True, True, True, False]
 
@@ -88,10 +93,10 @@ def test_clint_reaches_the_harts(built: Built) -> None:
 def test_flash_comes_and_goes(built: Built) -> None:
     base = FLASH.base
     built.write(base + 0x154, 0x0098_0098)
-    assert base not in built.vm.slots
+    assert base not in slots_of(built)
     assert built.read(base + 0x40) == ord("Q") << 16 | ord("Q")
     built.write(base, 0x00FF_00FF)
-    assert built.vm.slots[base].readonly
+    assert slots_of(built)[base].readonly
 
 
 def test_begin_in_machine_mode(built: Built) -> None:

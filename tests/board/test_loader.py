@@ -25,7 +25,7 @@ from tandemu.board import (
 from tandemu.board.device_tree import parse as parse_tree
 from tandemu.board.reset_vector import reset_vector
 from tandemu.board.riscv_virt import MIB, RAM_BASE
-from tandemu.memory import PhysicalMap, Ram
+from tandemu.memory import GuestMemory, Ram, RamRegion
 
 PAYLOAD = bytes(range(256)) * 16
 
@@ -253,10 +253,10 @@ def test_bare_metal() -> None:
 
 
 def test_writing() -> None:
-    memory = PhysicalMap()
+    memory = GuestMemory()
     ram, rom = Ram(4 * MIB), Ram(0xF000)
-    memory.add_ram(RAM_BASE, ram)
-    memory.add_ram(0x1000, rom, readonly=True)
+    memory.add(RamRegion(RAM_BASE, ram.size, ram))
+    memory.add(RamRegion(0x1000, rom.size, rom, readonly=True))
     board = RiscvVirt(memory_bytes=4 * MIB)
     plan = plan_boot(board, kernel=kernel(elf()), builtin_firmware=False)
     plan.write(memory)

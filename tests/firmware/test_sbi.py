@@ -11,7 +11,7 @@ from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
 from tandemu.firmware.sbi import BASE, DBCN, HSM, IPI, PMU, RFENCE, SRST, TIME
-from tandemu.memory import PhysicalMap, Ram
+from tandemu.memory import GuestMemory, Ram, RamRegion
 from tests.board.plain_vcpu import PlainVcpu
 
 RAM_BASE, RAM_BYTES, ROM_BASE = 0x8000_0000, 0x10000, 0x1000
@@ -28,10 +28,10 @@ class Machine:
         for hart in self.harts[:2]:
             hart.start(RAM_BASE, 0)
             assert hart.wait()
-        self.memory = PhysicalMap()
+        self.memory = GuestMemory()
         self.ram = Ram(RAM_BYTES)
-        self.memory.add_ram(RAM_BASE, self.ram)
-        self.memory.add_ram(ROM_BASE, Ram(0x1000), readonly=True)
+        self.memory.add(RamRegion(RAM_BASE, self.ram.size, self.ram))
+        self.memory.add(RamRegion(ROM_BASE, 0x1000, Ram(0x1000), readonly=True))
         self.printed = bytearray()
         self.typed = bytearray()
         self.events: list[tuple[SystemEvent, int]] = []

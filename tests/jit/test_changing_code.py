@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
+from collections.abc import Callable
 
 import pytest
 
 from tandemu.accel import Fence
 from tandemu.jit.engine.cpu import CacheSizes
 from tandemu.jit.machine import vcpu as vcpu_module
+from tandemu.memory import RamRegion
+from tandemu.slots.emitters import HOST_RANGE
+from tandemu.slots.routines import memory_routines
 from tests.jit.random_code import STRAIGHT, candidates, random_registers, straight_line
-from tests.jit.small_machine import BASE, PAGE, Code, SmallMachine, encode, machine
+from tests.jit.small_machine import BASE, END, PAGE, Code, SmallMachine, encode, machine
 
 ROUTINE = BASE + 4 * PAGE
 
@@ -115,3 +120,51 @@ def test_eviction(small_cache: SmallMachine) -> None:
         states.append(m.state())
     assert states[0] == states[1]
     small_cache.vm.close()
+
+
+def device_write(m: SmallMachine, address: int, data: bytes) -> None:
+    assert m.vm.memory.write(address, data)
+
+
+def device_loan(m: SmallMachine, address: int, data: bytes) -> None:
+    """As a device does that reads a file straight into guest memory."""
+    loan = m.vm.memory.lend_for_writing(address, len(data) + 100)
+    assert loan is not None
+    loan.views[0][: len(data)] = data
+    loan.end(len(data))
+
+
+def native_device(m: SmallMachine, address: int, data: bytes) -> None:
+    """As native device code does, with host addresses."""
+    routine, memory = memory_routines(), m.vm.memory
+    ranges = ctypes.create_string_buffer(HOST_RANGE.size)
+    count = routine("gather", 6)(memory.address, address, len(data), 1, ctypes.addressof(ranges), 1)
+    assert count == 1
+    ctypes.memmove(HOST_RANGE.over(ranges).address, data, len(data))
+    routine("note_written", 3)(memory.address, address, len(data))
+
+
+@pytest.mark.parametrize("write", [device_write, device_loan, native_device])
+@pytest.mark.parametrize("alias", [False, True])
+def test_a_device_writes_where_code_was_translated(
+    write: Callable[[SmallMachine, int, bytes], None], alias: bool
+) -> None:
+    """After FENCE.I the new code runs, also if the device names the page by another address."""
+    m = machine()
+    code = Code().li(10, ROUTINE).li(13, 3).label("again")("jalr", rd=1, rs1=10, imm=0)
+    code("lui", rd=31, imm=END)("sw", rs1=31, rs2=6, imm=0)("fence.i")
+    code("jal", rd=0, to="again")
+    m.load(code)
+    routine = Code(ROUTINE)("addi", rd=6, rs1=0, imm=1)("jalr", rd=0, rs1=1, imm=0)
+    m.load(routine)
+    elsewhere = 0x4000_0000
+    if alias:
+        m.vm.set_memory_slot(RamRegion(elsewhere, PAGE, m.ram, ROUTINE - BASE))
+    try:
+        assert m.finish() == 1
+        for value in (2, 3, 4):
+            m.vcpu.complete(0)
+            write(m, elsewhere if alias else ROUTINE, word(6, value).to_bytes(4, "little"))
+            assert m.finish() == value
+    finally:
+        m.vm.remove_memory_slot(elsewhere)

@@ -210,20 +210,3 @@ def test_storing_to_what_another_hart_runs() -> None:
     writer("addi", rd=11, rs1=11, imm=-1)("bne", to="again", rs1=11, rs2=0).finish(6)
     together(m, [reader, writer])
     assert m.harts[1].cpu.x[6] == ROUNDS * (ROUNDS + 1) // 2
-
-
-def test_the_dirty_log() -> None:
-    m = machine()
-    m.vm.start_dirty_log(BASE)
-    code = Code().li(10, COUNTER)("sd", rs1=10, rs2=10, imm=0).finish()
-    m.load(code)
-    m.finish()
-    page = (COUNTER - BASE) // PAGE
-    assert m.vm.dirty_log(BASE)[page // 8] >> page % 8 & 1
-    assert not any(m.vm.dirty_log(BASE))
-    m.vcpu.complete(0)
-    m.vcpu.step()
-    m.vcpu.set("pc", BASE)
-    m.finish()
-    log = m.vm.dirty_log(BASE)
-    assert [n for n in range(8 * len(log)) if log[n // 8] >> n % 8 & 1] == [page]

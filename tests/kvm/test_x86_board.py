@@ -22,7 +22,7 @@ from tandemu.board.acpi_power import AcpiPower, PanicPort
 from tandemu.board.x86_kernel import Protocol
 from tandemu.board.x86_microvm import ACPI_TABLES
 from tandemu.device import SystemEvent
-from tandemu.memory import PhysicalMap, Ram
+from tandemu.memory import GuestMemory, Ram, RamRegion
 from tests.board.plain_vcpu import PlainVcpu, PlainVm
 from tests.kvm.kernels import bzimage, elf
 
@@ -228,9 +228,9 @@ def test_the_zero_page_holds_what_the_protocol_asks_for() -> None:
     plan = plan_x86_boot(
         board, kernel(bzimage("f4")), initrd=initrd, bootargs="console=ttyS0", random=b"r" * 32
     )
-    memory = PhysicalMap()
+    memory = GuestMemory()
     ram = Ram(64 * MIB)
-    memory.add_ram(0, ram)
+    memory.add(RamRegion(0, ram.size, ram))
     plan.write(memory)
     page = bytes(ram.view[plan.registers["rsi"] :][:4096])
     assert zero_page.field(page, "header") == zero_page.MAGIC

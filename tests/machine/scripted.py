@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Generator
 
 from tandemu.accel import Exit, Fence, Interrupted, Vcpu
-from tandemu.memory import RamRegion
+from tandemu.memory import GuestMemory, RamRegion
 
 Script = Generator[Exit, int | None, None]
 """Yields exits; receives what the board answered the last one with."""
@@ -78,24 +78,24 @@ class ScriptedVm:
 
     def __init__(self, *scripts: Callable[[ScriptedVcpu], Script]) -> None:
         self.scripts = scripts
-        self.slots: dict[int, RamRegion] = {}
+        self.memory = GuestMemory()
         self.vcpus: list[ScriptedVcpu] = []
         self.closed = False
         self.starts = 0
 
     def __call__(self, *, xlen: int, firmware_calls: bool, notice: object = None) -> ScriptedVm:
         """Stand in for the engine's class: the same object again, emptied."""
-        self.slots.clear()
+        self.memory = GuestMemory()
         self.vcpus.clear()
         self.closed = False
         self.starts += 1
         return self
 
     def set_memory_slot(self, region: RamRegion) -> None:
-        self.slots[region.base] = region
+        self.memory.add(region)
 
     def remove_memory_slot(self, base: int) -> None:
-        del self.slots[base]
+        self.memory.remove(base)
 
     def create_vcpu(self, index: int) -> Vcpu:
         vcpu = ScriptedVcpu(index, self.scripts[min(index, len(self.scripts) - 1)])
@@ -104,12 +104,6 @@ class ScriptedVm:
 
     def time(self) -> int:
         return 0
-
-    def start_dirty_log(self, base: int) -> None:
-        return None
-
-    def dirty_log(self, base: int) -> bytes:
-        return b""
 
     def close(self) -> None:
         self.closed = True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from tandemu.memory import RamRegion
+from tandemu.memory import GuestMemory, RamRegion
 
 
 class AccelError(RuntimeError):
@@ -164,6 +164,9 @@ class Vcpu(Protocol):
 class Vm(Protocol):
     """One virtual machine: memory slots, vCPUs, a clock."""
 
+    memory: GuestMemory
+    """What the slots hold: the one door to it for all but the vCPUs, with the dirty logs."""
+
     def set_memory_slot(self, region: RamRegion) -> None:
         """Map *region*; a region at the same base is replaced."""
 
@@ -175,12 +178,6 @@ class Vm(Protocol):
 
     def time(self) -> int:
         """The guest's clock in ticks of its time base (RISC-V: what ``rdtime`` reads)."""
-
-    def start_dirty_log(self, base: int) -> None:
-        """Begin to note which pages of the slot at *base* are written."""
-
-    def dirty_log(self, base: int) -> bytes:
-        """Return and clear the written pages of a slot: one bit a 4 KiB page, LSB first."""
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""

@@ -47,7 +47,7 @@ from tandemu.device.pci.host_bridge import PINS
 from tandemu.device.plic import Plic
 from tandemu.device.syscon import Syscon
 from tandemu.device.uart16550 import Uart16550
-from tandemu.memory import PhysicalMap, Ram, RamRegion
+from tandemu.memory import DeviceMap, Ram, RamRegion
 
 
 class Firmware(Protocol):
@@ -68,7 +68,7 @@ class Instance:
             raise BoardError(f"a board of {board.harts} harts cannot have {len(vcpus)} vCPUs")
         self.board = board
         self.vm = vm
-        self.map = PhysicalMap()
+        self.map = DeviceMap()
         self.harts = [Hart(index, vcpu) for index, vcpu in enumerate(vcpus)]
         self.devices: dict[str, Peripheral] = {}
         """Every device that has state, by the name under which it is saved."""
@@ -96,7 +96,7 @@ class Instance:
 
     def begin(self, plan: BootPlan) -> None:
         """Load everything and start the harts that start at power-on. Once."""
-        plan.write(self.map)
+        plan.write(self.vm.memory)
         if plan.supervisor:
             self.harts[0].start(plan.entry, plan.device_tree)
         else:
@@ -208,7 +208,7 @@ def _add_memory(
     instance: Instance, name: str, base: int, size: int, *, readonly: bool = False
 ) -> RamRegion:
     ram = instance.memories[name] = Ram(size, f"guest-{name}")
-    region = instance.map.add_ram(base, ram, readonly=readonly)
+    region = RamRegion(base, size, ram, readonly=readonly)
     instance.vm.set_memory_slot(region)
     return region
 
@@ -223,4 +223,10 @@ def _add_flash(instance: Instance, name: str, base: int, size: int) -> None:
         else:
             instance.vm.remove_memory_slot(base)
 
-    _add(instance, name, base, size, CfiFlash(region.ram.view, set_direct))
+    _add(
+        instance,
+        name,
+        base,
+        size,
+        CfiFlash(region.ram.view, set_direct, replaced=region.ram.replaced),
+    )

@@ -12,10 +12,10 @@ from __future__ import annotations
 from tandemu.bits import Record, align_down, align_up
 from tandemu.board.errors import LoadError
 from tandemu.board.part import GIB, MIB
-from tandemu.board.program import Program, Segment, let_go
+from tandemu.board.program import Program, Segment
 from tandemu.board.reset_vector import reset_vector
 from tandemu.board.riscv_virt import RAM_BASE, ROM, RiscvVirt
-from tandemu.memory import PhysicalMap
+from tandemu.memory import GuestMemory
 
 DEVICE_TREE_SLACK = 64 << 10
 """Room behind the device tree for nodes that firmware adds."""
@@ -37,20 +37,14 @@ class BootPlan(Record):
     named: dict[str, range]
     """What stands where, for messages and listings."""
 
-    def write(self, memory: PhysicalMap) -> None:
+    def write(self, memory: GuestMemory) -> None:
         """Put everything into guest memory, the boot ROM included.
 
         The memory is new, so it is zero where a segment has no data: pages that
         are zero are left untouched and cost nothing.
         """
         for segment in (*self.segments, Segment(ROM.base, memoryview(self.rom), len(self.rom))):
-            place = memory.memory(segment.address, segment.size)
-            if place is None:
-                raise LoadError(
-                    f"no memory at {segment.address:#x} to {segment.end - 1:#x} to load into"
-                )
-            place[: len(segment.data)] = segment.data
-            let_go(segment.data)
+            segment.load(memory)
 
 
 def plan_boot(

@@ -7,6 +7,7 @@ import os
 
 from tandemu.bits import Record, replace
 from tandemu.board.errors import LoadError
+from tandemu.memory import GuestMemory
 
 
 class Segment(Record):
@@ -20,6 +21,16 @@ class Segment(Record):
     def end(self) -> int:
         """The address behind it."""
         return self.address + self.size
+
+    def load(self, memory: GuestMemory) -> None:
+        """Put the data into memory that is new: it is zero where there is none.
+
+        Pages that are zero are left untouched and cost nothing. LoadError if not all is memory.
+        """
+        is_there = memory.lend(self.address, self.size) is not None
+        if not is_there or not memory.load(self.address, self.data):
+            raise LoadError(f"no memory at {self.address:#x} to {self.end - 1:#x} to load into")
+        let_go(self.data)
 
 
 class Program(Record):

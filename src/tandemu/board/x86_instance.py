@@ -29,7 +29,7 @@ from tandemu.device import Peripheral, State, SystemEvent
 from tandemu.device.empty_slot import EmptyVirtioSlot
 from tandemu.device.syscon import Syscon
 from tandemu.device.uart16550 import Uart16550
-from tandemu.memory import PhysicalMap, Ram
+from tandemu.memory import DeviceMap, Ram, RamRegion
 
 _WRITE_BACK = 0x806
 """MTRRs on, memory is write-back by default: what firmware would have set."""
@@ -67,8 +67,8 @@ class X86Instance:
             raise BoardError(f"a board of {board.harts} CPUs cannot have {len(vcpus)} vCPUs")
         self.board = board
         self.vm = vm
-        self.map = PhysicalMap()
-        self.ports = PhysicalMap()
+        self.map = DeviceMap()
+        self.ports = DeviceMap()
         """The I/O ports, a space of addresses of its own."""
         self.harts = [Hart(index, vcpu) for index, vcpu in enumerate(vcpus)]
         self.devices: dict[str, Peripheral] = {}
@@ -97,7 +97,7 @@ class X86Instance:
 
     def begin(self, plan: X86BootPlan) -> None:
         """Load everything and let all processors run. Once."""
-        plan.write(self.map)
+        plan.write(self.vm.memory)
         self._registers = plan.registers
         for hart in self.harts:
             hart.start(plan.entry, 0)
@@ -158,8 +158,7 @@ def build_x86(
     ram = instance.memories["ram"] = Ram(board.memory_bytes, "guest-ram")
     offset = 0
     for place in board.memory:
-        region = instance.map.add_ram(place.start, ram, offset=offset, size=len(place))
-        vm.set_memory_slot(region)
+        vm.set_memory_slot(RamRegion(place.start, len(place), ram, offset))
         offset += len(place)
 
     def line(number: int) -> Callable[[bool], None]:

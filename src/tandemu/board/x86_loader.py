@@ -13,11 +13,11 @@ from tandemu.bits import Record, align_down
 from tandemu.board.acpi import RESET_VALUE
 from tandemu.board.acpi_power import RESET
 from tandemu.board.errors import LoadError
-from tandemu.board.program import Segment, let_go
+from tandemu.board.program import Segment
 from tandemu.board.x86_kernel import Protocol, X86Kernel
 from tandemu.board.x86_microvm import ACPI_TABLES, LOW_RAM, POWER, X86Microvm
 from tandemu.board.zero_page import PAGE, random_seed, start_info, zero_page
-from tandemu.memory import PhysicalMap
+from tandemu.memory import GuestMemory
 
 GDT, START, STACK, PAGE_TABLES = 0x500, 0x7000, 0x8FF0, 0x9000
 COMMAND_LINE, SEED = 0x2_0000, 0x3_0000
@@ -47,16 +47,10 @@ class X86BootPlan(Record):
 
     supervisor = False
 
-    def write(self, memory: PhysicalMap) -> None:
+    def write(self, memory: GuestMemory) -> None:
         """Put everything into guest memory, which is new: zero where there is no data."""
         for segment in self.segments:
-            place = memory.memory(segment.address, segment.size)
-            if place is None:
-                raise LoadError(
-                    f"no memory at {segment.address:#x} to {segment.end - 1:#x} to load into"
-                )
-            place[: len(segment.data)] = segment.data
-            let_go(segment.data)
+            segment.load(memory)
 
 
 def plan_x86_boot(

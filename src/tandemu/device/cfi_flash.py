@@ -65,6 +65,8 @@ class CfiFlash(Peripheral):
     storage: memoryview
     set_direct: Callable[[bool], None]
     readonly: bool = False
+    replaced: Callable[[int, int], None] = lambda offset, size: None
+    """Hears what of the storage was changed: offset and size in bytes."""
 
     mode: int = state(2)
     step: int = state(3)
@@ -180,9 +182,11 @@ class CfiFlash(Peripheral):
         place = self.storage[offset : offset + size]
         old = int.from_bytes(place, "little")
         place[:] = (old & value & mask(len(place) * 8)).to_bytes(len(place), "little")
+        self.replaced(offset, len(place))
 
     def _erase(self) -> None:
         if self.readonly or self.block >= len(self.storage):
             self.status |= ERASE_ERROR | PROTECTED
             return
         self.storage[self.block : self.block + BLOCK_BYTES] = b"\xff" * BLOCK_BYTES
+        self.replaced(self.block, BLOCK_BYTES)

@@ -19,7 +19,7 @@ from tandemu.accel import Fence
 from tandemu.bits import mask
 from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
-from tandemu.memory import PhysicalMap
+from tandemu.memory import GuestMemory
 
 # Chapter 3, "Binary Encoding"
 SUCCESS = 0
@@ -70,7 +70,7 @@ class Sbi:
     def __init__(
         self,
         harts: Sequence[Hart],
-        memory: PhysicalMap,
+        memory: GuestMemory,
         *,
         xlen: int,
         console: Callable[[bytes], None],
@@ -241,7 +241,7 @@ class Sbi:
         index, address = vcpu.get("a0"), vcpu.get("a1")
         if index >= len(self.harts):
             return INVALID_PARAM, 0
-        if address & 1 or self._ram(address, 4, writing=False) is None:
+        if address & 1 or self.memory.read(address, 4) is None:
             return INVALID_ADDRESS, 0
         if not self.harts[index].start(address, vcpu.get("a2")):
             return ALREADY_AVAILABLE, 0
@@ -281,41 +281,35 @@ class Sbi:
 
     # Debug console
 
-    def _console_memory(self, hart: Hart, writing: bool) -> memoryview | None:
+    def _console_buffer(self, hart: Hart) -> tuple[int, int]:
+        """Guest-physical address and size that the call names."""
         vcpu = hart.vcpu
         size, low, high = vcpu.get("a0"), vcpu.get("a1"), vcpu.get("a2")
-        return self._ram(high << self.xlen | low, size, writing=writing)
+        return high << self.xlen | low, size
 
     def _console_write(self, hart: Hart) -> Answer:
-        place = self._console_memory(hart, writing=False)
-        if place is None:
+        address, size = self._console_buffer(hart)
+        if self.memory.lend(address, size) is None:
             return INVALID_PARAM, 0
         # Fewer bytes than asked for is a valid answer, and the guest sends the rest.
-        data = bytes(place[:_LONGEST_CONSOLE_BYTES])
+        data = self.memory.read(address, min(size, _LONGEST_CONSOLE_BYTES))
         if data:
             self.console(data)
-        return SUCCESS, len(data)
+        return SUCCESS, len(data or b"")
 
     def _console_read(self, hart: Hart) -> Answer:
-        place = self._console_memory(hart, writing=True)
-        if place is None:
+        address, size = self._console_buffer(hart)
+        loan = self.memory.lend_for_writing(address, size)
+        if loan is None:
             return INVALID_PARAM, 0
-        data = self.console_input(min(len(place), _LONGEST_CONSOLE_BYTES))[: len(place)]
-        place[: len(data)] = data
+        loan.end(0)
+        data = self.console_input(min(size, _LONGEST_CONSOLE_BYTES))[:size]
+        self.memory.write(address, data)
         return SUCCESS, len(data)
 
     def _console_write_byte(self, hart: Hart) -> Answer:
         self.console(bytes((hart.vcpu.get("a0") & 0xFF,)))
         return _OK
-
-    def _ram(self, address: int, size: int, *, writing: bool) -> memoryview | None:
-        """*size* bytes of guest memory; None if not all of them are there (or may be written)."""
-        for region in self.memory.ram:
-            if region.base <= address and address + size <= region.base + region.size:
-                if writing and region.readonly:
-                    return None
-                return self.memory.memory(address, size)
-        return None
 
     # Legacy calls: one result, in a0
 
@@ -340,7 +334,7 @@ class Sbi:
         address = hart.vcpu.get("a0")
         place = None
         if address and hart.vcpu.get("satp") == 0:
-            place = self._ram(address, self.xlen // 8, writing=False)
+            place = self.memory.read(address, self.xlen // 8)
         if place is None:
             return self._targets(0, self._ones)
         return self._targets(int.from_bytes(place, "little"), 0)

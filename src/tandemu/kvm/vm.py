@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+from tandemu.bits import replace
 from tandemu.kvm import abi, cpuid
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.calls import with_entries
@@ -17,7 +18,6 @@ from tandemu.kvm.coalescing import CoalescedPort
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.structures import (
     CLOCK_DATA,
-    DIRTY_LOG,
     IOEVENTFD,
     IRQ_LEVEL,
     IRQ_ROUTING,
@@ -28,11 +28,10 @@ from tandemu.kvm.structures import (
     USERSPACE_MEMORY_REGION,
 )
 from tandemu.kvm.system import System
+from tandemu.kvm.tracker import KernelTracker, Slot
 from tandemu.kvm.vcpu import KvmVcpu
-from tandemu.memory import RamRegion
+from tandemu.memory import GuestMemory, MapError, RamRegion
 
-_PAGE = 4096
-_PAGE_SHIFT = 12
 # Four pages that VMX needs for itself, below the firmware's place and above any device.
 _IDENTITY_MAP = 0xFFFB_C000
 _TASK_STATE = 0xFFFB_D000
@@ -66,8 +65,10 @@ class KvmVm:
         self.system = system or System()
         self.vcpus: list[KvmVcpu] = []
         self.coalesced: CoalescedPort | None = None
-        self._slots: dict[int, tuple[int, RamRegion, int]] = {}
-        """Base to slot number, region, flags."""
+        self.slots: dict[int, Slot] = {}
+        """What the kernel has, by base."""
+        self.memory = GuestMemory()
+        self.memory.tracker = KernelTracker(self)
         try:
             self.cpuid = cpuid.apply_model(self.system.supported_cpuid, cpu_model)
             self.file = self.system.create_vm()
@@ -104,12 +105,13 @@ class KvmVm:
 
     # Memory ------------------------------------------------------------------------------
 
-    def _set_slot(self, number: int, region: RamRegion, size: int, flags: int) -> None:
+    def _set_slot(self, slot: Slot, size: int) -> None:
+        region = slot.region
         self.file.structure(
             abi.SET_USER_MEMORY_REGION,
             USERSPACE_MEMORY_REGION.ctype(
-                slot=number,
-                flags=flags,
+                slot=slot.number,
+                flags=slot.flags,
                 guest_phys_addr=region.base,
                 memory_size=size,
                 userspace_addr=region.host_address,
@@ -118,54 +120,40 @@ class KvmVm:
 
     def set_memory_slot(self, region: RamRegion) -> None:
         """Map *region*; a region at the same base is replaced."""
-        if region.base % _PAGE or region.size % _PAGE or region.host_address % _PAGE:
-            raise KvmError(f"memory slot at {region.base:#x}: must be made of whole pages")
-        if region.base in self._slots:
-            self.remove_memory_slot(region.base)
-        used = {number for number, _, _ in self._slots.values()}
-        number = next(number for number in range(len(used) + 1) if number not in used)
-        if number >= (limit := self.system.capability(Capability.NR_MEMSLOTS) or 32):
+        limit = self.system.capability(Capability.NR_MEMSLOTS) or 32
+        if len(self.slots.keys() - {region.base}) >= limit:
             raise KvmError(f"more than {limit} memory slots: merge some regions")
+        try:
+            self.memory.add(region)
+        except MapError as error:
+            raise KvmError(str(error)) from error
+        self._remove(region.base)
+        used = {slot.number for slot in self.slots.values()}
+        number = next(number for number in range(len(used) + 1) if number not in used)
         flags = abi.MEM_READONLY if region.readonly else 0
-        self._set_slot(number, region, region.size, flags)
-        self._slots[region.base] = (number, region, flags)
+        flags |= abi.MEM_LOG_DIRTY_PAGES if self.memory.is_logging else 0
+        slot = Slot(number, region, flags)
+        try:
+            self._set_slot(slot, region.size)
+        except KvmError:
+            self.memory.remove(region.base)
+            raise
+        self.slots[region.base] = slot
 
     def remove_memory_slot(self, base: int) -> None:
         """Unmap the region at guest address *base*: accesses become exits."""
-        if base in self._slots:
-            number, region, flags = self._slots.pop(base)
-            self._set_slot(number, region, 0, flags)
+        self.memory.remove(base)
+        self._remove(base)
 
-    def _slot(self, base: int) -> tuple[int, RamRegion, int]:
-        if base not in self._slots:
-            raise KvmError(f"there is no memory slot at {base:#x}")
-        return self._slots[base]
+    def _remove(self, base: int) -> None:
+        if base in self.slots:
+            self._set_slot(self.slots.pop(base), 0)
 
-    def start_dirty_log(self, base: int) -> None:
-        """Begin to note which pages of the slot at *base* are written."""
-        number, region, flags = self._slot(base)
-        flags |= abi.MEM_LOG_DIRTY_PAGES
-        self._set_slot(number, region, region.size, flags)
-        self._slots[base] = (number, region, flags)
-        self.dirty_log(base)
-
-    def stop_dirty_log(self, base: int) -> None:
-        """Note it no more, which lets the guest write faster."""
-        number, region, flags = self._slot(base)
-        flags &= ~abi.MEM_LOG_DIRTY_PAGES
-        self._set_slot(number, region, region.size, flags)
-        self._slots[base] = (number, region, flags)
-
-    def dirty_log(self, base: int) -> bytes:
-        """Return and clear the written pages of the slot at *base*: one bit a page, LSB first."""
-        number, region, flags = self._slot(base)
-        if not flags & abi.MEM_LOG_DIRTY_PAGES:
-            raise KvmError(f"the slot at {base:#x} has no dirty log: start it first")
-        pages = region.size >> _PAGE_SHIFT
-        bitmap = (ctypes.c_uint64 * ((pages + 63) // 64))()  # the kernel writes whole words
-        request = DIRTY_LOG.ctype(slot=number, dirty_bitmap=ctypes.addressof(bitmap))
-        self.file.structure(abi.GET_DIRTY_LOG, request)
-        return bytes(bitmap)[: (pages + 7) // 8]
+    def change_flags(self, slot: Slot, flags: int) -> None:
+        """Give the kernel other flags of a slot."""
+        changed = replace(slot, flags=flags)
+        self._set_slot(changed, slot.region.size)
+        self.slots[slot.region.base] = changed
 
     # Processors, interrupts, events ------------------------------------------------------
 
@@ -253,7 +241,7 @@ class KvmVm:
         for vcpu in self.vcpus:
             vcpu.close()
         self.vcpus.clear()
-        self._slots.clear()
+        self.slots.clear()
         self.file.close()
         if self._own_system:
             self.system.close()

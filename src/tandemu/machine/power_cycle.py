@@ -133,7 +133,7 @@ class PowerCycle:
         if plan.supervisor:
             instance.firmware = Sbi(
                 instance.harts,
-                instance.map,
+                self.vm.memory,
                 xlen=board.xlen,
                 console=console.transmit,
                 event=self._on_event,

@@ -1,20 +1,17 @@
-"""The map of guest-physical addresses: RAM regions and devices.
+"""The map of addresses that devices answer: guest-physical ones, or I/O ports.
 
-Accelerators turn its RAM regions into memory slots and report every access to
-another address as an exit; the machine answers such an exit through `read` and
-`write` here. Devices see offsets only.
+Accelerators report every access to an address that is no RAM as an exit; the machine answers such
+an exit through `read` and `write` here. Devices see offsets only. They come and go while the
+guest runs: a map is replaced as a whole, so that a look-up on another thread sees one or the other.
 """
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from typing import NamedTuple, Protocol
 
-from tandemu.memory.ram import Ram
-
-
-class MapError(ValueError):
-    """A region that does not fit into the map."""
+from tandemu.memory.errors import MapError
 
 
 class Device(Protocol):
@@ -29,60 +26,46 @@ class Device(Protocol):
     def write(self, offset: int, size: int, value: int) -> None: ...
 
 
-class RamRegion(NamedTuple):
-    """RAM or ROM at a guest-physical address: part of one `Ram`."""
-
-    base: int
-    size: int
-    ram: Ram
-    offset: int = 0
-    readonly: bool = False
-
-    @property
-    def host_address(self) -> int:
-        """Host address of the region's first byte."""
-        return self.ram.address + self.offset
-
-
 class _DeviceRegion(NamedTuple):
     base: int
     size: int
     device: Device
 
 
-class PhysicalMap:
-    """Guest-physical address space. Regions may not overlap, save a device over ROM."""
+class DeviceMap:
+    """Which device answers where. Devices do not overlap; any thread."""
 
     def __init__(self) -> None:
-        self.ram: list[RamRegion] = []
-        self._devices: list[_DeviceRegion] = []
-        self._bases: list[int] = []
-
-    def add_ram(
-        self, base: int, ram: Ram, *, offset: int = 0, size: int = 0, readonly: bool = False
-    ) -> RamRegion:
-        """Map *size* bytes (default: the rest) of *ram* from *offset* at guest address *base*."""
-        region = RamRegion(base, size or ram.size - offset, ram, offset, readonly)
-        for other in self.ram:
-            if base < other.base + other.size and other.base < base + region.size:
-                raise MapError(f"RAM at {base:#x} overlaps RAM at {other.base:#x}")
-        self.ram.append(region)
-        return region
+        self._index: tuple[tuple[int, ...], tuple[_DeviceRegion, ...]] = ((), ())
+        self._changing = threading.Lock()
 
     def add_device(self, base: int, size: int, device: Device) -> None:
-        """Let *device* answer accesses to guest addresses *base* to *base* + *size*."""
-        for other in self._devices:
-            if base < other.base + other.size and other.base < base + size:
-                raise MapError(f"device at {base:#x} overlaps the one at {other.base:#x}")
-        index = bisect_right(self._bases, base)
-        self._bases.insert(index, base)
-        self._devices.insert(index, _DeviceRegion(base, size, device))
+        """Let *device* answer accesses to addresses *base* to *base* + *size*."""
+        with self._changing:
+            devices = self._index[1]
+            for other in devices:
+                if base < other.base + other.size and other.base < base + size:
+                    raise MapError(f"device at {base:#x} overlaps the one at {other.base:#x}")
+            self._publish((*devices, _DeviceRegion(base, size, device)))
+
+    def remove_device(self, base: int) -> None:
+        """Nobody answers at *base* any more; `MapError` if nobody did."""
+        with self._changing:
+            kept = tuple(one for one in self._index[1] if one.base != base)
+            if len(kept) == len(self._index[1]):
+                raise MapError(f"there is no device at {base:#x}")
+            self._publish(kept)
+
+    def _publish(self, devices: tuple[_DeviceRegion, ...]) -> None:
+        ordered = tuple(sorted(devices, key=lambda one: one.base))
+        self._index = tuple(one.base for one in ordered), ordered
 
     def _device(self, address: int, size: int) -> _DeviceRegion | None:
-        index = bisect_right(self._bases, address) - 1
+        bases, devices = self._index
+        index = bisect_right(bases, address) - 1
         if index < 0:
             return None
-        region = self._devices[index]
+        region = devices[index]
         return region if address + size <= region.base + region.size else None
 
     def read(self, address: int, size: int) -> int | None:
@@ -97,11 +80,3 @@ class PhysicalMap:
             return False
         region.device.write(address - region.base, size, value)
         return True
-
-    def memory(self, address: int, size: int) -> memoryview | None:
-        """Return *size* bytes of RAM at *address*, or None if not all of it is RAM."""
-        for region in self.ram:
-            if region.base <= address and address + size <= region.base + region.size:
-                start = region.offset + address - region.base
-                return region.ram.view[start : start + size]
-        return None

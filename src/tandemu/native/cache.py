@@ -26,7 +26,7 @@ from typing import BinaryIO
 from tandemu.native.errors import NativeError
 from tandemu.native.host import host_description, llvm_description
 
-GENERATOR_PACKAGES = ("bits", "ir", "isa", "native", "jit")
+GENERATOR_PACKAGES = ("bits", "memory", "ir", "isa", "native", "slots", "jit")
 """Packages whose sources decide what code of an engine is generated."""
 ENTRY_LIMIT = 16
 """So many entries are kept, newest use first …"""

@@ -24,7 +24,6 @@ from tandemu.jit.memory.routines import (
     MemoryRoutines,
     build_memory,
     build_ram_pointer,
-    build_take_dirty,
 )
 from tandemu.jit.run.dispatcher import (
     Dispatcher,
@@ -46,6 +45,7 @@ from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.extractor import extract
 from tandemu.native.linker import link
 from tandemu.native.stencils import STENCIL, StencilTable
+from tandemu.slots.emitters import build_log_code, build_note_pages, build_take_dirty
 
 
 class Program:
@@ -79,8 +79,13 @@ class Program:
         return BY_XLEN[self.xlen].joined(privileged_semantics(self.privileged))
 
     @cached_property
+    def log_code(self) -> Function:
+        return build_log_code()
+
+    @cached_property
     def memory(self) -> MemoryRoutines:
-        return build_memory(self.layout, self.ram_pointer, self.privileged.translate)
+        translate = self.privileged.translate
+        return build_memory(self.layout, self.ram_pointer, translate, self.log_code)
 
     @cached_property
     def services(self) -> Services:
@@ -135,6 +140,7 @@ class Program:
             self.translator.flush_code,
             build_request(self.layout),
             self.clock,
+            build_note_pages(self.log_code),
             build_take_dirty(),
         ]
 

@@ -32,12 +32,11 @@ from tandemu.jit.shared.layout import (
     MACHINE_SYMBOL,
     NATIVE_CALLS,
     NO_BUDGET,
-    PAGE_SHIFT,
-    PAGE_SIZE,
     SITE,
 )
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.stencils import StencilProgram
+from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
 
 # struct ucontext and its gregs (Linux, x86-64: asm/sigcontext.h), siginfo's si_code and si_addr.
 _GENERAL_REGISTERS = 40

@@ -39,7 +39,6 @@ from tandemu.jit.shared.layout import (
     EXIT_WRITE,
     FETCH_ENTRY,
     NANOSECONDS_PER_TICK,
-    PAGE_SIZE,
     REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
@@ -47,6 +46,7 @@ from tandemu.jit.shared.layout import (
     RESPONSE_FAULT,
     RESPONSE_VALUE,
 )
+from tandemu.memory.layout import PAGE_SIZE
 
 if TYPE_CHECKING:
     from tandemu.jit.machine.vm import JitVm

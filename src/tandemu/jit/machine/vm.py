@@ -18,14 +18,10 @@ from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.shared.layout import (
     MACHINE,
     NANOSECONDS_PER_TICK,
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    SLOT_LIMIT,
-    SLOT_READONLY,
-    SLOT_TABLE,
     VCPU_LIMIT,
 )
-from tandemu.memory import RamRegion
+from tandemu.memory import GuestMemory, MapError, RamRegion
+from tandemu.slots.routines import NativeNotes
 
 if TYPE_CHECKING:
     from tandemu.jit.engine.software import SoftwareInterpreter
@@ -39,6 +35,26 @@ _PATIENCE, _PATIENCE_FOR_ONE = 1 << 17, 1 << 12
 """Slices before the compiler is started: twice a stock kernel's boot. And some 40 ms where a
 processor is to spare, for which the next boot is faster, or if one block stands out, which is
 none of a kernel that boots."""
+
+
+class _Tracker:
+    """Dirty logs (`memory.WriteTracker`): generated code sets the flags of pages itself."""
+
+    def __init__(self, vm: JitVm) -> None:
+        self._vm = vm
+
+    def begin(self, region: RamRegion) -> None:
+        """Nothing to do: first writes are always noted."""
+
+    def end(self, region: RamRegion) -> None:
+        """Nothing to do."""
+
+    def collect(self, region: RamRegion) -> None:
+        """Nothing to add to the flags."""
+
+    def watch(self) -> None:
+        """Take the entries for writing out of all TLBs."""
+        self._vm.flush_translations()
 
 
 class JitVm:
@@ -58,49 +74,33 @@ class JitVm:
         self.address = ctypes.addressof(self._memory)
         self._machine: Any = MACHINE.at(self.address)
         self._machine.time_offset = time.monotonic_ns()
-        self._regions: list[RamRegion] = []
-        self._page_flags: dict[int, Any] = {}
-        self._slot_tables: list[Any] = []
         self.vcpus: list[JitVcpu] = []
-        self._publish([])
+        self.memory = GuestMemory()
+        self._machine.memory = self.memory.address
+        self.memory.notes = NativeNotes(self.memory.address, self.engine.routine)
+        self.memory.holds_code = True
+        self.memory.tracker = _Tracker(self)
 
     def set_memory_slot(self, region: RamRegion) -> None:
         """Map *region*; a region at the same base is replaced."""
-        if region.base % PAGE_SIZE or region.size % PAGE_SIZE or region.host_address % PAGE_SIZE:
-            raise AccelError(f"memory slot at {region.base:#x}: must be made of whole pages")
-        kept = [old for old in self._regions if old.base != region.base]
-        if len(kept) == SLOT_LIMIT:
-            raise AccelError(f"more than {SLOT_LIMIT} memory slots: merge some regions")
-        # The flags of a region live as long as the VM: code may still look at them.
-        pages = region.size >> PAGE_SHIFT
-        flags = self._page_flags.get(region.base)
-        if flags is None or len(flags) < pages:
-            self._page_flags[region.base] = ctypes.create_string_buffer(pages)
-        self._publish([*kept, region])
+        try:
+            self.memory.add(region)
+        except MapError as error:
+            raise AccelError(str(error)) from error
+        self._forget_code()
 
     def remove_memory_slot(self, base: int) -> None:
         """Unmap the region at guest address *base*: accesses become exits."""
-        self._publish([old for old in self._regions if old.base != base])
+        self.memory.remove(base)
+        self._forget_code()
 
-    def _publish(self, regions: list[RamRegion]) -> None:
-        # The largest first: it is asked for most.
-        self._regions = sorted(regions, key=lambda one: -one.size)
-        memory = ctypes.create_string_buffer(SLOT_TABLE.size)
-        table: Any = SLOT_TABLE.over(memory)
-        for number, region in enumerate(self._regions):
-            slot = table.slots[number]
-            slot.base, slot.size, slot.host = region.base, region.size, region.host_address
-            slot.pages = ctypes.addressof(self._page_flags[region.base])
-            slot.flags = SLOT_READONLY if region.readonly else 0
-        table.count = len(self._regions)
-        # A vCPU may still be looking at the table before: all of them are kept.
-        self._slot_tables.append(memory)
-        self._machine.slots = ctypes.addressof(memory)
+    def _forget_code(self) -> None:
+        # Blocks are known by physical address: what is there may be another's code.
         for vcpu in self.vcpus:
-            # Blocks are known by physical address: what is there may be another's code.
             vcpu.forget_code()
 
-    def _flush_all(self) -> None:
+    def flush_translations(self) -> None:
+        """Have every vCPU forget its address translations. Any thread; done on return."""
         for vcpu in self.vcpus:
             vcpu.fence(Fence())
 
@@ -118,28 +118,6 @@ class JitVm:
         """The guest's clock in ticks of its time base (10 MHz)."""
         offset: int = self._machine.time_offset
         return (time.monotonic_ns() - offset) // NANOSECONDS_PER_TICK
-
-    # Dirty log ---------------------------------------------------------------------------
-
-    def _region(self, base: int) -> RamRegion:
-        for region in self._regions:
-            if region.base == base:
-                return region
-        raise AccelError(f"there is no memory slot at {base:#x}")
-
-    def start_dirty_log(self, base: int) -> None:
-        """Begin to note which pages of the slot at *base* are written."""
-        self.dirty_log(base)
-
-    def dirty_log(self, base: int) -> bytes:
-        """Return and clear the written pages of the slot at *base*: one bit a page, LSB first."""
-        region = self._region(base)
-        pages = region.size >> PAGE_SHIFT
-        bits = ctypes.create_string_buffer((pages + 7) // 8)
-        flags = ctypes.addressof(self._page_flags[base])
-        self.engine.routine("take_dirty", 3)(flags, pages, ctypes.addressof(bits))
-        self._flush_all()
-        return bits.raw
 
     # Registers and the slow way ----------------------------------------------------------
 

@@ -13,12 +13,11 @@ from tandemu.jit.shared.layout import (
     JUMP_ENTRIES,
     JUMP_ENTRY,
     LARGE_PAGE_BITS,
-    PAGE_SHIFT,
-    PAGE_SIZE,
     TLB_ENTRIES,
     TLB_ENTRY,
     TLB_MODES,
 )
+from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
 
 _TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
 _PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)

@@ -8,7 +8,6 @@ where nothing may be cached); or it leaves as an exit or a trap.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tandemu.bits import Layout
@@ -21,24 +20,25 @@ from tandemu.isa.riscv.state import (
 )
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
 from tandemu.jit.shared.layout import (
-    CODE_LOG,
     EXIT_READ,
     EXIT_WRITE,
     FETCH_ENTRIES,
     INVALID,
     MACHINE,
+    RESPONSE_FAULT,
+    RESPONSE_NONE,
+    TLB_ENTRY,
+)
+from tandemu.memory.layout import (
     PAGE_CODE,
     PAGE_DIRTY,
     PAGE_SHIFT,
     PAGE_SIZE,
     PAGE_WATCHED,
     PAGE_WRITTEN,
-    RESPONSE_FAULT,
-    RESPONSE_NONE,
     SLOT_READONLY,
-    SLOT_TABLE,
-    TLB_ENTRY,
 )
+from tandemu.slots.emitters import find_slot, guest_memory, note_write
 
 READ, WRITE, EXECUTE = 0, 1, 2
 
@@ -65,16 +65,9 @@ def machine_of(b: Builder, cpu: Any) -> Any:
     return b.struct(MACHINE, cpu.machine.to_pointer())
 
 
-def find_slot(b: Builder, machine: Any, physical: Value, use: Callable[[Any], None]) -> None:
-    """Run *use* with the slot that holds *physical*, if one does; *use* returns."""
-    table = b.struct(SLOT_TABLE, machine.slots.to_pointer())
-    count = table.count
-    index = b.variable(I64, 0)
-    with b.While(lambda: index.value.ult(count)):
-        slot = table.slots[index.value]
-        with b.If((physical - slot.base).ult(slot.size)):
-            use(slot)
-        index.value = index.value + 1
+def guest_memory_of(b: Builder, cpu: Any) -> Any:
+    """The `GUEST_MEMORY` structure of its VM."""
+    return guest_memory(b, machine_of(b, cpu).memory.to_pointer())
 
 
 def build_ram_pointer(layout: Layout) -> Function:
@@ -86,37 +79,19 @@ def build_ram_pointer(layout: Layout) -> Function:
         with b.If((b.physical - slot.base + b.size).ule(slot.size)):
             b.Return((b.physical - slot.base + slot.host).to_pointer())
 
-    find_slot(b, machine_of(b, cpu), b.physical, use)
+    find_slot(b, guest_memory_of(b, cpu), b.physical, use)
     b.Return(Constant(PTR, 0))
     return b.finish()
 
 
-def code_log_stamp(generation: Value) -> Value:
-    """What marks an entry of the code log as that of *generation*, and written."""
-    return ((generation >> (CODE_LOG.bit_length() - 1)) + 1) & (PAGE_SIZE - 1)
-
-
-def note_write(b: Builder, machine: Any, slot: Any, page: Value) -> Value:
-    """Record a first write to page number *page* of *slot*; the flags it had."""
-    flags = (slot.pages + page).to_pointer()
-    old = b.atomic("or", flags, Constant(I8, PAGE_WRITTEN | PAGE_DIRTY))
-    with b.If((old & (PAGE_CODE | PAGE_WATCHED)) != 0, likely=False):
-        with b.If((old & PAGE_CODE) != 0):
-            generation = b.atomic("add", machine.pointer("code_generation"), Constant(I64, 1))
-            entry = slot.base + (page << PAGE_SHIFT) + code_log_stamp(generation)
-            b.store(machine.code_log.pointer(generation & (CODE_LOG - 1)), entry, atomic=True)
-        b.atomic("and", flags, Constant(I8, 0xFF ^ (PAGE_CODE | PAGE_WATCHED)))
-    return old
-
-
-def build_fill(layout: Layout, translate: Function) -> Function:
+def build_fill(layout: Layout, translate: Function, log_code: Function) -> Function:
     """fill(cpu, address, access) -> FILL_*: make the TLB entry of a page.
 
     On FILLED and FILL_UNCACHED `host_pointer` is the host address of *address*.
     """
     b = Builder("fill", [("cpu", PTR), ("address", I64), ("access", I64)], result=I64)
     cpu = b.struct(layout, b.cpu)
-    machine = machine_of(b, cpu)
+    memory = guest_memory_of(b, cpu)
     cpu.tlb_misses = cpu.tlb_misses + 1
     cause = b.call(translate, b.cpu, b.address, b.access, cpu.data_privilege)
     with b.If(cause != 0, likely=False):
@@ -139,7 +114,7 @@ def build_fill(layout: Layout, translate: Function) -> Function:
         entry = b.struct(TLB_ENTRY, tlb_entry(b, cpu.tlb.to_pointer(), b.address))
         virtual_page = b.address & -PAGE_SIZE
         with b.If(writing):
-            note_write(b, machine, slot, page)
+            note_write(b, memory, log_code, slot, page)
         with b.If(cpu.walk_size == 0, likely=False):
             b.Return(FILL_UNCACHED)
         # A page that is written already, and not watched, may be written through this entry.
@@ -163,7 +138,7 @@ def build_fill(layout: Layout, translate: Function) -> Function:
                 b.Return(FILL_UNCACHED)
         b.Return(FILLED)
 
-    find_slot(b, machine, physical, use)
+    find_slot(b, memory, physical, use)
     cpu.exit_address = physical
     b.Return(FILL_DEVICE)
     return b.finish()
@@ -325,35 +300,17 @@ def build_fetch(layout: Layout, translate: Function) -> Function:
         entry.tag = b.select(cpu.walk_size == 0, INVALID, tag)
         b.Return(entry.pointer())
 
-    find_slot(b, machine_of(b, cpu), physical, use)
+    find_slot(b, guest_memory_of(b, cpu), physical, use)
     cpu.trap_cause = 1  # instruction access fault: code is run from RAM and ROM only
     b.Return(Constant(PTR, 0))
     return b.finish()
 
 
-def build_take_dirty() -> Function:
-    """take_dirty(flags, pages, bits): set a bit for each page written since last time.
-
-    Watches them all again; the caller flushes the TLBs afterwards.
-    """
-    b = Builder("take_dirty", [("flags", I64), ("pages", I64), ("target", I64)])
-    page = b.variable(I64, 0)
-    with b.While(lambda: page.value.ult(b.pages)):
-        pointer = (b.flags + page.value).to_pointer()
-        b.atomic("or", pointer, Constant(I8, PAGE_WATCHED))
-        old = b.atomic("and", pointer, Constant(I8, 0xFF ^ (PAGE_DIRTY | PAGE_WRITTEN)))
-        with b.If((old & PAGE_DIRTY) != 0):
-            place = (b.target + (page.value >> 3)).to_pointer()
-            bit = (Constant(I64, 1) << (page.value & 7)).trunc(I8)
-            b.store(place, b.load(place, I8) | bit)
-        page.value = page.value + 1
-    b.Return()
-    return b.finish()
-
-
-def build_memory(layout: Layout, ram_pointer: Function, translate: Function) -> MemoryRoutines:
-    """Build all routines; *translate* is the page walk."""
-    fill = build_fill(layout, translate)
+def build_memory(
+    layout: Layout, ram_pointer: Function, translate: Function, log_code: Function
+) -> MemoryRoutines:
+    """Build all routines; *translate* is the page walk, *log_code* as `slots` builds it."""
+    fill = build_fill(layout, translate, log_code)
     return MemoryRoutines(
         ram_pointer,
         fill,

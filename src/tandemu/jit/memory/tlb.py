@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tandemu.ir import I64, Builder, Constant, Value
-from tandemu.jit.shared.layout import LARGE_PAGE_BITS, PAGE_SHIFT, TLB_ENTRIES, TLB_ENTRY
+from tandemu.jit.shared.layout import LARGE_PAGE_BITS, TLB_ENTRIES, TLB_ENTRY
+from tandemu.memory.layout import PAGE_SHIFT
 
 _ENTRY_SHIFT = TLB_ENTRY.size.bit_length() - 1
 

@@ -46,14 +46,13 @@ from tandemu.jit.shared.layout import (
     FETCH_CHECK,
     MACHINE,
     MACHINE_SYMBOL,
-    PAGE_SHIFT,
-    PAGE_SIZE,
     REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
     REQUEST_ROOM,
     VCPU_LIMIT,
 )
+from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
 
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""

@@ -25,7 +25,8 @@ from tandemu.jit.regions.object_code import REGION_NAME
 from tandemu.jit.regions.request import VERY_HOT, RegionKind
 from tandemu.jit.regions.turns import LEAST_TURNS
 from tandemu.jit.shared.convention import leaving_operands, tail_parameters
-from tandemu.jit.shared.layout import PAGE_SIZE, cpu_layout
+from tandemu.jit.shared.layout import cpu_layout
+from tandemu.memory.layout import PAGE_SIZE
 
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
 

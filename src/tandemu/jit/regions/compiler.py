@@ -12,7 +12,7 @@ from tandemu.jit.regions.context import Site
 from tandemu.jit.regions.graph import find_graph
 from tandemu.jit.regions.object_code import cut_region, told_apart
 from tandemu.jit.regions.request import Refusal, Region, RegionRequest, RegionSite
-from tandemu.jit.shared.layout import PAGE_SIZE
+from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.compiler import compile_region
 from tandemu.native.errors import NativeError
 

@@ -23,8 +23,9 @@ from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.shared.convention import PINNED_REGISTERS, tail_operands
-from tandemu.jit.shared.layout import JUMP_ENTRY, PAGE_SIZE, SITE, TLB_ENTRY
+from tandemu.jit.shared.layout import JUMP_ENTRY, SITE, TLB_ENTRY
 from tandemu.jit.translate.contexts import conditional, jump_entry, reserve
+from tandemu.memory.layout import PAGE_SIZE
 
 OWN_STORE = 1 << 20
 """The mark of stores that are in order among a program's accesses and never refused."""

@@ -16,7 +16,8 @@ from tandemu.isa.instruction import Instruction, Kind
 from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.isa.riscv.registers import LINK_REGISTERS
 from tandemu.jit.regions.request import HOT, VERY_HOT, RegionKind
-from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, PAGE_SIZE
+from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS
+from tandemu.memory.layout import PAGE_SIZE
 
 FLOATS = 32
 """Registers from here on are floating: f0 is 32."""

@@ -18,7 +18,8 @@ from tandemu.accel.profile import Profile
 from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
-from tandemu.jit.shared.layout import INVALID, PAGE_SIZE, REQUEST_REGION, SAMPLES, SITE
+from tandemu.jit.shared.layout import INVALID, REQUEST_REGION, SAMPLES, SITE
+from tandemu.memory.layout import PAGE_SIZE
 
 _SITE = struct.Struct("<QIIIHH")
 assert _SITE.size == SITE.size

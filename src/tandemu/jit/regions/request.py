@@ -10,7 +10,7 @@ import marshal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tandemu.jit.shared.layout import PAGE_SIZE
+from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native import NativeError
 
 HOT, VERY_HOT = 1, 2

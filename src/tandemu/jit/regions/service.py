@@ -31,7 +31,8 @@ from tandemu.jit.regions.request import (
     unpack,
 )
 from tandemu.jit.regions.store import RegionStore
-from tandemu.jit.shared.layout import KNOWN_BITS, MACHINE_TAG, PAGE_SIZE
+from tandemu.jit.shared.layout import KNOWN_BITS, MACHINE_TAG
+from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native import NativeError
 
 Start = Callable[..., int]

@@ -12,7 +12,8 @@ from tandemu.ir import F32, F64, I32, I64, Builder, Constant, Value
 from tandemu.ir.program import Do, Get, If, Node, Set, Variable
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.regions.context import Registers
-from tandemu.jit.shared.layout import PAGE_SIZE, TLB_ENTRY
+from tandemu.jit.shared.layout import TLB_ENTRY
+from tandemu.memory.layout import PAGE_SIZE
 
 LEAST_TURNS = 16
 """Fewer are not worth the call."""

@@ -47,7 +47,6 @@ from tandemu.jit.shared.layout import (
     JUMP_ENTRIES,
     JUMP_ENTRY,
     NANOSECONDS_PER_TICK,
-    PAGE_SIZE,
     REGION_LINK,
     RESPONSE_NONE,
     SAMPLES,
@@ -57,6 +56,7 @@ from tandemu.jit.translate.blocks import block_tag
 from tandemu.jit.translate.contexts import extract_immediate, jump_entry
 from tandemu.jit.translate.stencils import FLOATING, STORES, StencilProgram
 from tandemu.jit.translate.translator import TranslatorRoutines
+from tandemu.memory.layout import PAGE_SIZE
 
 NEARLY_NOTHING = 512
 """A region leaves when the rest of a slice is too short for its next block."""

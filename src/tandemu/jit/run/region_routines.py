@@ -6,11 +6,12 @@ from __future__ import annotations
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function
 from tandemu.jit.memory.routines import FILLED
-from tandemu.jit.shared.layout import INVALID, PAGE_SIZE, REGION_LINK, SITE
+from tandemu.jit.shared.layout import INVALID, REGION_LINK, SITE
 from tandemu.jit.translate.blocks import JUMP_SIZE, block_hash, block_record, put_jump, tag_address
 from tandemu.jit.translate.contexts import jump_entry
 from tandemu.jit.translate.emission import Emission
 from tandemu.jit.translate.stencils import StencilProgram
+from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.stencils import STENCIL
 
 _ROOM = 512

@@ -14,9 +14,6 @@ from tandemu.isa.riscv.state import (
     hart_fields,
 )
 
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
-
 TLB_MODES = 4
 """One TLB each for M (physical), S, S with SUM, U: switching mode flushes nothing."""
 TLB_ENTRIES = 1024
@@ -25,8 +22,6 @@ FETCH_ENTRIES = 256
 HASH_BUCKETS = 1 << 16
 BLOCK_LIMIT = 1 << 18
 BLOCK_INSTRUCTIONS = 64
-SLOT_LIMIT = 64
-CODE_LOG = 4096
 LARGE_PAGE_BITS = 4096
 """A filter: the large pages that some translation that is kept was made from."""
 VCPU_LIMIT = 4096
@@ -110,32 +105,14 @@ FORM = Layout(
 )
 """What the translator knows of an instruction; see `forms`."""
 
-SLOT = Layout("Slot", base=U64, size=U64, host=U64, pages=U64, flags=U64)
-"""A memory slot. *pages*: host address of one byte of `PAGE_*` flags for each page."""
-
-SLOT_TABLE = Layout("SlotTable", count=U64, slots=SLOT[SLOT_LIMIT])
-
-SLOT_READONLY = 1
-
-PAGE_CODE = 1
-"""Some vCPU has translated code from the page: the first write to it must be seen."""
-PAGE_WRITTEN = 2
-"""Some TLB may hold a write entry for it."""
-PAGE_WATCHED = 4
-"""The dirty log waits for the first write to it."""
-PAGE_DIRTY = 8
-"""Written since the dirty log was last read."""
-
 NATIVE_CALLS = 512
 """Numbers of a program's system calls that the engine may have a routine for."""
 
 MACHINE = Layout(
     "Machine",
-    slots=U64,
+    memory=U64,
     vcpu_count=U64,
     vcpus=U64[VCPU_LIMIT],
-    code_generation=U64,
-    code_log=U64[CODE_LOG],
     time_offset=U64,
     window=U64,
     window_size=U64,
@@ -144,10 +121,8 @@ MACHINE = Layout(
     signal_pipe=U64,
     copy_resume=U64,
 )
-"""*slots* is the host address of the `SLOT_TABLE` in force: changed at once, never in place.
-
-*code_generation* counts pages with code that were written, *code_log* holds the latest
-of their physical addresses; guest time 0 is *time_offset* ns of the host's clock.
+"""*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; guest time 0 is
+*time_offset* ns of the host's clock.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
 of routines, by its own number of the call (`accel.user`), 0 where there is none; *signal_pipe* is

@@ -14,22 +14,17 @@ from typing import Any
 from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
-from tandemu.jit.memory.routines import code_log_stamp, find_slot, machine_of
+from tandemu.jit.memory.routines import guest_memory_of, machine_of
 from tandemu.jit.shared.layout import (
     BLOCK,
     BLOCK_INSTRUCTIONS,
     BLOCK_LIMIT,
-    CODE_LOG,
     FETCH_ENTRY,
     HASH_BUCKETS,
     INVALID,
     JUMP_ENTRIES,
     JUMP_ENTRY,
     MACHINE_TAG,
-    PAGE_CODE,
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    PAGE_WRITTEN,
     REQUEST_ROOM,
     SAMPLE,
     SAMPLES,
@@ -39,6 +34,8 @@ from tandemu.jit.shared.layout import (
     TLB_MODES,
 )
 from tandemu.jit.translate.contexts import jump_entry
+from tandemu.memory.layout import CODE_LOG, PAGE_CODE, PAGE_SHIFT, PAGE_SIZE, PAGE_WRITTEN
+from tandemu.slots.emitters import code_log_stamp, find_slot
 
 JUMP_OPCODE = 0xE9
 JUMP_SIZE = 5
@@ -164,7 +161,7 @@ def build_mark_code(layout: Layout) -> Function:
                 vcpu.value = vcpu.value + 1
         b.Return()
 
-    find_slot(b, machine, b.physical, use)
+    find_slot(b, guest_memory_of(b, cpu), b.physical, use)
     b.Return()
     return b.finish()
 
@@ -293,22 +290,22 @@ def build_fence_instructions(
     """fence_instructions(cpu): forget the blocks whose pages have been written (FENCE.I)."""
     b = Builder("fence_instructions", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
-    machine = machine_of(b, cpu)
-    generation = b.load(machine.pointer("code_generation"), I64, atomic=True)
+    memory = guest_memory_of(b, cpu)
+    generation = b.load(memory.pointer("code_generation"), I64, atomic=True)
     seen = cpu.seen_generation
     with b.If(generation == seen):
         b.Return()
     cpu.seen_generation = generation
     index = b.variable(I64, seen)
     with b.While(lambda: index.value != generation):
-        place = machine.code_log.pointer(index.value & (CODE_LOG - 1))
+        place = memory.code_log.pointer(index.value & (CODE_LOG - 1))
         entry = b.load(place, I64, atomic=True)
         with b.If((entry & (PAGE_SIZE - 1)) == code_log_stamp(index.value), likely=True):
             b.call(forget_page, b.cpu, entry & -PAGE_SIZE, 0)
             index.value = index.value + 1
         with b.Else():
             # Overwritten already, or counted but not written yet by another vCPU.
-            latest = b.load(machine.pointer("code_generation"), I64, atomic=True)
+            latest = b.load(memory.pointer("code_generation"), I64, atomic=True)
             with b.If((latest - index.value).ugt(CODE_LOG)):
                 cpu.seen_generation = latest
                 b.call(flush_code, b.cpu)

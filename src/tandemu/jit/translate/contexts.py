@@ -16,7 +16,8 @@ from tandemu.isa.instruction import Instruction
 from tandemu.isa.riscv.floating import PatternNumbers
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail_operands
-from tandemu.jit.shared.layout import JUMP_ENTRIES, JUMP_ENTRY, PAGE_SIZE, TLB_ENTRY
+from tandemu.jit.shared.layout import JUMP_ENTRIES, JUMP_ENTRY, TLB_ENTRY
+from tandemu.memory.layout import PAGE_SIZE
 
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
 """Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is x0."""

@@ -23,13 +23,7 @@ from tandemu.isa.riscv.instruction_set import InstructionSet
 from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
 from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
-from tandemu.jit.shared.layout import (
-    BLOCK_INSTRUCTIONS,
-    FORM,
-    INVALID,
-    PAGE_SIZE,
-    SITE,
-)
+from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, SITE
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import (
     JUMP_OPCODE,
@@ -48,6 +42,7 @@ from tandemu.jit.translate.blocks import (
 from tandemu.jit.translate.contexts import extract_immediate, jump_offset
 from tandemu.jit.translate.emission import VALUE_NUMBER, Emission, build_decode
 from tandemu.jit.translate.stencils import StencilProgram
+from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.stencils import CODE_ALIGNMENT, STENCIL
 
 _NO_REGISTER = 255
