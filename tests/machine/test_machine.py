@@ -186,7 +186,7 @@ def test_an_access_where_nothing_is_gets_a_bus_error(scripted) -> None:
     answers: list[int | None] = []
 
     def script(vcpu: ScriptedVcpu) -> Script:
-        answers.append((yield MmioRead(0x5000_0000, 4)))
+        answers.append((yield MmioRead(0x1800_0000, 4)))
         answers.append((yield MmioRead(UART.base + 5, 1)))
         yield finish(POWER_OFF)
 
