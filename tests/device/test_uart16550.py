@@ -143,6 +143,23 @@ def test_clearing_the_fifo_makes_room(wires: Wires) -> None:
     assert wires.wakes == 1 and wires[LSR] == 0x60
 
 
+def test_a_guest_that_polls_for_input_is_told_from_one_that_prints(wires: Wires) -> None:
+    uart = wires.uart
+    for _ in range(100):
+        uart.read(5, 1)
+        uart.read(5, 1)
+        uart.write(0, 1, ord("x"))
+    assert not uart.listening
+    for _ in range(16):
+        assert not uart.listening
+        uart.read(5, 1)
+    assert uart.listening
+    uart.write(0, 1, ord("x"))
+    assert not uart.listening
+    uart.write(1, 1, 1)
+    assert uart.listening
+
+
 def test_break_is_an_error_with_a_character(wires: Wires) -> None:
     wires[FCR], wires[IER] = 1, 5
     wires.uart.receive(b"x")

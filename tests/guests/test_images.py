@@ -11,13 +11,17 @@ import pytest
 
 from tandemu.guests import (
     RECIPES,
+    SHELL_INIT,
     GuestError,
+    build_initramfs,
+    cpio,
     fetch_packages,
     find_image,
     find_recipe,
     is_intact,
     list_images,
     pull_image,
+    ready_image,
 )
 from tandemu.guests.apt import Apt
 from tandemu.guests.catalogue import DEFAULT_GUESTS
@@ -67,7 +71,44 @@ def test_an_image_is_found(cache: Path) -> None:
     assert image.versions == {"some": "1:2-3"}
     assert image.size_bytes == 12
     assert dict((recipe.name, image) for recipe, image in list_images())[NAME] == image
+    assert not image.is_current
+    # Nothing can be built out of this one, so it stays as it is.
     assert pull_image(NAME) == image
+    assert ready_image(NAME) == image
+
+
+def test_an_older_shell_is_renewed_without_fetching(cache: Path) -> None:
+    folder = put_image(cache)
+    busybox = b"\x7fELF" + bytes(60) + b"[\0[[\0mount\0sh\0\0"
+    old = build_initramfs(busybox=busybox, init="#!/bin/sh\nold\n", compress=False)
+    (folder / "initrd").write_bytes(old)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["initrd"]["size"] = len(old)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    image = ready_image(NAME)
+    assert image is not None and image.is_current
+    entries = {entry.path: entry.data for entry in cpio.read(image.initrd.read_bytes())}
+    assert entries["init"].decode() == SHELL_INIT
+    assert entries["bin/busybox"] == busybox
+    assert find_image(NAME) == image
+    assert image.versions == {"some": "1:2-3"}
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("xterm", "xterm"),
+        ("xterm-256color", "xterm"),
+        ("tmux-256color", "screen"),
+        ("screen-256color", "screen"),
+        ("linux", "linux"),
+        ("foot", ""),
+        ("", ""),
+    ],
+)
+def test_a_guest_is_told_of_a_terminal_it_knows(host: str, told: str) -> None:
+    assert find_recipe("debian-installer-riscv64").terminal_for(host) == told
+    assert find_recipe(NAME).terminal_for(host) == host
 
 
 @pytest.mark.parametrize(

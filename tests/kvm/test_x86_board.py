@@ -174,7 +174,7 @@ def test_power_registers_say_what_the_guest_asks_for() -> None:
     assert events == [
         (SystemEvent.POWER_OFF, 0),
         (SystemEvent.RESET, 0),
-        (SystemEvent.FAIL, 1),
+        (SystemEvent.PANIC, 0),
     ]
 
 

@@ -81,13 +81,30 @@ def test_everything_is_optimised(monkeypatch: pytest.MonkeyPatch, cpus: int) -> 
     assert not counts["regions_compiler_ends"]
 
 
-def test_a_reboot_begins_anew() -> None:
+def test_a_reboot_begins_anew_and_the_power_goes_off_as_people_type_it() -> None:
     with Machine.of_guest(timeout=PATIENCE_S) as vm:
         vm.start()
+        for command in ("reboot", "reboot -f"):
+            vm.console.expect("'poweroff' powers the machine off", PATIENCE_S)
+            vm.console.expect(PROMPT, PATIENCE_S)
+            vm.console.send(f"{command}\n")
         vm.console.expect(PROMPT, PATIENCE_S)
-        vm.console.send("reboot -f\n")
-        vm.console.expect("powers the machine off", PATIENCE_S)
-        vm.console.expect(PROMPT, PATIENCE_S)
+        vm.console.send("poweroff\n")
+        assert vm.wait().ending is Ending.POWERED_OFF
+
+
+def test_a_halt_ends_and_a_panic_ends_with_its_cause() -> None:
+    sent = {
+        "halt": (Ending.POWERED_OFF, 0, ""),
+        "echo c > /proc/sysrq-trigger": (Ending.PANICKED, 125, "sysrq triggered crash"),
+    }
+    for command, end in sent.items():
+        with Machine.of_guest(timeout=PATIENCE_S) as vm:
+            vm.start()
+            vm.console.expect(PROMPT, PATIENCE_S)
+            vm.console.send(f"{command}\n")
+            result = vm.wait()
+            assert (result.ending, result.exit_status, result.detail) == end
 
 
 def test_four_cpus_come_up(packages: dict[str, Path], kernel: Path) -> None:
@@ -98,11 +115,13 @@ def test_four_cpus_come_up(packages: dict[str, Path], kernel: Path) -> None:
         assert vm.wait().exit_status == 0
 
 
-def test_a_panic_is_seen_and_ends_by_time_out(kernel: Path) -> None:
+def test_a_panic_without_a_restart_ends_too(kernel: Path) -> None:
     with Machine(kernel=kernel, append="console=ttyS0", timeout=PATIENCE_S) as vm:
         vm.start()
         vm.console.expect("Kernel panic - not syncing: VFS: Unable to mount root fs", PATIENCE_S)
-        assert vm.running
+        result = vm.wait()
+        assert (result.ending, result.exit_status) == (Ending.PANICKED, 125)
+        assert "Unable to mount root fs" in result.reason
 
 
 def test_opensbi_hands_over_to_linux(packages: dict[str, Path], kernel: Path) -> None:
@@ -128,6 +147,25 @@ def test_u_boot_reaches_its_prompt(packages: dict[str, Path]) -> None:
         vm.console.expect("=> ", PATIENCE_S)
         vm.console.send("poweroff\n")
         assert vm.wait().exit_status == 0
+
+
+def test_a_pipe_stops_the_autoboot_of_u_boot(packages: dict[str, Path], tmp_path: Path) -> None:
+    """It polls for a key while it counts; the input has to be there before it has counted."""
+    firmware = tmp_path / "u-boot.bin"
+    firmware.write_bytes(
+        DebFile(packages["u-boot-qemu"]).read("usr/lib/u-boot/qemu-riscv64/u-boot.bin")
+    )
+    command = [sys.executable, "-m", "tandemu", "run", "--firmware", str(firmware)]
+    done = subprocess.run(
+        [*command, "--timeout", str(PATIENCE_S)],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        input=b"\nprintenv bootdelay\npoweroff\n",
+        capture_output=True,
+    )
+    assert b"=> printenv bootdelay" in done.stdout
+    assert done.returncode == 0
 
 
 def test_the_installer_reaches_its_first_menu() -> None:

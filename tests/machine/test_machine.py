@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable
@@ -262,6 +263,48 @@ def test_built_in_firmware_starts_hart_0_and_the_others_when_asked(scripted) -> 
     assert vm.wait(20).exit_status == 0
     assert seen[0][:2] == (RAM_BASE + 0x200000, 0)
     assert seen[1] == (RAM_BASE, 1, 99)
+
+
+def test_a_function_that_the_machine_calls_may_stop_it(scripted) -> None:
+    def script(vcpu: ScriptedVcpu) -> Script:
+        yield from say(b"x")
+        while True:
+            yield IDLE
+
+    vm, _ = scripted(script)
+    tried: list[object] = []
+
+    def watch(data: bytes) -> None:
+        for wait in (lambda: vm.wait(9), lambda: vm.console.expect("y", 9)):
+            try:
+                wait()
+            except MachineError as error:
+                tried.append(str(error))
+        tried.append(vm.dump())
+        vm.stop()
+
+    vm.console.mirror(watch)
+    vm.start()
+    assert vm.wait(10).ending is Ending.STOPPED
+    assert "request_stop" in str(tried[0]) and "cannot expect" in str(tried[1])
+    assert "processor 0" in str(tried[2])
+
+
+def test_a_guests_machine_has_all_options() -> None:
+    own = inspect.signature(Machine.__init__).parameters.keys() - {"self", "arch"}
+    guests = inspect.signature(Machine.of_guest).parameters.keys() - {"name", "progress"}
+    assert own == guests
+
+
+def test_a_machine_says_what_it_is(scripted) -> None:
+    def script(vcpu: ScriptedVcpu) -> Script:
+        yield finish(POWER_OFF)
+
+    vm, _ = scripted(script, cpus=2)
+    assert repr(vm) == "<Machine riscv64, 2 CPU(s), 16 MiB, engine jit: not started>"
+    vm.start()
+    vm.wait(10)
+    assert repr(vm).endswith(": the guest powered off>")
 
 
 def test_a_machine_runs_once(scripted) -> None:

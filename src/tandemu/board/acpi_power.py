@@ -15,7 +15,6 @@ from tandemu.device.registers import Access, Peripheral, Register, RegisterMap
 SLEEP_CONTROL, SLEEP_STATUS, RESET = range(3)
 POWER_PORTS = 3
 PANICKED, CRASH_LOADED, SHUT_DOWN = 1, 2, 4
-PANIC_CODE = 1
 _WAKE = 0x80
 
 
@@ -47,7 +46,7 @@ class AcpiPower(Peripheral):
 
 
 class PanicPort(Peripheral):
-    """Where a guest's kernel says that it panicked: the machine then ends with a code."""
+    """Where a guest's kernel says that it panicked: the machine then ends."""
 
     registers = RegisterMap(Register("events", 0, 1))
 
@@ -58,6 +57,6 @@ class PanicPort(Peripheral):
 
     def write_events(self, value: int) -> None:
         if value & PANICKED:
-            self.event(SystemEvent.FAIL, PANIC_CODE)
+            self.event(SystemEvent.PANIC, 0)
         elif value & SHUT_DOWN:
             self.event(SystemEvent.POWER_OFF, 0)

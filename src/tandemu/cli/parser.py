@@ -27,7 +27,8 @@ _USUAL_COLUMNS = 80
 _EPILOGUE = """\
 exit status of run:
   0 the guest powered off, or Ctrl-A X ended it     124 --timeout was over
-  1 to 255 the guest's own code, where it gives one 2 a wrong option, 1 an error
+  1 to 255 the guest's own code, where it gives one 125 the guest's kernel panicked
+                                                    2 a wrong option, 1 an error
 
 keys on the console:
   Ctrl-A X end   Ctrl-A C monitor prompt   Ctrl-A H help   Ctrl-A Ctrl-A send Ctrl-A
@@ -132,6 +133,9 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     run.add_argument(
         "--timeout", type=_seconds, metavar="TIME", help="end with status 124 after so many seconds"
+    )
+    run.add_argument(
+        "--no-reboot", action="store_true", help="end where the guest asks for a reset"
     )
     run.add_argument("--stats", action="store_true", help="say at the end what the run took")
     run.add_argument(

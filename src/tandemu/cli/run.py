@@ -17,6 +17,7 @@ from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.errors import OptionError
 from tandemu.machine.machine import DEFAULT_MEMORY
+from tandemu.machine.result import BROKEN_STATUS
 
 if TYPE_CHECKING:
     from tandemu.guests import GuestImage
@@ -33,7 +34,7 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
         return None
     # What fetches guests loads much that a run with one's own files does without.
     from tandemu.cli.guests import pull
-    from tandemu.guests import DEFAULT_GUESTS, UnknownGuestError, find_image, find_recipe
+    from tandemu.guests import DEFAULT_GUESTS, UnknownGuestError, find_recipe, ready_image
 
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
@@ -53,7 +54,7 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
             f"{name} is a guest for {recipe.architecture}, not for {options.arch}: leave --arch "
             "out or name another guest"
         )
-    return find_image(name) or pull(name, options.mirror or "")
+    return ready_image(name) or pull(name, options.mirror or "")
 
 
 def _command_line(options: argparse.Namespace, image: GuestImage | None) -> str:
@@ -65,7 +66,7 @@ def _command_line(options: argparse.Namespace, image: GuestImage | None) -> str:
     words = [image.recipe.append]
     if sys.stdin.isatty() and sys.stdout.isatty():
         # The kernel hands words of this form to the first process as its environment.
-        name = os.environ.get("TERM", "")
+        name = image.recipe.terminal_for(os.environ.get("TERM", ""))
         if _TERMINAL_NAME.fullmatch(name):
             words.append(f"TERM={name}")
         size = os.get_terminal_size(sys.stdout.fileno())
@@ -94,6 +95,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         board=options.board,
         timeout=options.timeout,
         profile=options.profile,
+        reboot=not options.no_reboot,
         notice=_notice,
     )
     file = options.kernel or options.firmware or ""
@@ -182,6 +184,10 @@ def run(options: argparse.Namespace) -> int:
         return _SIGNAL_STATUS + signalled.number
     if result.ending is Ending.TIMED_OUT:
         print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
+    elif result.ending in (Ending.PANICKED, Ending.RESET, Ending.SHUT_DOWN):
+        print(f"tandemu: {result.reason}", file=sys.stderr)
+    if options.dump and result.exit_status == BROKEN_STATUS and (text := machine.dump()):
+        print(text, file=sys.stderr)
     if options.stats:
         print(format_statistics(machine.statistics(), begun_s), file=sys.stderr)
     if (profile := machine.profile()) is not None:

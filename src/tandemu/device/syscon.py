@@ -20,6 +20,7 @@ class SystemEvent(Enum):
     POWER_OFF = "power off"
     RESET = "reset"
     FAIL = "fail"
+    PANIC = "panic"
 
 
 class Syscon(Peripheral):

@@ -28,6 +28,8 @@ from tandemu.device.registers import (
 )
 
 FIFO_BYTES = 16
+POLLS = 16
+"""So many looks at an empty receiver in a row are a guest that waits for input."""
 TRIGGER_LEVELS = (1, 4, 8, 14)
 DIVISOR_LATCH_ACCESS = "divisor"
 
@@ -109,6 +111,7 @@ class Uart16550(Peripheral):
         self._lock = threading.Lock()
         self._level = False
         self._refused = False
+        self._polls = 0
 
     def restored(self) -> None:
         with self._lock:
@@ -134,6 +137,14 @@ class Uart16550(Peripheral):
                 self.line_status |= DATA_READY
                 self._update()
         return accepted
+
+    @property
+    def listening(self) -> bool:
+        """Whether the guest takes input: its receive interrupt is on, or it polls for some.
+
+        Whoever transmits reads the line status too, but then writes: only reads in a row count.
+        """
+        return bool(self.interrupt_enable & RECEIVED) or self._polls >= POLLS
 
     def receive_break(self) -> None:
         """Signal a break condition to the guest. Any thread."""
@@ -172,6 +183,7 @@ class Uart16550(Peripheral):
             self._transmit(values)
 
     def _transmit(self, characters: bytes) -> None:
+        self._polls = 0
         self.sink(characters)
         if self.interrupt_enable & TRANSMITTED:
             with self._lock:
@@ -232,6 +244,8 @@ class Uart16550(Peripheral):
 
     def read_line_status(self) -> int:
         status = self.line_status
+        if not status & DATA_READY and self._polls < POLLS:
+            self._polls += 1
         if status & ERRORS:
             with self._lock:
                 status = self.line_status

@@ -45,7 +45,21 @@ __all__ = [
     "is_intact",
     "list_images",
     "pull_image",
+    "ready_image",
 ]
+
+
+def ready_image(name: str) -> GuestImage | None:
+    """The image called *name* if it is there; brought up to date first, where that can be done."""
+    image = find_image(name)
+    if image is None or image.is_current:
+        return image
+    try:
+        pull = import_module(f"{__name__}.pull").pull_image
+        renewed: GuestImage = pull(name)
+    except GuestError:  # a cache that cannot be written
+        return image
+    return renewed
 
 
 def __getattr__(name: str) -> object:

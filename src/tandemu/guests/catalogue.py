@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tandemu.guests.errors import UnknownGuestError
-from tandemu.guests.initramfs import X86_FINISHER, build_initramfs, shell_init
+from tandemu.guests.initramfs import SHELL_INIT, X86_FINISHER, build_initramfs, shell_init
+from tandemu.guests.initramfs import busybox_of as _busybox_of
+
+_TERMINAL_FAMILIES = {"xterm": "xterm", "screen": "screen", "tmux": "screen"}
+"""Terminals that are, but for colours and titles, the one they are named after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,22 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A file of the image that *build* makes out of a file of a package."""
+    """A file of the image that *build* makes out of a file of a package.
+
+    *source* takes the package's file out of what *build* made before, and *text* is what else
+    went into it: an image whose text has changed since is built anew from itself.
+    """
 
     package: str
     path: str
     build: Callable[[bytes], bytes] = field(repr=False)
+    source: Callable[[bytes], bytes] = field(repr=False)
+    text: str = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one *text* from another."""
+        return f"{zlib.crc32(self.text.encode()):08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +53,8 @@ class GuestRecipe:
     """How a guest image is put together and started.
 
     *files* maps the image's file names (``kernel``, ``initrd``) to where they come
-    from; *append* is its kernel command line; *memory* what it needs at least.
+    from; *append* is its kernel command line; *memory* what it needs at least. *terminals* are
+    the kinds of terminal it has descriptions of (`terminal_for`).
     """
 
     name: str
@@ -48,6 +65,15 @@ class GuestRecipe:
     files: Mapping[str, Copied | Built]
     append: str
     memory: str = "512M"
+    terminals: frozenset[str] | None = None
+    """None: it does without descriptions, and any kind will do."""
+
+    def terminal_for(self, name: str) -> str:
+        """The kind of terminal to tell it for the host's *name*: itself, its family, or empty."""
+        if self.terminals is None or name in self.terminals:
+            return name
+        family = _TERMINAL_FAMILIES.get(name.split("-", maxsplit=1)[0], "")
+        return family if family in self.terminals else ""
 
     @property
     def packages(self) -> list[str]:
@@ -60,8 +86,11 @@ def _shell_initramfs(busybox: bytes) -> bytes:
     return build_initramfs(busybox=busybox, compress=False)
 
 
+_X86_SHELL_INIT = shell_init(X86_FINISHER)
+
+
 def _x86_shell_initramfs(busybox: bytes) -> bytes:
-    return build_initramfs(busybox=busybox, init=shell_init(X86_FINISHER), compress=False)
+    return build_initramfs(busybox=busybox, init=_X86_SHELL_INIT, compress=False)
 
 
 _NETBOOT = "debian-installer-13-netboot-riscv64"
@@ -76,9 +105,11 @@ _RECIPES = (
         suite="trixie",
         files={
             "kernel": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/linux"),
-            "initrd": Built("busybox-static", "usr/bin/busybox", _shell_initramfs),
+            "initrd": Built(
+                "busybox-static", "usr/bin/busybox", _shell_initramfs, _busybox_of, SHELL_INIT
+            ),
         },
-        append="console=ttyS0 quiet",
+        append="console=ttyS0 quiet panic=-1",
     ),
     GuestRecipe(
         name="debian-installer-riscv64",
@@ -90,8 +121,9 @@ _RECIPES = (
             "kernel": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/linux"),
             "initrd": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/initrd.gz"),
         },
-        append="console=ttyS0",
+        append="console=ttyS0 panic=-1",
         memory="1G",
+        terminals=frozenset({"ansi", "bterm", "dumb", "linux", "screen", "vt102", "xterm"}),
     ),
     GuestRecipe(
         name="debian-amd64",
@@ -101,9 +133,15 @@ _RECIPES = (
         suite="trixie",
         files={
             "kernel": Copied("linux-image-cloud-amd64", "boot/vmlinuz-*", newest=True),
-            "initrd": Built("busybox-static", "usr/bin/busybox", _x86_shell_initramfs),
+            "initrd": Built(
+                "busybox-static",
+                "usr/bin/busybox",
+                _x86_shell_initramfs,
+                _busybox_of,
+                _X86_SHELL_INIT,
+            ),
         },
-        append="console=ttyS0 quiet",
+        append="console=ttyS0 quiet panic=-1",
     ),
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tandemu.guests.catalogue import RECIPES, GuestRecipe, find_recipe
+from tandemu.guests.catalogue import RECIPES, Built, GuestRecipe, find_recipe
 from tandemu.guests.store import cache_folder
 
 MANIFEST = "manifest.json"
@@ -28,6 +28,8 @@ class GuestImage:
     folder: Path
     versions: Mapping[str, str]
     size_bytes: int
+    is_current: bool = True
+    """Whether what Tandemu builds into it is what this version builds; `pull_image` mends it."""
 
     @property
     def kernel(self) -> Path:
@@ -86,7 +88,15 @@ def find_image(name: str) -> GuestImage | None:
         package: str(entry.get("version", "?"))
         for package, entry in manifest_table(manifest, "packages").items()
     }
-    return GuestImage(recipe, folder, versions, total)
+    return GuestImage(recipe, folder, versions, total, is_current=_is_current(recipe, files))
+
+
+def _is_current(recipe: GuestRecipe, files: Mapping[str, Mapping[str, object]]) -> bool:
+    return all(
+        files.get(name, {}).get("fingerprint") == source.fingerprint
+        for name, source in recipe.files.items()
+        if isinstance(source, Built)
+    )
 
 
 def list_images() -> list[tuple[GuestRecipe, GuestImage | None]]:

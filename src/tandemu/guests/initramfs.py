@@ -24,6 +24,9 @@ RISCV_FINISHER, X86_FINISHER = 0x10_0000, 0xFE00_0000
 _SHELL_INIT = """\
 #!/bin/sh
 # The first process: prepare the file systems, greet, run a shell, power off.
+# BusyBox's poweroff, halt and reboot send it these signals. A halted machine is of no more use.
+trap 'sync; poweroff -f' USR1 USR2
+trap 'sync; reboot -f' TERM
 export PATH=/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -38,9 +41,14 @@ cd /root
 echo
 uptime=$(cut -d' ' -f1 /proc/uptime)
 echo "Linux $(uname -r) on $(uname -m), $(nproc) CPU(s), up after $uptime s." \\
-    "'exit' powers the machine off."
-setsid cttyhack sh
-status=$?
+    "'exit' or 'poweroff' powers the machine off, 'reboot' starts it anew."
+# The second setsid leaves it running, so that the signals above are heard meanwhile. What the
+# shell itself runs in the background ignores Ctrl-C for ever.
+mkfifo /run/ended
+setsid setsid sh -c 'setsid cttyhack sh; echo $? >/run/ended'
+cat /run/ended >/run/status &
+wait $!
+status=$(cat /run/status)
 sync
 # The shell's exit status reaches the host through the machine's test finisher
 # where there is one: 0x3333 and the status above it. Without it, plain power-off.
@@ -114,3 +122,11 @@ def build_initramfs(
         entries[relative] = cpio.file(relative, data, mode)
     archive = cpio.write(entries.values())
     return gzip.compress(archive, compresslevel=6, mtime=0) if compress else archive
+
+
+def busybox_of(archive: bytes) -> bytes:
+    """The BusyBox in an archive that `build_initramfs` made without compressing it."""
+    for entry in cpio.read(archive):
+        if entry.path == "bin/busybox":
+            return entry.data
+    raise GuestError("there is no bin/busybox in this archive")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from tandemu.guests.apt import Apt, Package, sha256_of
-from tandemu.guests.catalogue import Copied, GuestRecipe, find_recipe
+from tandemu.guests.catalogue import Built, Copied, GuestRecipe, find_recipe
 from tandemu.guests.deb import DebFile, Sink
 from tandemu.guests.errors import GuestError
 from tandemu.guests.images import (
@@ -87,6 +88,9 @@ def _assemble(
             if sinks:
                 deb.extract(sinks)
             described.update({name: copy.entry for name, copy in copies.items()})
+    for name, source in recipe.files.items():
+        if isinstance(source, Built):
+            described[name]["fingerprint"] = source.fingerprint
     return described
 
 
@@ -116,6 +120,29 @@ def _take_newest(
     return packages
 
 
+def _renewed(image: GuestImage) -> GuestImage:
+    """*image* with what is built into it built anew, out of itself: nothing is fetched.
+
+    Where that fails it stays as it is: an older shell is better than none.
+    """
+    manifest = read_manifest(image.folder) or {}
+    files = manifest_table(manifest, "files")
+    for name, source in image.recipe.files.items():
+        if isinstance(source, Built):
+            copied = _Copy(io.BytesIO(), name)
+            try:
+                content = source.build(source.source((image.folder / name).read_bytes()))
+                copied(content)
+                with writing(image.folder / name) as file:
+                    file.write(content)
+            except (OSError, GuestError):
+                return image
+            files[name] = {**copied.entry, "fingerprint": source.fingerprint}
+    with contextlib.suppress(OSError), writing(image.folder / MANIFEST) as file:
+        file.write(json.dumps({**manifest, "files": files}, indent=2).encode() + b"\n")
+    return find_image(image.recipe.name) or image
+
+
 def pull_image(
     name: str, *, mirror: str = "", progress: Progress | None = None, again: bool = False
 ) -> GuestImage:
@@ -131,7 +158,7 @@ def pull_image(
         with lock(folder.parent / f".{name}.lock"):
             image = None if again else find_image(name)
             if image is not None:  # another process was first
-                return image
+                return image if image.is_current else _renewed(image)
             apt = Apt(recipe.debian_architecture, recipe.suite, mirror=mirror, progress=progress)
             # The packages stay only until the image is built from them.
             with scratch(cache_folder() / "packages", name) as downloads:

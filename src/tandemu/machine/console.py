@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tandemu.bits import Record
 from tandemu.machine.errors import MachineError, MachineTimeout
+from tandemu.machine.unread import Search, Unread
 
 _OUTPUT_LIMIT_BYTES = 16 << 20
 _INPUT_LIMIT_BYTES = 64 << 10
@@ -46,7 +47,10 @@ class Console:
         self._limit = limit_bytes
         self._output = bytearray()
         self._dropped = 0  # bytes that are no longer in _output
-        self._seen = 0  # how far expect() has read, counted from the first byte ever
+        self._unread = Unread(limit_bytes)
+        self._decoded = 0  # bytes that _unread was given, counted from the first one ever
+        self._reading = threading.Lock()
+        self._calling: set[int] = set()  # threads that are inside of the mirror
         self._last_output_s = 0.0
         self._changed = threading.Condition()
         self._waiting = 0
@@ -70,7 +74,13 @@ class Console:
             if self._waiting:
                 self._changed.notify_all()
         self._last_output_s = time.monotonic()
-        self._mirror(data)
+        if self._mirror is not _nowhere:
+            caller = threading.get_ident()
+            self._calling.add(caller)
+            try:
+                self._mirror(data)
+            finally:
+                self._calling.discard(caller)
 
     def connect(self, port: Port | None) -> None:
         """Let input go to *port* (None: keep it)."""
@@ -101,6 +111,17 @@ class Console:
             self._changed.notify_all()
         with self._room:
             self._room.notify_all()
+
+    @property
+    def printed(self) -> int:
+        """How many bytes the guest has printed ever."""
+        return self._dropped + len(self._output)
+
+    def tail(self, limit_bytes: int, since: int = 0) -> bytes:
+        """The end of the output, without what came before the byte numbered *since*."""
+        with self._changed:
+            start = max(len(self._output) - limit_bytes, since - self._dropped, 0)
+            return bytes(self._output[start:])
 
     # ---- the user's side -----------------------------------------------------------------
 
@@ -149,6 +170,7 @@ class Console:
                     "are left. Is it waiting for input?"
                 )
             if data:
+                self._refuse_in_mirror("wait for room in the input")
                 with self._room:
                     self._room.wait(min(left, 0.1))
 
@@ -159,74 +181,77 @@ class Console:
         the last match counts; the match uses up the output before it. `ConsoleTimeout`
         after *timeout* seconds; `MachineError` if the machine ends first.
         """
-        expression = re.compile(re.escape(pattern)) if isinstance(pattern, str) else pattern
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._changed:
-                ended = self._ended
-                unseen = self._unseen()
-                seen_bytes = self._dropped + len(self._output)
-            text = unseen.decode(errors="replace")
-            match = expression.search(text)
-            if match is not None:
-                self._use_up(unseen, text, match.end())
-                return match
-            if ended:
-                raise MachineError(
-                    f"{_shown(expression)} did not come on the console: {ended}. {_tail(text)}"
-                )
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise ConsoleTimeout(
-                    f"{_shown(expression)} did not come on the console within {timeout:g} s. "
-                    f"{_tail(text)}"
-                )
-            self._wait_for_more(seen_bytes, left)
+        return self._expect(pattern, timeout)[0]
 
     def read_until(self, pattern: str | re.Pattern[str], timeout: float = 60.0) -> str:
         """As `expect`, but return the output from the last match up to and with this one."""
-        match = self.expect(pattern, timeout)
-        return match.string[: match.end()]
+        match, start = self._expect(pattern, timeout)
+        return match.string[start : match.end()]
 
     # ---- inside --------------------------------------------------------------------------
 
-    def _unseen(self) -> bytes:
-        return bytes(self._output[max(self._seen - self._dropped, 0) :])
+    def _expect(self, pattern: str | re.Pattern[str], timeout: float) -> tuple[re.Match[str], int]:
+        """The match, and where in its text the output begins that came after the last one."""
+        self._refuse_in_mirror("expect")
+        search = Search(pattern)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            with self._reading:
+                ended = self._take_new()
+                start = self._unread.position
+                match = self._unread.find(search, last=bool(ended) or left <= 0)
+                if match is not None:
+                    used = self._unread.position - start
+                    return match, match.end() - used
+            if ended:
+                raise MachineError(
+                    f"{_shown(search.expression)} did not come on the console: {ended}. "
+                    f"{_tail(self._unread_text())}"
+                )
+            if left <= 0:
+                raise ConsoleTimeout(
+                    f"{_shown(search.expression)} did not come on the console within "
+                    f"{timeout:g} s. {_tail(self._unread_text())}"
+                )
+            # What is new is searched soon, whether more comes or not.
+            due = search.not_before_s - time.monotonic()
+            pause = max(due, 0) if self._unread.has_more(search) else left
+            self._wait_for_more(min(left, pause))
 
-    def _use_up(self, unseen: bytes, text: str, characters: int) -> None:
-        """Move on by so many characters of *text*, which is *unseen* decoded."""
+    def _take_new(self) -> str:
+        """Have what was printed since read as text; return why there will be no more, if so."""
         with self._changed:
-            start = max(self._seen, self._dropped)
-            used = len(unseen) - len(text[characters:].encode())
-            if "\N{REPLACEMENT CHARACTER}" in text[characters:]:
-                # Bytes that are no UTF-8 change their length: count on the undecoded side.
-                used = _prefix_bytes(unseen, characters)
-            self._seen = start + used
+            gap = self._decoded < self._dropped
+            new = bytes(self._output[max(self._decoded - self._dropped, 0) :])
+            self._decoded = self._dropped + len(self._output)
+            ended = self._ended
+        self._unread.feed(new, gap=gap)
+        return ended
 
-    def _wait_for_more(self, seen_bytes: int, timeout_s: float) -> None:
+    def _unread_text(self) -> str:
+        with self._reading:
+            return self._unread.text()
+
+    def _refuse_in_mirror(self, what: str) -> None:
+        if threading.get_ident() in self._calling:
+            raise MachineError(
+                f"a function that the machine calls cannot {what}, since the guest waits for it: "
+                "do that on another thread"
+            )
+
+    def _wait_for_more(self, timeout_s: float) -> None:
         with self._changed:
             self._waiting += 1
             try:
                 self._changed.wait_for(
-                    lambda: self._ended or self._dropped + len(self._output) != seen_bytes,
+                    lambda: self._ended or self._dropped + len(self._output) != self._decoded,
                     timeout_s,
                 )
             finally:
                 self._waiting -= 1
         # A guest prints byte by byte: let some gather before searching again.
         time.sleep(min(_SETTLE_S, max(timeout_s, 0)))
-
-
-def _prefix_bytes(data: bytes, characters: int) -> int:
-    """How many bytes of *data* decode to its first so many *characters*."""
-    low, high = 0, len(data)
-    while low < high:
-        middle = (low + high) // 2
-        if len(data[:middle].decode(errors="replace")) < characters:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _shown(expression: re.Pattern[str]) -> str:

@@ -28,7 +28,7 @@ from tandemu.machine.engines import (
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
 from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
-from tandemu.machine.result import STOPPED, TIMED_OUT, Result
+from tandemu.machine.result import RESET, STOPPED, TIMED_OUT, Result, shut_down
 
 if TYPE_CHECKING:
     from tandemu.board import Program, X86Microvm
@@ -52,8 +52,8 @@ class Machine:
     *memory* a size such as ``"512M"`` (an integer is bytes). *firmware* is None for the
     built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
     mode. *cpu* is a model such as ``"x86-64-v2"`` (KVM). *timeout* (seconds) ends the run
-    with exit status 124. *notice* hears of long work that is done once, such as compiling
-    the engine. Errors are `MachineError`.
+    with exit status 124. Without *reboot* a guest's reset is its end. *notice* hears of long
+    work that is done once, such as compiling the engine. Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
             vm.start()
@@ -78,6 +78,7 @@ class Machine:
         board: str = "",
         timeout: float | None = None,
         profile: bool = False,
+        reboot: bool = True,
         notice: Notice | None = None,
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
@@ -94,6 +95,7 @@ class Machine:
             raise MachineError(str(error)) from error
         self.console = Console()
         self._notice = notice
+        self._reboots = reboot
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._started = False
@@ -104,36 +106,57 @@ class Machine:
         self._profile: Profile | None = None
         self._last_dump = ""
         self._timer: threading.Timer | None = None
+        self._supervisor: threading.Thread | None = None
 
     @classmethod
     def of_guest(
         cls,
         name: str = "debian-riscv64",
         *,
+        kernel: Source | None = None,
+        initrd: Source | None = None,
         append: str | None = None,
         memory: str | int | None = None,
-        progress: Progress | None = None,
         cpus: int = 1,
+        firmware: Source | None = None,
         accel: str = AUTO,
+        cpu: str = "",
+        board: str = "",
         timeout: float | None = None,
+        profile: bool = False,
+        reboot: bool = True,
+        notice: Notice | None = None,
+        progress: Progress | None = None,
     ) -> Machine:
-        """A machine with the guest image *name*, which is fetched if it is not there."""
-        from tandemu.guests import GuestError, find_image, find_recipe, pull_image
+        """A machine with the guest image *name*, which is fetched if it is not there.
+
+        The options are those of `Machine`; what is left out is the guest's. A *kernel* of one's
+        own comes without the guest's initial RAM disk. *progress* is told how fetching goes.
+        """
+        from tandemu.guests import GuestError, find_recipe, pull_image, ready_image
 
         try:
             recipe = find_recipe(name)
-            image = find_image(name) or pull_image(name, progress=progress)
+            image = ready_image(name) or pull_image(name, progress=progress)
         except GuestError as error:
             raise MachineError(str(error)) from error
+        if initrd is None and kernel is None:
+            initrd = image.initrd
         return cls(
             recipe.architecture,
-            kernel=image.kernel,
-            initrd=image.initrd,
+            kernel=image.kernel if kernel is None else kernel,
+            initrd=initrd,
             append=recipe.append if append is None else append,
             memory=recipe.memory if memory is None else memory,
             cpus=cpus,
+            firmware=firmware,
             accel=accel,
+            cpu=cpu,
+            board=board,
             timeout=timeout,
+            profile=profile,
+            reboot=reboot,
+            notice=notice,
         )
 
     # ---- what is loaded ------------------------------------------------------------------
@@ -218,10 +241,10 @@ class Machine:
             self._cycle = self._power_on(engine)
             self._started = True
         self.console.opened()
-        supervisor = threading.Thread(
+        self._supervisor = threading.Thread(
             target=self._supervise, args=(engine,), name="machine", daemon=True
         )
-        supervisor.start()
+        self._supervisor.start()
         if self.timeout_s is not None:
             self._timer = threading.Timer(self.timeout_s, self._end, (TIMED_OUT,))
             self._timer.daemon = True
@@ -246,6 +269,11 @@ class Machine:
                 outcome = self._live()
                 if not isinstance(outcome, Reset):
                     break
+                if not self._reboots and not outcome.by_button:
+                    outcome = shut_down(outcome.shut_down) if outcome.shut_down else RESET
+                    break
+                if outcome.shut_down and self._notice is not None:
+                    self._notice(f"the machine resets: {outcome.shut_down}")
                 gc.collect()  # a board refers to itself: have its memory back before the next
                 self._begin_next(engine)
         except BaseException as error:
@@ -296,6 +324,11 @@ class Machine:
         """
         if not self._started:
             raise MachineError("this machine was not started; call start() first")
+        if self._is_own_thread():
+            raise MachineError(
+                "a function that the machine calls cannot wait for its end: call request_stop() "
+                "there, and wait() elsewhere"
+            )
         if not _wait(self._ended, timeout):
             raise MachineTimeout(f"the machine still runs after {timeout:g} s")
         outcome = self._outcome
@@ -314,16 +347,27 @@ class Machine:
         self._end(STOPPED)
 
     def stop(self) -> None:
-        """Power off from outside and wait until all is given back. Again: nothing happens."""
+        """Power off from outside and wait until all is given back. Again: nothing happens.
+
+        In a function that the machine itself calls (`Console.mirror`) it does not wait.
+        """
         if self._started:
             self._end(STOPPED)
-            _wait(self._ended)
+            if not self._is_own_thread():
+                _wait(self._ended)
+
+    def _is_own_thread(self) -> bool:
+        """Whether the calling thread is one that has to end before the machine has."""
+        with self._lock:
+            cycle = self._cycle
+        current = threading.current_thread()
+        return current is self._supervisor or (cycle is not None and cycle.is_own_thread())
 
     def reset(self) -> None:
         """Press the reset button: memory and devices begin anew."""
         if not self.running:
             raise MachineError("this machine does not run; it cannot be reset")
-        self._end(Reset.RESET)
+        self._end(Reset(by_button=True))
 
     @property
     def running(self) -> bool:
@@ -345,6 +389,20 @@ class Machine:
         with self._lock:
             cycle = self._cycle
         return cycle.dump() if cycle is not None else self._last_dump
+
+    def __repr__(self) -> str:
+        if not self._started:
+            state = "not started"
+        elif not self._ended.is_set():
+            state = "running"
+        elif isinstance(self._outcome, Result):
+            state = self._outcome.reason
+        else:
+            state = "broke down"
+        return (
+            f"<Machine {self.architecture.name}, {self.cpus} CPU(s), "
+            f"{self.memory_bytes >> 20} MiB, engine {self.accel}: {state}>"
+        )
 
     def __enter__(self) -> Machine:
         return self

@@ -8,15 +8,16 @@ is the end of one life and the begin of another with fresh memory and devices.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tandemu import board as boards
 from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
 from tandemu.accel.profile import Profile, Profiling
+from tandemu.bits import Record
 from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
@@ -24,7 +25,8 @@ from tandemu.machine.console import Console, Port
 from tandemu.machine.dump import DumpRequest, describe
 from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
-from tandemu.machine.result import POWERED_OFF, Result, failed
+from tandemu.machine.panic import TAIL_BYTES, SpinWatch, cause_before_reset
+from tandemu.machine.result import POWERED_OFF, Result, failed, panicked
 
 if TYPE_CHECKING:
     from tandemu.board import BootPlan, Instance, RiscvVirt, X86BootPlan, X86Instance, X86Microvm
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
 _JOIN_S = 60.0
 _KICK_INTERVAL_S = 0.2
+_WATCH_INTERVAL_S = 0.5
 _LINE_STATUS, _DATA_READY = 5, 1
-_RECEIVER_ENABLED = 1
 
 Statistics = Mapping[str, int | float]
 
@@ -48,10 +50,15 @@ class Counting(Protocol):
         """Counters by name. Any thread."""
 
 
-class Reset(Enum):
-    """The outcome of a life that another one follows."""
+class Reset(Record):
+    """The outcome of a life that another one follows.
 
-    RESET = "reset"
+    *by_button*: the reset was asked for from outside. *shut_down* says why, if a processor shut
+    itself down, which resets a computer as well.
+    """
+
+    by_button: bool = False
+    shut_down: str = ""
 
 
 Outcome = Result | Reset | BaseException
@@ -74,6 +81,8 @@ class PowerCycle:
         self._lock = threading.Lock()
         self._dumping = threading.Lock()
         self._console = console
+        self._began_at = console.printed
+        self._threads: list[threading.Thread] = []
         self._stuck = False
         self._dump: DumpRequest | None = None
         self.last_dump = ""
@@ -104,11 +113,7 @@ class PowerCycle:
             assert isinstance(plan, boards.BootPlan)
             instance = self._build(board, vcpus, plan)
         uart = instance.uart
-
-        def listening() -> bool:
-            return bool(uart.interrupt_enable & _RECEIVER_ENABLED)
-
-        self._console.connect(Port(uart.receive, listening))
+        self._console.connect(Port(uart.receive, lambda: uart.listening))
         return instance
 
     def _build(self, board: RiscvVirt, vcpus: list[Vcpu], plan: BootPlan) -> Instance:
@@ -146,10 +151,24 @@ class PowerCycle:
         """The guest asks for something of the machine as a whole. On a vCPU's thread."""
         if event is SystemEvent.POWER_OFF:
             self.end(POWERED_OFF)
-        elif event is SystemEvent.RESET:
-            self.end(Reset.RESET)
-        else:
+        elif event is SystemEvent.FAIL:
             self.end(failed(code))
+        else:
+            cause = cause_before_reset(self._tail()[1])
+            panic = event is SystemEvent.PANIC or cause
+            self.end(panicked(cause) if panic else Reset())
+
+    def _tail(self) -> tuple[int, bytes]:
+        """How much the guest has printed ever, and the end of what it printed in this life."""
+        return self._console.printed, self._console.tail(TAIL_BYTES, self._began_at)
+
+    def _busy_s(self) -> list[float]:
+        """How long each hart's thread has computed."""
+        return [_processor_time_s(thread) for thread in self._threads]
+
+    def is_own_thread(self) -> bool:
+        """Whether the calling thread is one of the harts': it cannot wait for their end."""
+        return threading.current_thread() in self._threads
 
     def end(self, outcome: Outcome) -> None:
         """End this life; only the first outcome counts. Any thread."""
@@ -161,14 +180,17 @@ class PowerCycle:
 
     def run(self) -> Outcome:
         """Run all harts until the life ends; return what ended it."""
-        threads = [
+        threads = self._threads = [
             threading.Thread(target=self._run_hart, args=(hart,), name=f"hart {hart.index}")
             for hart in self.instance.harts
         ]
         for thread in threads:
             thread.daemon = True
             thread.start()
-        self._over.wait()
+        spinning = SpinWatch(self._tail, self._busy_s)
+        while not self._over.wait(_WATCH_INTERVAL_S):
+            if cause := spinning.check():
+                self.end(panicked(cause))
         for hart in self.instance.harts:
             hart.release()
         # A kick is kept by a vCPU that does not run just then; it is repeated all the same,
@@ -222,9 +244,11 @@ class PowerCycle:
                 f"the engine cannot go on with hart {hart.index} (code {exit.code}): {exit.reason}"
             )
         if isinstance(exit, Shutdown):
-            raise AccelError(
-                f"processor {hart.index} shut down, {exit.reason}. The guest broke its own "
-                "tables, or has a kernel for another machine"
+            self.end(
+                Reset(
+                    shut_down=f"processor {hart.index}, {exit.reason}. The guest broke its own "
+                    "tables, or has a kernel for another machine"
+                )
             )
 
     def _note_registers(self, hart: Hart) -> None:
@@ -239,6 +263,9 @@ class PowerCycle:
             if self._ending:
                 return self.last_dump
             request = self._dump = DumpRequest(self.instance.harts, lambda: self._ending)
+            for hart, thread in zip(self.instance.harts, self._threads, strict=False):
+                if thread is threading.current_thread():
+                    request.answer(hart.vcpu)
             try:
                 return request.collect()
             finally:
@@ -266,3 +293,13 @@ class PowerCycle:
             if not self._stuck:
                 self.vm.close()
                 self.instance.close()
+
+
+def _processor_time_s(thread: threading.Thread) -> float:
+    """How long *thread* has computed; 0 once it has ended (proc_pid_stat(5), fields 14 and 15)."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return 0.0
