@@ -26,6 +26,7 @@ from tandemu.accel.user import (
 )
 from tandemu.linux import host, signals
 from tandemu.linux.errors import ImageReplaced, ProgramEnded
+from tandemu.linux.growth import grow_down
 from tandemu.linux.host import NUMBERS, SIGNAL_KICK, HostFault, bit
 from tandemu.linux.native.layout import THREAD
 from tandemu.linux.signals import (
@@ -147,11 +148,15 @@ class Task:
                 self._settle(None, None)
         elif isinstance(leaving, MemoryFault):
             mapping = self.memory.find(leaving.address)
+            if mapping is None and grow_down(self.memory, leaving.address):
+                return
             if mapping is not None and mapping.name[:1] == "/" and self._allows(leaving):
                 # Mapped, allowed, and still not there: behind the end of the file.
                 self.fault(SIGBUS, _BUS_ADRERR, leaving.address)
             else:
-                code = _SEGV_MAPERR if mapping is None else _SEGV_ACCERR
+                # A guard page is mapped and allowed, and yet not there (MADV_GUARD_INSTALL).
+                refused = mapping is not None and not self._allows(leaving)
+                code = _SEGV_ACCERR if refused else _SEGV_MAPERR
                 self.fault(SIGSEGV, code, leaving.address)
         elif isinstance(leaving, IllegalInstruction):
             self.fault(SIGILL, _ILL_ILLOPC, self.state.pc)
