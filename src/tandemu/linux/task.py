@@ -36,8 +36,10 @@ from tandemu.linux.signals import (
     SA_RESTART,
     SIGBUS,
     SIGILL,
+    SIGPIPE,
     SIGSEGV,
     SIGTRAP,
+    SIGXFSZ,
     SS_AUTODISARM,
     SS_DISABLE,
     Action,
@@ -46,8 +48,9 @@ from tandemu.linux.signals import (
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
 
-_EINTR, _EPIPE = -errno.EINTR, -errno.EPIPE
-_SIGPIPE = bit(13)
+_EINTR = -errno.EINTR
+_SIGNAL_OF = {-errno.EPIPE: bit(SIGPIPE), -errno.EFBIG: bit(SIGXFSZ)}
+"""What the host's kernel has sent to the very thread whose call ends so."""
 _SEGV_MAPERR, _SEGV_ACCERR, _ILL_ILLOPC, _BUS_ADRALN, _BUS_ADRERR, _TRAP_BRKPT = 1, 2, 1, 1, 2, 1
 _TGKILL = NUMBERS["tgkill"]
 _SCRATCH_SIZE = 256
@@ -135,9 +138,9 @@ class Task:
                 self._settle(number, result)
             else:
                 x[first] = result
-                if result == _EPIPE:
-                    # The host sent SIGPIPE to this very thread, where it is blocked if handled.
-                    kernel.signals.collect(self, _SIGPIPE & ~self.mask)
+                if result in _SIGNAL_OF:
+                    # It is blocked there if it is handled.
+                    kernel.signals.collect(self, _SIGNAL_OF[result] & ~self.mask)
                     if self.attention:
                         self._settle(None, None)
 
