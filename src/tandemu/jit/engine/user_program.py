@@ -149,8 +149,7 @@ class UserDispatcher(Dispatcher):
         with b.If(result.slt(0)):
             with b.If(result == CALL_ELSEWHERE):
                 leave_to_python()
-            of_signal = (result == -errno.EPIPE) | (result == -errno.EFBIG)
-            with b.If((result == -errno.EINTR) | of_signal, likely=False):
+            with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
                 cpu.trap_cause = CALL_RETURNED
                 cpu.trap_value = result
                 leave_to_python()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tandemu.linux.calls import (
     files,
-    ipc,
     memory,
     polling,
     processes,
@@ -16,7 +15,7 @@ from tandemu.linux.calls import (
 )
 from tandemu.linux.table import Row
 
-MODULES = (files, memory, polling, sockets, processes, signals, times, system, ipc, riscv)
+MODULES = (files, memory, polling, sockets, processes, signals, times, system, riscv)
 
 
 def all_rows() -> list[Row]:
