@@ -10,7 +10,9 @@ import pytest
 from tandemu.accel.user import CodePage, UserCpu
 from tandemu.linux import host
 from tandemu.linux.host import HostFault
-from tandemu.linux.memory import LOWEST, PAGE, Memory
+from tandemu.linux.mappings import LOWEST
+from tandemu.linux.memory import PAGE, Memory
+from tandemu.linux.remapping import remap
 
 PRIVATE, FIXED = 0x22, 0x32
 RW = 3
@@ -127,15 +129,15 @@ def test_remap_moves_contents(window: Window) -> None:
     start = memory.map(0x100000, 2 * PAGE, RW, FIXED)
     memory.map(start + 2 * PAGE, PAGE, 1, FIXED)
     memory.write(start, b"kept")
-    assert memory.remap(start, 2 * PAGE, 4 * PAGE, 0, 0) == -errno.ENOMEM
-    moved = memory.remap(start, 2 * PAGE, 4 * PAGE, 1, 0)
+    assert remap(memory, start, 2 * PAGE, 4 * PAGE, 0, 0) == -errno.ENOMEM
+    moved = remap(memory, start, 2 * PAGE, 4 * PAGE, 1, 0)
     assert memory.read(moved, 4) == b"kept"
     assert memory.read(moved + 3 * PAGE, 1) == b"\0"
     with pytest.raises(HostFault):
         memory.read(start, 1)
-    assert memory.remap(moved, 4 * PAGE, PAGE, 0, 0) == moved
-    assert memory.remap(moved, PAGE, 3 * PAGE, 0, 0) == moved
-    assert memory.remap(start, PAGE, PAGE, 1, 0) == -errno.EFAULT
+    assert remap(memory, moved, 4 * PAGE, PAGE, 0, 0) == moved
+    assert remap(memory, moved, PAGE, 3 * PAGE, 0, 0) == moved
+    assert remap(memory, start, PAGE, PAGE, 1, 0) == -errno.EFAULT
 
 
 def test_break(window: Window) -> None:

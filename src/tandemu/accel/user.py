@@ -33,7 +33,7 @@ class ReturnedCall(NamedTuple):
     """A system call that the engine made (`UserEngine.make_natively`) ended to be looked at.
 
     The host's kernel answered *result*: a signal interrupted it (-EINTR), or came of it
-    (-EPIPE). pc stands behind the instruction; the register for the result is as it was.
+    (-EPIPE, -EFBIG). pc stands behind the instruction; the register for the result is as it was.
     """
 
     result: int

@@ -9,7 +9,7 @@ from tandemu.guests.errors import GuestError
 from tandemu.guests.symbols import SymbolTable, read_symbols
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError
-from tandemu.linux.memory import Mapping
+from tandemu.linux.mappings import Mapping
 
 
 class CodeNames:

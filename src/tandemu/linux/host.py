@@ -97,6 +97,18 @@ def check_host() -> None:
         )
 
 
+CAP_IPC_LOCK, CAP_SYS_RESOURCE = 14, 24
+_CAPABILITIES = (0x20080522).to_bytes(8, "little")  # version, the process itself
+
+
+def has_capability(number: int) -> bool:
+    """Whether this thread has a capability of number below 32 in effect (capabilities(7))."""
+    head = ctypes.create_string_buffer(_CAPABILITIES, 8)
+    data = ctypes.create_string_buffer(24)
+    done = quick(NUMBERS["capget"], ctypes.addressof(head), ctypes.addressof(data))
+    return done >= 0 and bool(int.from_bytes(data.raw[:4], "little") >> number & 1)
+
+
 # Signals --------------------------------------------------------------------------------
 
 

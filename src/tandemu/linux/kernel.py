@@ -10,10 +10,9 @@ import _thread
 import ctypes
 import errno
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from tandemu.accel.profile import format_profile
@@ -24,6 +23,7 @@ from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError, ProgramEnded
 from tandemu.linux.host import NUMBERS, bit
+from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
@@ -33,7 +33,7 @@ from tandemu.linux.task import Task
 from tandemu.linux.trace import Call, describe_call, describe_result
 
 _ENOSYS = -errno.ENOSYS
-_DEFAULT_STACK = 8 << 20
+NO_LIMITS: dict[int, tuple[int, int]] = {}
 _FUTEX, _FUTEX_WAKE = NUMBERS["futex"], 1
 _NUMBER_LIMIT = 512
 _NO_RETURN = frozenset(("exit", "exit_group", "execve", "execveat"))
@@ -58,12 +58,14 @@ class Kernel:
         count: bool = False,
         profile: bool = False,
         hook: Hook | None = None,
+        limits: Mapping[int, tuple[int, int]] = NO_LIMITS,
     ) -> None:
         self.engine = engine
         engine.descriptors = self.descriptors = Descriptors()
         self.architecture = architecture
         self.memory = Memory(engine)
         self.memory_lock = _thread.allocate_lock()
+        self.limits = Limits(self.memory, limits)
         self.files = paths.Files(self, sysroot)
         self.signals = Signals(self)
         self.tasks: list[Task] = []
@@ -189,8 +191,8 @@ class Kernel:
         """Load the program in *descriptor*, which is called *path*, into empty memory."""
         elf = ElfFile(descriptor, path)
         loader.check_machine(elf, self.architecture, path)
-        soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
-        size = _DEFAULT_STACK if soft == resource.RLIM_INFINITY else soft
+        self.limits.apply()
+        size = self.limits.get(STACK)[0]
         image = loader.load(
             self.memory, self.architecture, descriptor, elf, path, arguments, environment,
             size, self.files.resolve, execfn,
@@ -381,7 +383,7 @@ class Kernel:
                 # Code caches need low memory, which is scarce.
                 other.cpu.close()
         self.tasks[:] = [task]
-        self.memory.has_one_thread = True
+        self.memory.after_fork()
         task.tid = os.getpid()
         task.pending.clear()
         task.attention = False

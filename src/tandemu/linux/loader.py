@@ -14,30 +14,34 @@ from collections.abc import Callable, Sequence
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.elf import EXECUTABLE, MACHINES, ElfFile
 from tandemu.linux.errors import LinuxError
+from tandemu.linux.growth import make_stack
 from tandemu.linux.host import PAGE
-from tandemu.linux.memory import (
+from tandemu.linux.mappings import (
     LOWEST,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_NORESERVE,
     MAP_PRIVATE,
-    MAP_STACK,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
-    Memory,
     round_up,
 )
+from tandemu.linux.memory import Memory
 
 _NULL, _PHDR, _PHENT, _PHNUM, _PAGESZ, _BASE, _FLAGS, _ENTRY = 0, 3, 4, 5, 6, 7, 8, 9
 _UID, _EUID, _GID, _EGID, _PLATFORM, _HWCAP, _CLKTCK, _SECURE = 11, 12, 13, 14, 15, 16, 17, 23
 _RANDOM, _EXECFN = 25, 31
 
-_LEAST_STACK, _MOST_STACK = 1 << 20, 64 << 20
-_STACK_GAP = 1 << 20
-"""Never mapped below the stack: running over its end is a fault, not another's memory."""
-_MOST_ARGUMENTS = 2 << 20
+_LEAST_STACK_ROOM = 128 << 20
+"""So much is kept for the stack, for a program may raise its limit while it runs."""
+MOST_ARGUMENTS, _LEAST_ARGUMENTS = 6 << 20, 1 << 17
+MOST_TEXT = 32 * PAGE
+"""Of one argument, with its zero byte: MAX_ARG_STRLEN."""
+_STACK_SHARE = 16
+"""An unlimited stack has that part of the window."""
+_INITIAL_ROOM = 16 * PAGE
 
 
 class Image:
@@ -88,6 +92,7 @@ def load(
     execfn: bytes,
 ) -> Image:
     """Map the program in *descriptor* into empty *memory* and build its stack."""
+    check_arguments(arguments, environment, stack_size)
     image = Image(path)
     interpreter: ElfFile | None = None
     linker = -1
@@ -110,15 +115,14 @@ def load(
                 errno.ENOEXEC,
             )
         # The stack first: it belongs at the top.
-        stack_size = max(_LEAST_STACK, min(round_up(stack_size), _MOST_STACK))
         image.stack_top = memory.top
-        bottom = memory.top - stack_size
-        protection = PROT_READ | PROT_WRITE
-        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK | MAP_FIXED
-        _must(memory.map(bottom, stack_size, protection, flags, name="[stack]"), path)
-        memory.top = bottom - _STACK_GAP
+        needed = sum(len(text) + 9 for text in (*arguments, *environment))
+        _must(_make_stack(memory, stack_size, needed), path)
         _map_segments(memory, descriptor, elf, bias, path)
         memory.break_start = memory.break_end = bias + elf.high
+        memory.data_size = sum(
+            one.memory_size for one in elf.segments if one.protection & PROT_WRITE
+        )
         image.entry = bias + elf.entry
         linker_bias = 0
         if interpreter is not None:
@@ -158,8 +162,31 @@ def load(
         (_EGID, os.getegid()),
         (_SECURE, 0),
     ]
-    _build_stack(memory, architecture, image, arguments, environment, vector, execfn, stack_size)
+    _build_stack(memory, architecture, image, arguments, environment, vector, execfn)
     return image
+
+
+def check_arguments(
+    arguments: Sequence[bytes], environment: Sequence[bytes], stack_size: int
+) -> None:
+    """LinuxError if they are too long for a stack of that limit (execve(2), fs/exec.c)."""
+    texts = (*arguments, *environment)
+    most = max(min(MOST_ARGUMENTS, stack_size // 4), _LEAST_ARGUMENTS)
+    if sum(len(text) + 9 for text in texts) > most or any(len(text) >= MOST_TEXT for text in texts):
+        raise LinuxError("the arguments and the environment are too long", errno.E2BIG)
+
+
+def _make_stack(memory: Memory, wanted: int, needed: int) -> int:
+    """Map a stack of *wanted* bytes, as far as the window has room, and *needed* ones at least."""
+    room = max(min(wanted, memory.limit // _STACK_SHARE), _LEAST_STACK_ROOM)
+    room = min(round_up(room), memory.limit // 4)
+    size = max(min(round_up(wanted), room), round_up(needed + _INITIAL_ROOM))
+    result = make_stack(memory, memory.top, size, room)
+    while result == -errno.ENOMEM and size > _LEAST_STACK_ROOM:
+        # A host that counts what could be used (vm.overcommit_memory) does not give all.
+        size //= 2
+        result = make_stack(memory, memory.top, size, room)
+    return result
 
 
 def _must(result: int, path: str) -> int:
@@ -211,12 +238,8 @@ def _build_stack(
     environment: Sequence[bytes],
     vector: list[tuple[int, int]],
     execfn: bytes,
-    stack_size: int,
 ) -> None:
     strings = bytearray()
-    total = sum(len(text) + 9 for text in (*arguments, *environment))
-    if total > min(_MOST_ARGUMENTS, stack_size // 4):
-        raise LinuxError("the arguments and the environment are too long", errno.E2BIG)
     top = image.stack_top - 8
     offsets: list[int] = []
     for text in (*arguments, *environment, execfn, architecture.platform):

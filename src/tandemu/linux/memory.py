@@ -10,97 +10,73 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from bisect import bisect_left, bisect_right
 
 from tandemu.accel.user import CodePage, UserEngine
 from tandemu.linux import host
 from tandemu.linux.host import NUMBERS, PAGE, HostFault
+from tandemu.linux.mappings import (
+    GROWS_DOWN,
+    LOCK_ON_FAULT,
+    LOWEST,
+    MAP_ANONYMOUS,
+    MAP_DROPPABLE,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_NONBLOCK,
+    MAP_NORESERVE,
+    MAP_POPULATE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_STACK,
+    MAP_TYPE,
+    NOT_IN_CHILD,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+    TOP_GUARD,
+    Mapping,
+    Mappings,
+    round_up,
+)
 
-PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
-MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE = 1, 2, 3
-MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN = 15, 0x10, 0x20, 0x100
-MAP_NORESERVE, MAP_POPULATE, MAP_NONBLOCK, MAP_STACK = 0x4000, 0x8000, 0x10000, 0x20000
-MAP_HUGETLB, MAP_FIXED_NOREPLACE = 0x40000, 0x100000
-_PASSED_ON = MAP_TYPE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK
-_MMAP, _MUNMAP, _MPROTECT, _MREMAP = (
-    NUMBERS["mmap"], NUMBERS["munmap"], NUMBERS["mprotect"], NUMBERS["mremap"]
+_HUGE_SHIFT, _HUGE_MASK, _HUGE_DEFAULT = 26, 63, 21
+_PASSED_ON = (
+    MAP_TYPE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_STACK
+    | MAP_LOCKED | MAP_HUGETLB | _HUGE_MASK << _HUGE_SHIFT
 )  # fmt: skip
+_MMAP, _MPROTECT, _MLOCK2 = NUMBERS["mmap"], NUMBERS["mprotect"], NUMBERS["mlock2"]
 _RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
 
-LOWEST = 0x10000
-"""Nothing is mapped below: vm.mmap_min_addr."""
-TOP_GUARD = 1 << 16
-"""Never mapped at the top, so that a structure at the end of the window cannot leave it."""
-
+_PROT_GROWSDOWN, _PROT_GROWSUP = 0x01000000, 0x02000000
 _READ_CHUNK = 4096
 _SHORT_STRING = 128
 
 
-def round_up(value: int) -> int:
-    """Up to whole pages."""
-    return (value + PAGE - 1) & -PAGE
-
-
-class Mapping:
-    """One stretch of mapped pages, all alike."""
-
-    __slots__ = ("end", "flags", "name", "offset", "protection", "start")
-
-    def __init__(
-        self, start: int, end: int, protection: int, flags: int, name: str = "", offset: int = 0
-    ) -> None:
-        self.start, self.end = start, end
-        self.protection, self.flags = protection, flags
-        self.name, self.offset = name, offset
-
-    def continues_in(self, other: Mapping) -> bool:
-        """Whether *other* begins where this ends and is anonymous memory of the same kind."""
-        return (
-            self.end == other.start
-            and self.protection == other.protection
-            and self.flags == other.flags
-            and self.name == other.name
-            and self.name[:1] != "/"
-        )
-
-    def part(self, start: int, end: int) -> Mapping:
-        """The same, of *start* to *end* only."""
-        offset = self.offset + start - self.start if self.name[:1] == "/" else self.offset
-        return Mapping(start, end, self.protection, self.flags, self.name, offset)
-
-
-class Memory:
+class Memory(Mappings):
     """The mapped pages of one program and safe access to them."""
 
     def __init__(self, engine: UserEngine) -> None:
-        self._engine = engine
+        super().__init__(engine.size)
+        self.engine = engine
         self.base = engine.base
-        self.limit = engine.size
-        """Addresses of the guest are below it."""
-        self._starts: list[int] = []
-        self._mappings: list[Mapping] = []
-        self.top = self.limit - TOP_GUARD
-        """Where mappings without a wish begin, downward."""
         self.break_start = self.break_end = 0
+        self.data_size = 0
+        """Of the loaded program, which brk's limit counts."""
+        self.locks_new = 0
+        """MAP_LOCKED or LOCK_ON_FAULT if mlockall(MCL_FUTURE) holds."""
+        self.stack_floor = 0
+        """How far down the main stack may ever come."""
         self.has_one_thread = True
         """Nobody unmaps a page between a look at the map and an access."""
+        self.has_guards = False
+        """Whether pages can be refused that are mapped (MADV_GUARD_INSTALL)."""
         if hasattr(engine, "code_page"):
             # An engine that asks whether code may be fetched at an address.
             engine.code_page = self.code_page
-
-    # Looking --------------------------------------------------------------------------
-
-    @property
-    def mappings(self) -> list[Mapping]:
-        """What is mapped, lowest first."""
-        return self._mappings
-
-    def find(self, address: int) -> Mapping | None:
-        """The mapping that holds *address*."""
-        index = bisect_right(self._starts, address) - 1
-        if index >= 0 and address < self._mappings[index].end:
-            return self._mappings[index]
-        return None
 
     def code_page(self, address: int) -> CodePage:
         """Whether the page of *address* may be executed, and written: somewhere else, if shared."""
@@ -111,88 +87,12 @@ class Memory:
             return CodePage.CHANGEABLE
         return CodePage.FIXED
 
-    def is_free(self, start: int, end: int) -> bool:
-        """Whether nothing is mapped from *start* to *end*."""
-        index = bisect_right(self._starts, start) - 1
-        if index >= 0 and self._mappings[index].end > start:
-            return False
-        following = index + 1
-        return following >= len(self._starts) or self._starts[following] >= end
-
-    def covers(self, start: int, end: int) -> bool:
-        """Whether all of *start* to *end* is mapped."""
-        index = bisect_right(self._starts, start) - 1
-        if index < 0:
-            return start >= end
-        while start < end:
-            if index >= len(self._mappings):
-                return False
-            mapping = self._mappings[index]
-            if not mapping.start <= start < mapping.end:
-                return False
-            start = mapping.end
-            index += 1
-        return True
-
-    def find_free(self, size: int, align: int = PAGE) -> int:
-        """The highest free stretch of *size* bytes below `top`; 0 if there is none."""
-        end = self.top
-        index = bisect_left(self._starts, end)
-        while True:
-            floor = self._mappings[index - 1].end if index else LOWEST
-            start = (end - size) & -align
-            if start >= max(floor, LOWEST):
-                return start
-            if not index:
-                return 0
-            index -= 1
-            end = min(self._mappings[index].start, self.top)
-
     # Changing -------------------------------------------------------------------------
 
-    def _cut(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Forget what is mapped from *start* to *end*; which ranges of it were code."""
-        starts, mappings = self._starts, self._mappings
-        first = bisect_right(starts, start) - 1
-        if first < 0 or mappings[first].end <= start:
-            first += 1
-        last = bisect_left(starts, end)
-        if first >= last:
-            return []
-        code = []
-        kept = []
-        for mapping in mappings[first:last]:
-            if mapping.protection & PROT_EXEC:
-                code.append((max(mapping.start, start), min(mapping.end, end)))
-            if mapping.start < start:
-                kept.append(mapping.part(mapping.start, start))
-            if mapping.end > end:
-                kept.append(mapping.part(end, mapping.end))
-        mappings[first:last] = kept
-        starts[first:last] = [mapping.start for mapping in kept]
-        return code
-
-    def _add(self, mapping: Mapping) -> None:
-        """Enter *mapping*, made one with its neighbours that are alike.
-
-        A program that maps again and again would have a list that takes long to search.
-        """
-        starts, mappings = self._starts, self._mappings
-        index = bisect_left(starts, mapping.start)
-        if index and mappings[index - 1].continues_in(mapping):
-            index -= 1
-            mapping.start = mappings[index].start
-            del starts[index], mappings[index]
-        if index < len(mappings) and mapping.continues_in(mappings[index]):
-            mapping.end = mappings[index].end
-            del starts[index], mappings[index]
-        starts.insert(index, mapping.start)
-        mappings.insert(index, mapping)
-
-    def _forget(self, code: list[tuple[int, int]]) -> None:
+    def forget(self, code: list[tuple[int, int]]) -> None:
         """Have the engine forget its translations of some ranges."""
         for start, end in code:
-            self._engine.code_changed(start, end - start)
+            self.engine.code_changed(start, end - start)
 
     def flush_code(self, start: int, end: int) -> None:
         """The program wrote code from *start* to *end* and wants it seen."""
@@ -200,7 +100,7 @@ class Memory:
             # Linux flushes everything, whatever the range is.
             start, end = 0, self.limit
         start, end = min(start, self.limit), min(end, self.limit)
-        self._engine.code_written(start, end - start)
+        self.engine.code_written(start, end - start)
 
     def map(
         self,
@@ -213,158 +113,155 @@ class Memory:
         name: str = "",
     ) -> int:
         """mmap(2); the guest address, or a negative error number."""
-        if size <= 0 or offset % PAGE or address + size > 1 << 64:
+        if offset % PAGE or not size:
             return -errno.EINVAL
         kind = flags & MAP_TYPE
-        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+        anonymous = flags & MAP_ANONYMOUS
+        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE) and (
+            anonymous or kind != MAP_SHARED_VALIDATE
+        ):
             return -errno.EINVAL
-        size = round_up(size)
+        if flags & MAP_GROWSDOWN and not (anonymous and kind == MAP_PRIVATE):
+            return -errno.EINVAL
+        align = PAGE
+        if flags & MAP_HUGETLB and anonymous:
+            align = 1 << (flags >> _HUGE_SHIFT & _HUGE_MASK or _HUGE_DEFAULT)
+        size = (size + align - 1) & -align
         if size > self.limit:
             return -errno.ENOMEM
-        if flags & MAP_FIXED_NOREPLACE:
-            if address % PAGE:
-                return -errno.EINVAL
-            if address < LOWEST or address + size > self.limit - TOP_GUARD:
+        if offset + size > 1 << 64:
+            return -errno.EOVERFLOW
+        if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
+            if address + size > self.limit - TOP_GUARD:
                 return -errno.ENOMEM
-            if not self.is_free(address, address + size):
-                return -errno.EEXIST
-        elif flags & MAP_FIXED:
-            if address % PAGE:
+            if address % align:
                 return -errno.EINVAL
             if address < LOWEST:
                 return -errno.EPERM
-            if address + size > self.limit - TOP_GUARD:
-                return -errno.ENOMEM
+            if flags & MAP_FIXED_NOREPLACE and not self.is_free(address, address + size):
+                return -errno.EEXIST
         else:
-            address &= -PAGE
+            address &= -align
             if not (
                 address >= LOWEST
                 and address + size <= self.limit - TOP_GUARD
                 and self.is_free(address, address + size)
             ):
-                address = self.find_free(size)
+                address = self.find_free(size, align)
                 if not address:
                     return -errno.ENOMEM
+        traits = GROWS_DOWN if flags & MAP_GROWSDOWN else 0
+        end = address + size
+        mapping = Mapping(
+            address, end, protection & 7, MAP_SHARED if kind == MAP_SHARED_VALIDATE else kind,
+            name, offset, traits,
+        )  # fmt: skip
+        if not self.may_add(size, mapping.is_data, address, end):
+            return -errno.ENOMEM
+        # What is validated must be seen whole.
+        passed_on = flags if kind == MAP_SHARED_VALIDATE else flags & _PASSED_ON
         result = host.quick(
             _MMAP,
             self.base + address,
             size,
-            _host_protection(protection),
-            (flags & _PASSED_ON) | MAP_FIXED,
+            host_protection(protection),
+            passed_on | self.locks_new & MAP_LOCKED | MAP_FIXED,
             descriptor,
             offset,
         )
         if result < 0:
             return result
-        was_code = self._cut(address, address + size)
-        self._add(Mapping(address, address + size, protection & 7, flags & MAP_TYPE, name, offset))
-        self._forget(was_code)
+        if self.locks_new == LOCK_ON_FAULT:
+            host.quick(_MLOCK2, self.base + address, size, 1)
+        if traits and not self.grows:
+            # An access below it is refused and done again: the registers must be right then.
+            self.grows = True
+            self.engine.be_precise()
+        was_code = self.cut(address, end)
+        self.add(mapping)
+        self.forget(was_code)
         return address
+
+    def enter(
+        self, start: int, size: int, protection: int, flags: int, name: str, offset: int = 0
+    ) -> None:
+        """Enter what the host's kernel has mapped in the window already."""
+        was_code = self.cut(start, start + size)
+        self.add(Mapping(start, start + size, protection, flags, name, offset))
+        self.forget(was_code)
 
     def unmap(self, address: int, size: int) -> int:
         """munmap(2)."""
-        if address % PAGE or size <= 0 or address + size > self.limit:
+        if address % PAGE or not size or address + size > self.limit:
             return -errno.EINVAL
         size = round_up(size)
-        result = self._reserve(address, size)
+        result = self.reserve(address, size)
         if result < 0:
             return result
-        self._forget(self._cut(address, address + size))
+        self.forget(self.cut(address, address + size))
         return 0
 
-    def _reserve(self, address: int, size: int) -> int:
+    def reserve(self, address: int, size: int) -> int:
+        """Take access to some pages away and what was in them; nobody else may get them."""
         return min(0, host.quick(_MMAP, self.base + address, size, 0, _RESERVED, -1, 0))
 
     def protect(self, address: int, size: int, protection: int) -> int:
-        """mprotect(2)."""
-        if address % PAGE or protection & ~7:
+        """mprotect(2): up to the first hole, if there is one."""
+        grows = protection & (_PROT_GROWSDOWN | _PROT_GROWSUP)
+        if address % PAGE or grows == _PROT_GROWSDOWN | _PROT_GROWSUP:
             return -errno.EINVAL
-        size = round_up(size)
-        end = address + size
         if not size:
             return 0
-        if end > self.limit or not self.covers(address, end):
+        size = round_up(size)
+        end = address + size
+        if end <= address or end > 1 << 64:
             return -errno.ENOMEM
-        result = host.quick(_MPROTECT, self.base + address, size, _host_protection(protection))
-        if result < 0:
-            return result
-        index = bisect_right(self._starts, address) - 1
-        pieces = []
-        while index < len(self._mappings) and self._mappings[index].start < end:
-            mapping = self._mappings[index]
-            pieces.append(mapping.part(max(mapping.start, address), min(mapping.end, end)))
-            index += 1
-        code = self._cut(address, end)
+        protection &= ~grows
+        if protection & ~7:
+            return -errno.EINVAL
+        if grows:
+            mapping = self.find(address)
+            if mapping is None:
+                return -errno.ENOMEM
+            if grows == _PROT_GROWSUP or not mapping.traits & GROWS_DOWN:
+                return -errno.EINVAL
+            address = mapping.start
+        pieces = self.pieces(address, end)
+        done = address
         for piece in pieces:
-            piece.protection = protection
-            self._add(piece)
-        self._forget(code)
-        return 0
+            if piece.start != done:
+                break
+            done = piece.end
+            result = self._protect_piece(piece, protection)
+            if result < 0:
+                return result
+        return 0 if done == end else -errno.ENOMEM
 
-    def remap(self, address: int, old_size: int, size: int, flags: int, wish: int) -> int:
-        """mremap(2); moving what does not grow where it is."""
-        may_move, fixed, keep = flags & 1, flags & 2, flags & 4
-        if address % PAGE or not size or flags & ~7 or ((fixed or keep) and not may_move):
-            return -errno.EINVAL
-        old_size, size = round_up(old_size), round_up(size)
-        if size > self.limit or old_size > self.limit:
-            return -errno.EINVAL
-        mapping = self.find(address)
-        if mapping is None or address + old_size > mapping.end:
-            return -errno.EFAULT
-        if not old_size and mapping.flags == MAP_PRIVATE:
-            return -errno.EINVAL
-        if keep:
-            return -errno.EINVAL
-        end = address + old_size
-        if not fixed:
-            if size <= old_size:
-                if size < old_size:
-                    self.unmap(address + size, old_size - size)
-                return address
-            can_grow = self.is_free(end, address + size) and address + size <= (
-                self.limit - TOP_GUARD
-            )
-            if can_grow and mapping.flags == MAP_PRIVATE and mapping.name[:1] != "/":
-                result = self.map(
-                    end, size - old_size, mapping.protection,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, name=mapping.name,
-                )  # fmt: skip
-                return address if result >= 0 else result
-            if not may_move:
-                return -errno.ENOMEM
-            wish = self.find_free(size)
-            if not wish:
-                return -errno.ENOMEM
-        elif wish % PAGE or (wish < end and address < wish + size):
-            return -errno.EINVAL
-        elif wish < LOWEST or wish + size > self.limit - TOP_GUARD:
+    def _protect_piece(self, piece: Mapping, protection: int) -> int:
+        """Change one stretch of pages that are alike."""
+        before, size = piece.protection, piece.end - piece.start
+        if before == protection:
+            return 0
+        was_data = piece.is_data
+        piece.protection = protection
+        if piece.is_data and not was_data and not self.data_fits(size):
             return -errno.ENOMEM
-        if old_size > size:
-            self.unmap(address + size, old_size - size)
-            old_size = size
-        moved = mapping.part(address, address + old_size)
-        result = host.quick(
-            _MREMAP, self.base + address, old_size, size, 3, self.base + wish
-        )  # fmt: skip
+        start = self.base + piece.start
+        result = host.quick(_MPROTECT, start, size, host_protection(protection))
         if result < 0:
             return result
-        # The host left a hole in the window: nobody else may get it.
-        code = []
-        if old_size:
-            self._reserve(address, old_size)
-            code = self._cut(address, address + old_size)
-        code += self._cut(wish, wish + size)
-        moved.start, moved.end = wish, wish + size
-        self._add(moved)
-        self._forget(code)
-        return wish
+        code = self.cut(piece.start, piece.end)
+        self.add(piece)
+        self.forget(code)
+        return 0
 
     def set_break(self, wanted: int) -> int:
         """brk(2): the new end of the heap, or the old one where it cannot be had."""
         if wanted < self.break_start:
             return self.break_end
         old, new = round_up(self.break_end), round_up(wanted)
+        if wanted - self.break_start + self.data_size > self.data_limit:
+            return self.break_end
         if new > old:
             if new > self.top or not self.is_free(old, new):
                 return self.break_end
@@ -378,13 +275,20 @@ class Memory:
 
     def clear(self) -> None:
         """Unmap everything: another program comes."""
-        self._reserve(0, self.limit)
+        self.reserve(0, self.limit)
         code = [(one.start, one.end) for one in self._mappings if one.protection & PROT_EXEC]
         self._starts.clear()
         self._mappings.clear()
         self.top = self.limit - TOP_GUARD
-        self.break_start = self.break_end = 0
-        self._forget(code)
+        self.break_start = self.break_end = self.data_size = self.locks_new = 0
+        self.forget(code)
+
+    def after_fork(self) -> None:
+        """In the child: what it does not get, and what was locked."""
+        self.has_one_thread = True
+        self.locks_new = 0
+        for mapping in [one for one in self._mappings if one.traits & NOT_IN_CHILD]:
+            self.unmap(mapping.start, mapping.end - mapping.start)
 
     # Access ---------------------------------------------------------------------------
 
@@ -399,7 +303,7 @@ class Memory:
 
         A page of a file can be missing all the same, behind the file's end.
         """
-        if not self.has_one_thread:
+        if not self.has_one_thread or self.has_guards:
             return False
         mapping = self.find(address)
         return (
@@ -472,6 +376,7 @@ class Memory:
             size = PAGE
 
 
-def _host_protection(protection: int) -> int:
+def host_protection(protection: int) -> int:
+    """The host's PROT_* of pages that the guest has mapped with *protection*."""
     # The translator reads what the guest may only execute.
     return (protection & 3) | (PROT_READ if protection & (PROT_EXEC | PROT_WRITE) else 0)

@@ -14,7 +14,7 @@ from typing import IO, NamedTuple, NoReturn
 
 from tandemu.accel.user import UserEngine
 from tandemu.jit.program.user import JitUserEngine
-from tandemu.linux import host
+from tandemu.linux import host, limits
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.calls import all_rows
 from tandemu.linux.elf import ElfFile
@@ -149,10 +149,11 @@ class Process:
 
     def _load(self, descriptor: int, path: str, arguments: list[bytes]) -> Kernel:
         architecture = _architecture_of(descriptor, path)
+        inherited = limits.take_over()
         engine = self._engine or make_engine(architecture)
         kernel = Kernel(
             engine, architecture, all_rows(), sysroot=self.sysroot, strace=self._strace,
-            count=self._stats, profile=self._profile, hook=self._hook,
+            count=self._stats, profile=self._profile, hook=self._hook, limits=inherited,
         )  # fmt: skip
         environment = [name + b"=" + value for name, value in self.environment.items()]
         kernel.load(descriptor, path, arguments, environment, os.fsencode(self.path))

@@ -26,6 +26,7 @@ from tandemu.accel.user import (
 )
 from tandemu.linux import host, signals
 from tandemu.linux.errors import ImageReplaced, ProgramEnded
+from tandemu.linux.growth import grow_down
 from tandemu.linux.host import NUMBERS, SIGNAL_KICK, HostFault, bit
 from tandemu.linux.native.layout import THREAD
 from tandemu.linux.signals import (
@@ -35,8 +36,10 @@ from tandemu.linux.signals import (
     SA_RESTART,
     SIGBUS,
     SIGILL,
+    SIGPIPE,
     SIGSEGV,
     SIGTRAP,
+    SIGXFSZ,
     SS_AUTODISARM,
     SS_DISABLE,
     Action,
@@ -45,8 +48,9 @@ from tandemu.linux.signals import (
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
 
-_EINTR, _EPIPE = -errno.EINTR, -errno.EPIPE
-_SIGPIPE = bit(13)
+_EINTR = -errno.EINTR
+_SIGNAL_OF = {-errno.EPIPE: bit(SIGPIPE), -errno.EFBIG: bit(SIGXFSZ)}
+"""What the host's kernel has sent to the very thread whose call ends so."""
 _SEGV_MAPERR, _SEGV_ACCERR, _ILL_ILLOPC, _BUS_ADRALN, _BUS_ADRERR, _TRAP_BRKPT = 1, 2, 1, 1, 2, 1
 _TGKILL = NUMBERS["tgkill"]
 _SCRATCH_SIZE = 256
@@ -134,9 +138,9 @@ class Task:
                 self._settle(number, result)
             else:
                 x[first] = result
-                if result == _EPIPE:
-                    # The host sent SIGPIPE to this very thread, where it is blocked if handled.
-                    kernel.signals.collect(self, _SIGPIPE & ~self.mask)
+                if result in _SIGNAL_OF:
+                    # It is blocked there if it is handled.
+                    kernel.signals.collect(self, _SIGNAL_OF[result] & ~self.mask)
                     if self.attention:
                         self._settle(None, None)
 
@@ -147,11 +151,15 @@ class Task:
                 self._settle(None, None)
         elif isinstance(leaving, MemoryFault):
             mapping = self.memory.find(leaving.address)
+            if mapping is None and grow_down(self.memory, leaving.address):
+                return
             if mapping is not None and mapping.name[:1] == "/" and self._allows(leaving):
                 # Mapped, allowed, and still not there: behind the end of the file.
                 self.fault(SIGBUS, _BUS_ADRERR, leaving.address)
             else:
-                code = _SEGV_MAPERR if mapping is None else _SEGV_ACCERR
+                # A guard page is mapped and allowed, and yet not there (MADV_GUARD_INSTALL).
+                refused = mapping is not None and not self._allows(leaving)
+                code = _SEGV_ACCERR if refused else _SEGV_MAPERR
                 self.fault(SIGSEGV, code, leaving.address)
         elif isinstance(leaving, IllegalInstruction):
             self.fault(SIGILL, _ILL_ILLOPC, self.state.pc)

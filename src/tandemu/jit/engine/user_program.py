@@ -149,7 +149,8 @@ class UserDispatcher(Dispatcher):
         with b.If(result.slt(0)):
             with b.If(result == CALL_ELSEWHERE):
                 leave_to_python()
-            with b.If((result == -errno.EINTR) | (result == -errno.EPIPE), likely=False):
+            of_signal = (result == -errno.EPIPE) | (result == -errno.EFBIG)
+            with b.If((result == -errno.EINTR) | of_signal, likely=False):
                 cpu.trap_cause = CALL_RETURNED
                 cpu.trap_value = result
                 leave_to_python()

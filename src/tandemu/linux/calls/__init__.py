@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tandemu.linux.calls import (
     files,
+    ipc,
     memory,
     polling,
     processes,
@@ -15,7 +16,7 @@ from tandemu.linux.calls import (
 )
 from tandemu.linux.table import Row
 
-MODULES = (files, memory, polling, sockets, processes, signals, times, system, riscv)
+MODULES = (files, memory, polling, sockets, processes, signals, times, system, ipc, riscv)
 
 
 def all_rows() -> list[Row]:

@@ -21,6 +21,8 @@ AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 MOST_VECTORS = 1024
+_NO_ADDRESS = 1 << 63
+"""The host's kernel takes no pointer there."""
 
 Buffer = ctypes.Array[ctypes.c_char]
 
@@ -39,6 +41,14 @@ def signed_long(value: int) -> int:
 def pointer(memory: Memory, address: int, size: int = 1) -> int:
     """The host address of a structure that may be missing: 0 stays 0."""
     return memory.host_address(address, size) if address else 0
+
+
+def for_host(memory: Memory, address: int) -> int:
+    """The host address for a kernel that looks itself, and when it would: EFAULT is its answer.
+
+    It begins at *address* and goes upward, so it meets the guard at the window's end.
+    """
+    return memory.base + address if address < memory.limit else _NO_ADDRESS
 
 
 def host_vectors(memory: Memory, address: int, count: int) -> Buffer:

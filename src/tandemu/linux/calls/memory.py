@@ -5,22 +5,32 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
 from tandemu.linux.calls.helpers import host_vectors, signed
+from tandemu.linux.growth import first_present
 from tandemu.linux.host import NUMBERS, PAGE
-from tandemu.linux.memory import MAP_ANONYMOUS, round_up
+from tandemu.linux.limits import MEMLOCK
+from tandemu.linux.mappings import (
+    LOCK_ON_FAULT,
+    MAP_ANONYMOUS,
+    MAP_LOCKED,
+    MAP_SHARED,
+    MAP_TYPE,
+    NOT_IN_CHILD,
+    SHARED_ANONYMOUS,
+    Mapping,
+    round_up,
+)
+from tandemu.linux.remapping import remap
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
     from tandemu.linux.task import Task
 
 calls = Calls()
-
-_MADV_DONTNEED, _MADV_FREE, _MADV_REMOVE, _MADV_POPULATE_READ = 4, 8, 9, 22
-_HOSTS_ADVICE = frozenset((0, 1, 2, 3, _MADV_DONTNEED, _MADV_FREE, _MADV_REMOVE, 20, 21, 22, 23))
-_IGNORED_ADVICE = frozenset((10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 24, 25))
 
 
 @calls.row("brk", "hex")
@@ -29,7 +39,7 @@ def _brk(task: Task, wanted: int) -> int:
         return task.memory.set_break(wanted)
 
 
-@calls.row("mmap", "hex size hex hex fd long", missing="huge pages, MAP_GROWSDOWN, no-execute")
+@calls.row("mmap", "hex size hex hex fd long", missing="no-execute")
 def _mmap(
     task: Task, address: int, size: int, protection: int, flags: int, descriptor: int, offset: int
 ) -> int:
@@ -37,6 +47,8 @@ def _mmap(
     descriptor = signed(descriptor)
     if flags & MAP_ANONYMOUS:
         descriptor = -1
+        if signed(flags) & MAP_TYPE == MAP_SHARED:
+            name = SHARED_ANONYMOUS
     else:
         if descriptor < 0 or descriptor in task.kernel.descriptors:
             return -errno.EBADF
@@ -62,43 +74,130 @@ def _mprotect(task: Task, address: int, size: int, protection: int) -> int:
         return task.memory.protect(address, size, protection)
 
 
-@calls.row("mremap", "hex size size hex hex", missing="MREMAP_DONTUNMAP")
+@calls.row("mremap", "hex size size hex hex")
 def _mremap(task: Task, address: int, old: int, size: int, flags: int, wish: int) -> int:
     with task.kernel.memory_lock:
-        return task.memory.remap(address, old, size, flags, wish)
+        return remap(task.memory, address, old, size, flags, wish)
 
 
-@calls.row("madvise", "hex size int")
+_ADVICE_ON_FORK = {10: NOT_IN_CHILD, 11: 0}
+"""MADV_DONTFORK and MADV_DOFORK: the child would have a hole in its window."""
+_POISON = frozenset((100, 101))
+"""MADV_HWPOISON, MADV_SOFT_OFFLINE: they take pages from the host for good."""
+_GUARD_INSTALL = 102
+
+
+@calls.row("madvise", "hex size int", missing="MADV_HWPOISON, MADV_SOFT_OFFLINE")
 def _madvise(task: Task, address: int, size: int, advice: int) -> int:
-    memory = task.memory
-    if address % PAGE or size >> 63:
+    memory, advice = task.memory, signed(advice)
+    if advice in _POISON:
+        return -errno.EPERM
+    # The host knows which advice there is; it is asked about nothing at all.
+    result = host.call(NUMBERS["madvise"], memory.base, 0, advice)
+    if result < 0:
+        return result
+    end = address + round_up(size)
+    if address % PAGE or end >= 1 << 64:
         return -errno.EINVAL
-    size = round_up(size)
-    if address + size > memory.limit or not memory.covers(address, address + size):
+
+    def advise(piece: Mapping) -> int:
+        if advice in _ADVICE_ON_FORK:
+            memory.cut(piece.start, piece.end)
+            piece.traits = piece.traits & ~NOT_IN_CHILD | _ADVICE_ON_FORK[advice]
+            memory.add(piece)
+            return 0
+        if advice == _GUARD_INSTALL:
+            memory.has_guards = True
+        place = memory.base + piece.start
+        return host.call(NUMBERS["madvise"], place, piece.end - piece.start, advice)
+
+    return _on_pieces(task, address, end, advise)
+
+
+def _on_pieces(
+    task: Task, address: int, end: int, function: Callable[[Mapping], int], *, stops: bool = False
+) -> int:
+    """Call *function* for what is mapped in a range; ENOMEM if that is not all of it.
+
+    *stops*: at the first hole, instead of going on behind it.
+    """
+    done, result = address, 0
+    with task.kernel.memory_lock:
+        for piece in task.memory.pieces(address, end):
+            if piece.start != done:
+                result = -errno.ENOMEM
+                if stops:
+                    return result
+            done = piece.end
+            failure = function(piece)
+            if failure < 0:
+                return failure
+    return result if done == end else -errno.ENOMEM
+
+
+_MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = 1, 2, 4
+
+
+@calls.row("msync", "hex size hex")
+def _msync(task: Task, address: int, size: int, flags: int) -> int:
+    memory, end = task.memory, address + round_up(size)
+    if flags & ~(_MS_ASYNC | _MS_INVALIDATE | _MS_SYNC) or address % PAGE:
+        return -errno.EINVAL
+    if flags & _MS_ASYNC and flags & _MS_SYNC:
+        return -errno.EINVAL
+    if end > memory.limit:
         return -errno.ENOMEM
-    if advice in _HOSTS_ADVICE:
-        return host.call(NUMBERS["madvise"], memory.base + address, size, advice)
-    return 0 if advice in _IGNORED_ADVICE else -errno.EINVAL
+
+    def sync(piece: Mapping) -> int:
+        return host.call(
+            NUMBERS["msync"], memory.base + piece.start, piece.end - piece.start, flags
+        )
+
+    return _on_pieces(task, address, end, sync)
 
 
-def _on_range(name: str, rest: str = "", *, aligned: bool = False) -> None:
-    number = NUMBERS[name]
+def _locker(task: Task, name: str, flags: int = 0) -> Callable[[Mapping], int]:
+    memory = task.memory
 
-    @calls.row(name, f"hex size {rest}")
-    def on_range(task: Task, address: int, size: int, *rest: int) -> int:
-        memory = task.memory
-        if aligned and address % PAGE:
-            return -errno.EINVAL
-        address, size = address & -PAGE, round_up(size + address % PAGE)
-        if address + size > memory.limit or not memory.covers(address, address + size):
-            return -errno.ENOMEM
-        return host.call(number, memory.base + address, size, *rest)
+    def lock(piece: Mapping) -> int:
+        start = piece.start
+        if piece.name == "[stack]":
+            # What the stack has not grown to yet is mapped, but not there to be locked.
+            start = first_present(memory, start, piece.end)
+        return host.call(NUMBERS[name], memory.base + start, piece.end - start, flags)
+
+    return lock
 
 
-_on_range("msync", "hex", aligned=True)
-_on_range("mlock")
-_on_range("mlock2", "hex")
-_on_range("munlock")
+def _lock_range(task: Task, name: str, address: int, size: int, flags: int = 0) -> int:
+    if name != "munlock" and not _may_lock(task):
+        return -errno.EPERM
+    start = address & -PAGE
+    end = start + round_up(size + address % PAGE)
+    if end > 1 << 64:
+        return -errno.EINVAL
+    return _on_pieces(task, start, end, _locker(task, name, flags), stops=True)
+
+
+def _may_lock(task: Task) -> bool:
+    return task.kernel.limits.get(MEMLOCK)[0] > 0 or host.has_capability(host.CAP_IPC_LOCK)
+
+
+@calls.row("mlock", "hex size")
+def _mlock(task: Task, address: int, size: int) -> int:
+    return _lock_range(task, "mlock", address, size)
+
+
+@calls.row("mlock2", "hex size hex")
+def _mlock2(task: Task, address: int, size: int, flags: int) -> int:
+    if signed(flags) & ~_MLOCK_ONFAULT:
+        return -errno.EINVAL
+    return _lock_range(task, "mlock2", address, size, flags)
+
+
+@calls.row("munlock", "hex size")
+def _munlock(task: Task, address: int, size: int) -> int:
+    return _lock_range(task, "munlock", address, size)
 
 
 @calls.row("mincore", "hex size ptr")
@@ -107,20 +206,51 @@ def _mincore(task: Task, address: int, size: int, result: int) -> int:
     if address % PAGE:
         return -errno.EINVAL
     end = address + round_up(size)
-    if end > memory.limit or not memory.covers(address, end):
+    if end > memory.limit:
+        return -errno.ENOMEM
+    if result + round_up(size) // PAGE > memory.limit:
+        return -errno.EFAULT
+    if not memory.covers(address, end):
         return -errno.ENOMEM
     place = memory.host_address(result, round_up(size) // PAGE)
     return host.call(NUMBERS["mincore"], memory.base + address, size, place)
 
 
+_MLOCK_ONFAULT = 1
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+
 @calls.row("mlockall", "hex")
 def _mlockall(task: Task, flags: int) -> int:
-    # The window's reserved pages must not be locked: they would become real.
+    # The host's own would make the reserved pages of the window real, and lock ours.
+    memory, flags = task.memory, signed(flags)
+    every = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
+    if not flags or flags & ~every or flags == _MCL_ONFAULT:
+        return -errno.EINVAL
+    if not _may_lock(task):
+        return -errno.EPERM
+    if flags & _MCL_CURRENT:
+        most = task.kernel.limits.get(MEMLOCK)[0]
+        if memory.total_size() > most and not host.has_capability(host.CAP_IPC_LOCK):
+            return -errno.ENOMEM
+    on_fault = flags & _MCL_ONFAULT
+    memory.locks_new = flags & _MCL_FUTURE and (LOCK_ON_FAULT if on_fault else MAP_LOCKED)
+    if flags & _MCL_CURRENT:
+        lock = _locker(task, "mlock2", _MLOCK_ONFAULT if on_fault else 0)
+        with task.kernel.memory_lock:
+            for mapping in list(memory.mappings):
+                # What cannot be brought in, as pages without access, is no error here.
+                lock(mapping)
     return 0
 
 
 @calls.row("munlockall")
 def _munlockall(task: Task) -> int:
+    task.memory.locks_new = 0
+    unlock = _locker(task, "munlock")
+    with task.kernel.memory_lock:
+        for mapping in list(task.memory.mappings):
+            unlock(mapping)
     return 0
 
 

@@ -13,7 +13,9 @@ from tandemu.linux import host
 from tandemu.linux.calls.helpers import pointer, signed
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import ImageReplaced, LinuxError, ProgramEnded
-from tandemu.linux.host import NUMBERS, bit
+from tandemu.linux.host import NUMBERS, HostFault, bit
+from tandemu.linux.limits import STACK
+from tandemu.linux.loader import MOST_ARGUMENTS, MOST_TEXT, check_arguments
 from tandemu.linux.paths import Spawn, take_back
 from tandemu.linux.signals import SIGCHLD, SIGNALS
 from tandemu.linux.table import Calls
@@ -31,7 +33,6 @@ _SIGHAND, _FS, _FILES, _SYSVSEM = 0x800, 0x200, 0x400, 0x40000
 _NEW_NAMESPACES = 0x7E020080
 _THREAD_NEEDS = _VM | _SIGHAND
 _CLONE_ARGS = struct.Struct("<8Q")
-_MOST_WORDS = 1 << 17
 _SHEBANG_DEPTH = 4
 _BY_DESCRIPTOR = "/proc/self/fd/"
 
@@ -173,10 +174,15 @@ def _strings(task: Task, address: int) -> list[bytes]:
         for (word,) in struct.iter_unpack("<Q", memory.read(address, size)):
             if not word:
                 return found
-            text = memory.read_string(word, 1 << 17)
+            try:
+                text = memory.read_string(word, MOST_TEXT)
+            except HostFault:
+                raise
+            except OSError:
+                raise OSError(errno.E2BIG, "an argument is too long") from None
             total += len(text) + 9
             found.append(text)
-            if total > 2 << 20 or len(found) > _MOST_WORDS:
+            if total > MOST_ARGUMENTS:
                 raise OSError(errno.E2BIG, "too many arguments")
         address += size
 
@@ -237,6 +243,7 @@ def _execute(task: Task, path: bytes, arguments: list[bytes], environment: list[
             if not foreign:
                 return _execute_native(kernel, task, found, arguments, environment)
             try:
+                check_arguments(arguments, environment, kernel.limits.get(STACK)[0])
                 elf = ElfFile(descriptor, found)
                 if elf.interpreter:
                     os.stat(kernel.files.resolve(elf.interpreter))
@@ -269,7 +276,10 @@ def _execute_native(
         if kernel.signals.handled & bit(signal):
             host.set_disposition(signal, 0)
     host.set_mask(task.mask)
-    result = host.call(NUMBERS["execve"], ctypes.addressof(name), argument_place, environment_place)
+    place = ctypes.addressof(name)
+    kernel.limits.give_back()
+    result = host.call(NUMBERS["execve"], place, argument_place, environment_place)
+    kernel.limits.take_back()
     task.refresh_host_mask()
     del kept_arguments, kept_environment
     return result
