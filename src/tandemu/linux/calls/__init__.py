@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tandemu.linux.calls import (
     files,
+    ioctls,
     ipc,
     memory,
     polling,
@@ -16,7 +17,7 @@ from tandemu.linux.calls import (
 )
 from tandemu.linux.table import Row
 
-MODULES = (files, memory, polling, sockets, processes, signals, times, system, ipc, riscv)
+MODULES = (files, ioctls, memory, polling, sockets, processes, signals, times, system, ipc, riscv)
 
 
 def all_rows() -> list[Row]:
