@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tandemu.cli import streams
 from tandemu.cli.exec_options import parse, usage
 
 _USAGE_STATUS, _CANNOT_RUN, _NOT_FOUND = 2, 126, 127
@@ -59,4 +60,4 @@ def _become(process: object) -> NoReturn:
     from tandemu.linux import Process
 
     assert isinstance(process, Process)
-    process.become()
+    process.become(streams.closed)

@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tandemu.cli import streams
+
 ERROR_STATUS = 1
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -69,20 +71,30 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line *arguments* (default: the process's); return the exit status."""
+    if arguments is None:
+        streams.prepare()
     try:
-        status = _run(arguments)
-        sys.stdout.flush()
+        try:
+            status = _run(arguments)
+        except SystemExit as exit:  # argparse: help was shown, or an option was wrong
+            status = exit.code if isinstance(exit.code, int) else ERROR_STATUS
+        streams.flush()
         return status
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
-    except BrokenPipeError:
-        # Nobody reads our output any more. What is still buffered has nowhere to go, and
-        # the interpreter must not try again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # nobody reads our output any more
+        if arguments is None:
+            streams.die_of_broken_pipe()
+        streams.drop()
         return ERROR_STATUS
     except Exception as error:
         if os.environ.get("TANDEMU_DEBUG"):
             raise
+        if isinstance(error, OSError) and error is streams.lost():
+            try:
+                streams.flush()
+            except OSError as better:
+                error = better
         if _is_ours(error) or isinstance(error, OSError):
             _say(str(error))
             if getattr(error, "is_usage", False):

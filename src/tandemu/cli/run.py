@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tandemu.accel.profile import format_profile
 from tandemu.accel.statistics import format_statistics
+from tandemu.bits import replace
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.errors import OptionError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_ARCHITECTURE = "riscv64"
 _SIGNAL_STATUS = 128
+_LOST_STATUS = 1
 _TERMINAL_NAME = re.compile(r"[A-Za-z0-9.+-]{1,32}")
 
 
@@ -156,7 +158,20 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
         machine.start()
         gc.freeze()
         gc.enable()
-        return machine.wait()
+        result = machine.wait()
+        if result.ending not in (Ending.TIMED_OUT, Ending.STOPPED) and not sys.stdout.isatty():
+            terminal.patience_s = None  # as other programs do that write into a pipe
+    if isinstance(terminal.lost, BrokenPipeError):
+        raise terminal.lost
+    if terminal.lost is not None:
+        print(
+            f"tandemu: the console's output cannot be written: {terminal.lost.strerror}; what the "
+            "guest printed from there on is lost",
+            file=sys.stderr,
+        )
+        if not result.exit_status:
+            result = replace(result, exit_status=_LOST_STATUS)
+    return result
 
 
 def _names(options: argparse.Namespace) -> Callable[[int], str | None]:
@@ -183,20 +198,21 @@ def run(options: argparse.Namespace) -> int:
     try:
         with machine:
             result = _run_on_terminal(machine, what, begun_s)
+        if result.ending is Ending.TIMED_OUT:
+            print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
+        elif result.ending in (Ending.PANICKED, Ending.RESET, Ending.SHUT_DOWN):
+            print(f"tandemu: {result.reason}", file=sys.stderr)
+        if options.dump and result.exit_status == BROKEN_STATUS and (text := machine.dump()):
+            print(text, file=sys.stderr)
+        return result.exit_status
     except MachineError:
         if options.dump and (text := machine.dump()):
             print(text, file=sys.stderr)
         raise
     except Signalled as signalled:
         return _SIGNAL_STATUS + signalled.number
-    if result.ending is Ending.TIMED_OUT:
-        print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
-    elif result.ending in (Ending.PANICKED, Ending.RESET, Ending.SHUT_DOWN):
-        print(f"tandemu: {result.reason}", file=sys.stderr)
-    if options.dump and result.exit_status == BROKEN_STATUS and (text := machine.dump()):
-        print(text, file=sys.stderr)
-    if options.stats:
-        print(format_statistics(machine.statistics(), begun_s), file=sys.stderr)
-    if (profile := machine.profile()) is not None:
-        print(format_profile(profile, names), file=sys.stderr)
-    return result.exit_status
+    finally:  # however it ended: by a signal, too
+        if options.stats:
+            print(format_statistics(machine.statistics(), begun_s), file=sys.stderr)
+        if (profile := machine.profile()) is not None:
+            print(format_profile(profile, names), file=sys.stderr)

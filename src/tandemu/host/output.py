@@ -8,6 +8,7 @@ makes the guest wait once *limit_bytes* are gathered.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -15,21 +16,22 @@ from collections.abc import Callable
 
 _BATCH_INTERVAL_S = 0.016
 _POLL_S = 0.1
+_SLICE_S = 0.5
 _LIMIT_BYTES = 256 << 10
 
 
-def _nothing() -> None:
+def _nothing(error: OSError) -> None:
     """Default of *lost*."""
 
 
 class OutputPump:
-    """Writes to *descriptor*; *lost* is called once if nobody reads it any more."""
+    """Writes to *descriptor*; *lost* is called once, with the reason, if that is not possible."""
 
     def __init__(
         self,
         descriptor: int,
         *,
-        lost: Callable[[], None] = _nothing,
+        lost: Callable[[OSError], None] = _nothing,
         limit_bytes: int = _LIMIT_BYTES,
     ) -> None:
         self._descriptor = descriptor
@@ -41,6 +43,7 @@ class OutputPump:
         self._held = False
         self._closing = False
         self._discarding = False
+        self._written = 0
         self._pause = threading.Event()
         self.last_byte = b"\n"
         """The last byte that was written: whether the cursor stands at a line's start."""
@@ -65,17 +68,26 @@ class OutputPump:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._writing, timeout=1)
 
-    def close(self, timeout_s: float = 1.0) -> None:
-        """Write what is left, for *timeout_s* at most; from then on output is discarded."""
+    def close(self, patience_s: float | None = 1.0) -> None:
+        """Write what is left, as long as the reader takes some every *patience_s* (None: for ever).
+
+        What is left then is lost, and from then on output is discarded.
+        """
         with self._changed:
             self._closing = True
             self._held = False
             self._changed.notify_all()
         self._pause.set()
-        self._thread.join(timeout_s)
+        written = -1
+        while self._thread.is_alive() and (patience_s is None or written != self._written):
+            written = self._written
+            self._thread.join(_SLICE_S if patience_s is None else patience_s)
         with self._changed:
+            abandoned = self._thread.is_alive() and not self._discarding
             self._discarding = True
             self._changed.notify_all()
+        if abandoned:
+            self._lost(TimeoutError(errno.ETIMEDOUT, f"nobody read it for {patience_s:g} s"))
         self._thread.join(_POLL_S * 2)
 
     def _take(self) -> bytes:
@@ -100,12 +112,12 @@ class OutputPump:
         while batch := self._take():
             try:
                 self._write_all(batch)
-            except OSError:  # the reader is gone (EPIPE) or the terminal is (EIO)
+            except OSError as error:  # the reader or the terminal is gone, the disk full
                 with self._changed:
                     self._discarding = True
                     self._writing = False
                     self._changed.notify_all()
-                self._lost()
+                self._lost(error)
                 return
             with self._changed:
                 self._writing = False
@@ -123,4 +135,5 @@ class OutputPump:
             except BlockingIOError:
                 continue
             self.last_byte = bytes(rest[written - 1 : written]) or self.last_byte
+            self._written += written
             rest = rest[written:]

@@ -104,11 +104,19 @@ class Terminal:
         self._escaped = False
         self._line: bytearray | None = None
         self._pending = bytearray()
+        self.lost: OSError | None = None
+        """Why output was lost, if some was."""
+        self.patience_s: float | None = 1.0
+        """How long `close` waits for a reader that takes nothing; None: for ever."""
+
+    def _note_lost(self, error: OSError) -> None:
+        self.lost = error
+        self._quit()
 
     # ---- the time of the with block ------------------------------------------------------
 
     def __enter__(self) -> Terminal:
-        self._pump = OutputPump(self._output_descriptor, lost=self._quit)
+        self._pump = OutputPump(self._output_descriptor, lost=self._note_lost)
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if threading.current_thread() is threading.main_thread():
@@ -144,7 +152,7 @@ class Terminal:
         self._closed.set()
         try:
             os.write(self._wake_writer, b"x")
-            self._pump.close()
+            self._pump.close(self.patience_s)
             if os.isatty(self._output_descriptor):
                 # Colours and a hidden cursor would outlive the guest that set them.
                 tail = b"\x1b[0m\x1b[?25h" + (b"" if self._pump.last_byte == b"\n" else b"\r\n")

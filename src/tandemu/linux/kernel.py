@@ -7,6 +7,7 @@ copies it with everything else.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import ctypes
 import errno
 import os
@@ -157,7 +158,7 @@ class Kernel:
         return observed
 
     def _print(self, task: Task, text: str) -> None:
-        os.write(2, f"{task.tid} {text}\n".encode(errors="replace"))
+        _say(f"{task.tid} {text}")
 
     def _no_such_call(self, number: int) -> Handler:
         def unknown(task: Task) -> int:
@@ -210,8 +211,11 @@ class Kernel:
     def first_task(self) -> Task:
         """The main thread, on this host thread; it takes over what the parent left."""
         mask = self.signals.adopt_host()
+        if self.count or self.profile:
+            self.signals.be_told_of_ends()
         task = Task(self, self.engine.create_cpu(), mask)
         self.tasks.append(task)
+        self.signals.watch()
         return task
 
     # Ends -------------------------------------------------------------------------------
@@ -234,15 +238,15 @@ class Kernel:
             ]
             lines.insert(0, "system calls:")
             lines += ["", format_statistics(self.engine.statistics(), self._begun_s)]
-            os.write(2, ("\n".join(lines) + "\n").encode())
+            _say("\n".join(lines))
         if self.profile and not self.is_forked:
             from tandemu.linux.code_names import CodeNames
 
             text = format_profile(self.engine.profile(), CodeNames(self.memory.mappings).name)
-            os.write(2, f"{text}\n".encode())
+            _say(text)
         if self.unknown and (self.strace or self.count):
             listed = ", ".join(f"{number} ({n}x)" for number, n in sorted(self.unknown.items()))
-            os.write(2, f"unknown system calls answered with ENOSYS: {listed}\n".encode())
+            _say(f"unknown system calls answered with ENOSYS: {listed}")
 
     def die(self, task: Task, signal: int, address: int = 0) -> NoReturn:
         """The process dies by *signal*, for its parent to see."""
@@ -315,8 +319,7 @@ class Kernel:
         """An error of ours: the process ends, saying so."""
         if os.environ.get("TANDEMU_DEBUG"):
             sys.excepthook(type(error), error, error.__traceback__)
-        text = f"tandemu: an error in Tandemu itself: {type(error).__name__}: {error}\n"
-        os.write(2, text.encode(errors="replace"))
+        _say(f"tandemu: an error in Tandemu itself: {type(error).__name__}: {error}")
         os._exit(1)
 
     def end_task(self, task: Task) -> None:
@@ -398,6 +401,14 @@ class Kernel:
     def unblocked(self, task: Task, signal: int) -> bool:
         """Whether *task* would take *signal* now."""
         return not task.mask & bit(signal)
+
+
+def _say(text: str) -> None:
+    """Write a line on the error output, which may be closed or full."""
+    rest = memoryview(f"{text}\n".encode(errors="replace"))
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(2, rest) :]
 
 
 def _unknown(task: Task) -> int:

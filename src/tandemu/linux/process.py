@@ -109,9 +109,14 @@ class Process:
         kernel.engine.close()
         return ProcessResult(128 - status, -status) if status < 0 else ProcessResult(status, 0)
 
-    def become(self) -> NoReturn:
-        """Turn this very process into the program; it does not return."""
+    def become(self, closed: Sequence[int] = ()) -> NoReturn:
+        """Turn this very process into the program; it does not return.
+
+        *closed* are those of the first three descriptors that the program is to have closed.
+        """
         kernel = self._prepare()
+        for descriptor in closed:
+            os.close(descriptor)
         self._run_here(kernel)
 
     def _prepare(self) -> Kernel:

@@ -49,6 +49,8 @@ NAMES = (
     "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 )  # fmt: skip
 
+_ENDS = (1, 2, 15)
+"""SIGHUP, SIGINT, SIGTERM."""
 _UNBLOCKABLE = bit(SIGKILL) | bit(SIGSTOP)
 _SYNCHRONOUS = bit(SIGILL) | bit(SIGTRAP) | bit(SIGBUS) | bit(SIGFPE) | bit(SIGSEGV)
 _ACCESS = bit(SIGBUS) | bit(SIGSEGV)
@@ -135,6 +137,7 @@ class Signals:
         self._news = (-1, -1)
         """The pipe to our thread: one siginfo_t after the other."""
         self._fetched = 0
+        self._told = 0
         self._lock = _thread.allocate_lock()
 
     # What the host must know -----------------------------------------------------------
@@ -166,7 +169,7 @@ class Signals:
             if action.handler:
                 self._have_thread()
             return
-        if action.handler > 1:
+        if action.handler > 1 or (action.handler == 0 and self._told & mask):
             if not self.handled & mask:
                 self.handled |= mask
                 # What the host does with it stays: threads that do not block it yet ignore
@@ -184,6 +187,13 @@ class Signals:
             if was_handled:
                 self.watch()
                 task.refresh_host_mask()
+
+    def be_told_of_ends(self) -> None:
+        """Fetch what people end programs with, as if it were handled: somebody wants a report."""
+        for signal in _ENDS:
+            if host.get_disposition(signal) != 1:
+                self._told |= bit(signal)
+        self.handled |= self._told
 
     @staticmethod
     def _tell_of_children(flags: int, handler: int = 0) -> None:
