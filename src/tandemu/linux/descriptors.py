@@ -23,6 +23,8 @@ class Descriptors:
     def __init__(self) -> None:
         self._hidden: set[int] = set()
         self._process: Any = None
+        self.is_shared = False
+        """The process at hand has them with its parent: it forgets them and closes none."""
 
     def tell(self, process: Any) -> None:
         """Keep the native calls (`native.layout.PROCESS`) told of what is hidden."""
@@ -51,7 +53,8 @@ class Descriptors:
         """Close one that was hidden."""
         self._hidden.discard(descriptor)
         self._tell()
-        os.close(descriptor)
+        if not self.is_shared:
+            os.close(descriptor)
 
     def without_hidden(self, descriptor: int, entries: bytes) -> bytes:
         """What getdents64(2) gave for the directory *descriptor*, without ours in its own list."""

@@ -43,8 +43,8 @@ class ElfFile:
     """What the headers of one program say."""
 
     __slots__ = (
-        "align", "entry", "headers", "headers_offset", "high", "interpreter", "low", "machine",
-        "segments", "type",
+        "align", "entry", "executable_stack", "headers", "headers_offset", "high", "interpreter",
+        "low", "machine", "segments", "type",
     )  # fmt: skip
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -80,6 +80,7 @@ class ElfFile:
         self.segments: list[Segment] = []
         self.interpreter = ""
         self.align = 4096
+        self.executable_stack = False
         for index in range(self.headers):
             kind, flags, offset, address, _, file_size, memory_size, align = (
                 PROGRAM_HEADER.unpack_from(table, index * entry_size)
@@ -88,6 +89,8 @@ class ElfFile:
                 self._add(name, size, Segment(address, offset, file_size, memory_size, flags))
                 if align & (align - 1) == 0 and align <= 1 << 21:
                     self.align = max(self.align, align)
+            elif kind == STACK:
+                self.executable_stack = bool(flags & 1)
             elif kind == INTERPRETER:
                 if not 2 <= file_size <= 4096 or offset + file_size > size:
                     raise _broken(name, "the name of its interpreter is not in the file")

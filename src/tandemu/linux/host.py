@@ -7,6 +7,7 @@ same for calls that never wait: it keeps Python's lock, which is cheaper.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import errno
 import os
@@ -30,13 +31,17 @@ _quick_syscall.argtypes = _ARGUMENTS
 _errno = ctypes.get_errno
 
 PAGE = 4096
-SIGNAL_KICK = 64
-"""The host signal that gets a thread out of a waiting call; the guest's own never reaches it."""
+SIGNAL_KICK = 33
+"""The host signal that gets a thread out of a waiting call; the guest's own never reaches it.
+
+C libraries keep it for calls between the threads of a process, which are made inside here.
+"""
 
 _RT_SIGACTION = NUMBERS["rt_sigaction"]
 _RT_SIGPROCMASK = NUMBERS["rt_sigprocmask"]
 _PROCESS_VM_READV = NUMBERS["process_vm_readv"]
 _ARCH_SET_GS = 0x1001
+_SIGSEGV = 11
 _SA_RESTORER = 0x04000000
 _SA_ONSTACK = 0x08000000
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
@@ -148,15 +153,18 @@ def set_thread_pointer(address: int) -> None:
     quick(NUMBERS["arch_prctl"], _ARCH_SET_GS, address)
 
 
+def _do_nothing() -> None:
+    pass
+
+
 def prepare_kick(handler: int) -> None:
     """Have the native *handler* called for `SIGNAL_KICK`, which interrupts a system call."""
-    _LIBRARY.signal.restype = ctypes.c_void_p
-    _LIBRARY.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    _LIBRARY.signal(SIGNAL_KICK, handler)
+    # libc takes the signal for itself when it makes its first thread. It shall have made one.
+    _thread.start_new_thread(_do_nothing, ())
     words = _Words4()
-    quick(_RT_SIGACTION, SIGNAL_KICK, 0, ctypes.addressof(words), 8)
-    # signal() asks for restarted calls, which is what must not be.
-    words[1] = (words[1] & _SA_RESTORER) | _SA_ONSTACK
+    # libc refuses to say anything of this signal; what returns from handlers is that of others.
+    quick(_RT_SIGACTION, _SIGSEGV, 0, ctypes.addressof(words), 8)
+    words = _Words4(handler, _SA_RESTORER | _SA_ONSTACK, words[2], 0)
     quick(_RT_SIGACTION, SIGNAL_KICK, ctypes.addressof(words), 0, 8)
 
 

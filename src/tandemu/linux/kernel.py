@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from tandemu.accel.profile import format_profile
-from tandemu.accel.user import UserEngine
-from tandemu.linux import host, loader, paths, signals
+from tandemu.accel.user import UserCpu, UserEngine
+from tandemu.linux import host, identity, loader, paths, signals, succession
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
@@ -29,6 +29,7 @@ from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
 from tandemu.linux.signals import Signals
+from tandemu.linux.spawn import Spawn
 from tandemu.linux.table import Handler, Row
 from tandemu.linux.task import Task
 from tandemu.linux.trace import Call, describe_call, describe_result
@@ -81,8 +82,18 @@ class Kernel:
         self._begun_s = time.monotonic()
         self.unknown: dict[int, int] = {}
         self.is_forked = False
-        self.spawn: paths.Spawn | None = None
+        self.spawn: Spawn | None = None
         """Set between vfork and what ends it."""
+        self.leader: Task
+        """The thread that the process began with; see `succession`."""
+        self.leader_wakes = succession.new_lock()
+        """Released when the leader, which is over, has a program to run."""
+        self.succession: succession.Program | None = None
+        """That program."""
+        self.thread_ended = succession.new_lock()
+        """Released when some thread is over, if nobody has done so."""
+        self.image_descriptor = -1
+        """The program's file, which may have another name by now, or none."""
         self.threads_lock = _thread.allocate_lock()
         """Held while the engine makes or frees a processor, and by fork: see there."""
         self.native = NativeCalls(rows, engine.copy_routine)
@@ -174,10 +185,12 @@ class Kernel:
             self.unknown[number] = self.unknown.get(number, 0) + 1
         return _ENOSYS
 
-    def restarts(self, number: int) -> bool:
+    def restarts(self, number: int, arguments: Sequence[int]) -> bool:
         """Whether SA_RESTART repeats call *number*."""
         row = self._rows[number] if number < _NUMBER_LIMIT else None
-        return row is not None and row.restarts
+        if row is None:
+            return False
+        return row.restarts if isinstance(row.restarts, bool) else row.restarts(arguments)
 
     # Programs ---------------------------------------------------------------------------
 
@@ -200,13 +213,19 @@ class Kernel:
         )  # fmt: skip
         # /proc/self/exe leads there wherever the program goes.
         image.path = os.path.abspath(path)
+        image.name = identity.name_of_program(execfn, image.path)
         self.image = image
+        before, kept = self.image_descriptor, os.dup(descriptor)
+        self.image_descriptor = self.descriptors.hide(kept)
+        if before >= 0:
+            self.descriptors.close(before)
         self.arguments, self.environment = list(arguments), list(environment)
         return image
 
     def start(self, task: Task) -> None:
         """Set *task*'s registers to where the loaded program begins."""
         self.architecture.start(task.state, self.image.entry, self.image.stack)
+        identity.publish(self)
 
     def first_task(self) -> Task:
         """The main thread, on this host thread; it takes over what the parent left."""
@@ -223,9 +242,16 @@ class Kernel:
     def exit_group(self, status: int) -> NoReturn:
         """The whole process ends."""
         self.report()
-        if self.spawn is not None:
-            self.spawn.give_back(self.memory)
+        self._let_go()
         os._exit(status & 0xFF)
+
+    def _let_go(self) -> None:
+        """What others have of the process, before it ends: its locks, a parent that waits."""
+        for task in list(self.tasks):
+            self.release_robust(task)
+        if self.spawn is not None:
+            with self.limits.room():
+                self.spawn.give_back(done=True)
 
     def report(self) -> None:
         """Say what was counted, if that was asked for."""
@@ -254,6 +280,7 @@ class Kernel:
             self._print(task, f"+++ killed by {signals.name_of(signal)} at {address:#x} +++")
         self.report()
         sys.stdout.flush()
+        self._let_go()
         signals.act_by_default(signal)
         os._exit(128 + signal)
 
@@ -269,8 +296,7 @@ class Kernel:
     def start_thread(self, parent: Task, task_ready: Callable[[Task], None]) -> int:
         """Start a guest thread with a copy of *parent*'s registers; its number."""
         try:
-            with self.threads_lock:
-                cpu = self.engine.create_cpu()
+            cpu = self.new_cpu()
         except RuntimeError as error:
             # As a kernel at its limit of threads.
             if self.strace:
@@ -305,6 +331,11 @@ class Kernel:
         started.acquire()
         return numbers[0]
 
+    def new_cpu(self) -> UserCpu:
+        """A processor for one more thread; RuntimeError if there cannot be one."""
+        with self.threads_lock:
+            return self.engine.create_cpu()
+
     def run_thread(self, task: Task) -> None:
         """Body of a host thread: one guest thread until its end."""
         try:
@@ -324,7 +355,7 @@ class Kernel:
 
     def end_task(self, task: Task) -> None:
         """A thread is over: robust futexes, the word that joiners wait for."""
-        self._release_robust(task)
+        self.release_robust(task)
         if task in self.tasks:
             self.tasks.remove(task)
         if task.clear_tid and self.tasks:
@@ -341,8 +372,11 @@ class Kernel:
         if not self.tasks:
             # The last thread: what exit(2) was called with is the process's status.
             self.exit_group(task.exit_status)
+        if self.thread_ended.locked():
+            with contextlib.suppress(RuntimeError):
+                self.thread_ended.release()
 
-    def _release_robust(self, task: Task) -> None:
+    def release_robust(self, task: Task) -> None:
         """Mark the locks that a thread dies with (futex(2), robust lists)."""
         if not task.robust_list:
             return
@@ -376,10 +410,13 @@ class Kernel:
         return ctypes.create_string_buffer(text)
 
     def after_fork(self, task: Task) -> None:
-        """In the child of fork: only this thread is left."""
+        """In the child of fork, which blocks all signals: only this thread is left."""
         self.is_forked = True
         self.memory_lock = _thread.allocate_lock()
         self.threads_lock = _thread.allocate_lock()
+        self.leader_wakes, self.thread_ended = succession.new_lock(), succession.new_lock()
+        self.succession = None
+        self.leader = task
         for other in self.tasks:
             if other is not task:
                 other.pending.clear()
@@ -392,11 +429,6 @@ class Kernel:
         task.attention = False
         task.robust_list = 0
         self.signals.after_fork()
-        task.refresh_host_mask()
-
-    def can_replace(self, task: Task) -> bool:
-        """Whether execve can be done inside this process."""
-        return len(self.tasks) == 1 and task.tid == os.getpid() and self.hook is None
 
     def unblocked(self, task: Task, signal: int) -> bool:
         """Whether *task* would take *signal* now."""

@@ -47,10 +47,17 @@ _INITIAL_ROOM = 16 * PAGE
 class Image:
     """A program in memory, ready to begin."""
 
-    __slots__ = ("auxiliary", "entry", "path", "stack", "stack_top", "trampoline")
+    __slots__ = (
+        "arguments", "auxiliary", "entry", "environment", "name", "path", "stack", "stack_top",
+        "trampoline",
+    )  # fmt: skip
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.name = b""
+        """What the process is called."""
+        self.arguments = self.environment = (0, 0)
+        """Where the strings begin and end in the program's memory."""
         self.entry = self.stack = self.stack_top = self.trampoline = 0
         self.auxiliary = b""
 
@@ -118,6 +125,11 @@ def load(
         image.stack_top = memory.top
         needed = sum(len(text) + 9 for text in (*arguments, *environment))
         _must(_make_stack(memory, stack_size, needed), path)
+        if elf.executable_stack:
+            stack = memory.find(image.stack_top - PAGE)
+            assert stack is not None
+            size, protection = stack.end - stack.start, PROT_READ | PROT_WRITE | PROT_EXEC
+            _must(memory.protect(stack.start, size, protection), path)
         _map_segments(memory, descriptor, elf, bias, path)
         memory.break_start = memory.break_end = bias + elf.high
         memory.data_size = sum(
@@ -250,6 +262,8 @@ def _build_stack(
     start = (top - len(strings)) & -16
     pointers = [start + offset for offset in offsets]
     count = len(arguments)
+    image.arguments = start, pointers[count]
+    image.environment = pointers[count], pointers[-2]
     vector = [*vector, (_RANDOM, start + random), (_EXECFN, pointers[-2])]
     if architecture.platform:
         vector.append((_PLATFORM, pointers[-1]))

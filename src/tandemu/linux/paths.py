@@ -17,9 +17,7 @@ from tandemu.linux.errors import LinuxError
 from tandemu.linux.host import NUMBERS
 
 if TYPE_CHECKING:
-    from tandemu.linux.descriptors import Descriptors
     from tandemu.linux.kernel import Kernel
-    from tandemu.linux.memory import Memory
 
 _OPENAT2 = NUMBERS["openat2"]
 OPEN_HOW = struct.Struct("<QQQ")
@@ -30,7 +28,7 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 _HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
 _MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
 _MOST_LINKS = 40
-_SPAWN_BYTES = 1 << 16
+_AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = -100, 0x100, 0x1000
 
 
 OWN_NAMES = (
@@ -70,6 +68,22 @@ class Files:
             if found:
                 return found
         return self._follow_link(path) if follow else path
+
+    def find_program(self, directory: int, path: bytes, flags: int) -> int:
+        """A descriptor that leads to the file of a program (O_PATH); OSError if there is none.
+
+        *directory* and *flags* are those of execveat(2).
+        """
+        kernel = self._kernel
+        if directory in kernel.descriptors:
+            raise OSError(errno.EBADF, "no such descriptor")
+        if not path and directory != _AT_FDCWD and flags & _AT_EMPTY_PATH:
+            return os.dup(directory)
+        if self.own_file(path) == "exe":
+            return os.dup(kernel.image_descriptor)
+        found = self.resolve(os.fsdecode(path)) or "."
+        how = _O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0)
+        return os.open(found, how, dir_fd=None if directory == _AT_FDCWD else directory)
 
     def open_inside(self, path: bytes, flags: int, resolve: int = 0) -> int:
         """Open a file of the sysroot at once; a negative error number if that fails.
@@ -142,7 +156,7 @@ class Files:
         """A descriptor of what `own_file` named."""
         kernel = self._kernel
         if name == "exe":
-            return os.open(kernel.image.path, flags & ~os.O_CREAT)
+            return os.open(f"/proc/self/fd/{kernel.image_descriptor}", flags & ~os.O_CREAT)
         if name == "maps":
             content = self._maps()
         elif name == "cmdline":
@@ -201,51 +215,3 @@ def _is_hosts_own(path: str) -> bool:
 
 
 _OWN_NAMES = frozenset(name[1:] for name in _HOSTS_OWN)
-
-
-class Spawn:
-    """A child of vfork before exec or exit: it has memory of its own, and gives back
-    what it changed of its parent's stack, where posix_spawn leaves its error."""
-
-    def __init__(
-        self, descriptors: Descriptors, descriptor: int, memory: Memory, stack: int
-    ) -> None:
-        self._descriptors, self._descriptor = descriptors, descriptors.hide(descriptor)
-        self.stack = stack
-        self._before = self._read(memory)
-
-    def _read(self, memory: Memory) -> bytes:
-        mapping = memory.find(self.stack)
-        if mapping is None:
-            return b""
-        try:
-            return memory.read(self.stack, min(_SPAWN_BYTES, mapping.end - self.stack))
-        except OSError:
-            return b""
-
-    def give_back(self, memory: Memory) -> None:
-        """Write the changed words into the pipe to the parent."""
-        after = self._read(memory)
-        if len(after) == len(self._before) and after != self._before:
-            changes = [
-                struct.pack("<Q8s", self.stack + offset, after[offset : offset + 8])
-                for offset in range(0, len(after) - 7, 8)
-                if after[offset : offset + 8] != self._before[offset : offset + 8]
-            ]
-            os.write(self._descriptor, b"".join(changes[: 4096 // 16]))
-        self.close()
-
-    def close(self) -> None:
-        """The parent may go on."""
-        if self._descriptor >= 0:
-            self._descriptors.close(self._descriptor)
-            self._descriptor = -1
-
-
-def take_back(memory: Memory, data: bytes) -> None:
-    """In the parent: apply what a `Spawn` gave back."""
-    for address, word in struct.iter_unpack("<Q8s", data[: len(data) // 16 * 16]):
-        try:
-            memory.write(address, word)
-        except OSError:
-            return

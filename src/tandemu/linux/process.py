@@ -22,6 +22,7 @@ from tandemu.linux.errors import LinuxError
 from tandemu.linux.kernel import Hook, Kernel, program_missing
 from tandemu.linux.loader import check_machine
 from tandemu.linux.riscv64 import Riscv64
+from tandemu.linux.succession import lead
 
 ARCHITECTURES: tuple[type[Architecture], ...] = (Riscv64,)
 _SHEBANG_DEPTH = 4
@@ -178,10 +179,7 @@ class Process:
         task = kernel.first_task()
         task.refresh_host_mask()
         kernel.start(task)
-        kernel.run_thread(task)
-        # The main thread is over, others run on: what ends the process is theirs.
-        while True:
-            host.call(host.NUMBERS["pause"])
+        lead(kernel, task)
 
 
 def _architecture_of(descriptor: int, path: str) -> Architecture:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tandemu.linux.task import Task
 
 SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGPIPE = 4, 5, 6, 7, 8, 9, 11, 13
-SIGCHLD, SIGCONT, SIGSTOP, SIGXFSZ = 17, 18, 19, 25
+SIGINT, SIGCHLD, SIGCONT, SIGSTOP, SIGXFSZ, SIGSYS = 2, 17, 18, 19, 25, 31
 SIGNALS = 64
 
 SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO = 1, 2, 4
@@ -65,10 +65,11 @@ _DESCRIPTION = struct.Struct("<IiiIIiIIIIiiQQQQ")
 _DESCRIPTION_SIZE = _INFORMATION_SIZE = 128
 _NOTHING = bytes(_INFORMATION_SIZE)
 """A siginfo_t of no signal: only to wake our thread up."""
-_SI_USER, _SI_KERNEL, _SI_QUEUE, _SI_TIMER, _SI_MESGQ, _SI_ASYNCIO, _SI_TKILL = (
-    0, 0x80, -1, -2, -3, -4, -6
-)  # fmt: skip
+_SI_USER, _SI_KERNEL, _SI_TIMER, _SI_SIGIO, _SI_TKILL = 0, 0x80, -2, -5, -6
+_MOST_POLL_CODES = 6
 _FIRST_RESEND_MS, _LAST_RESEND_MS = 1, 64
+
+_RLIMIT_CORE = 4
 
 Word = ctypes.c_uint64
 
@@ -104,13 +105,14 @@ def _from_description(data: bytes) -> tuple[int, bytes]:
         pointer, user_time, system_time, address,
     ) = _DESCRIPTION.unpack_from(data)  # fmt: skip
     head = struct.pack("<iiii", signal, error, code, 0)
-    if signal == SIGCHLD and code > 0:
+    # Which of the union's members: siginfo_layout() of Linux.
+    if 0 < code < _SI_KERNEL and signal == SIGCHLD:
         rest = struct.pack("<IIiiqq", pid, uid, status, 0, user_time, system_time)
     elif code == _SI_TIMER:
         rest = struct.pack("<IIQ", timer, overrun, pointer)
-    elif signal in (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP) and code > 0:
+    elif 0 < code < _SI_KERNEL and bit(signal) & _SYNCHRONOUS:
         rest = struct.pack("<Q", address)
-    elif signal == 29 and code > 0:
+    elif code == _SI_SIGIO or (0 < code <= _MOST_POLL_CODES and signal != SIGSYS):
         rest = struct.pack("<qi", band, descriptor)
     else:
         rest = struct.pack("<IIQ", pid, uid, pointer or number & 0xFFFFFFFF)
@@ -134,11 +136,14 @@ class Signals:
         self.actions = [Action() for _ in range(SIGNALS + 1)]
         self.handled = 0
         self._descriptor = -1
+        self._poller = -1
         self._news = (-1, -1)
         """The pipe to our thread: one siginfo_t after the other."""
         self._fetched = 0
         self._told = 0
         self._lock = _thread.allocate_lock()
+        self.thread_timers: dict[int, int] = {}
+        """Threads that timers are for, by the kernel's number of the timer (SIGEV_THREAD_ID)."""
 
     # What the host must know -----------------------------------------------------------
 
@@ -148,11 +153,14 @@ class Signals:
 
     def adopt_host(self) -> int:
         """Take over what the parent left: ignored signals, the mask; undo Python's."""
-        # Python ignores SIGPIPE and SIGXFSZ and catches SIGINT: a program expects neither.
-        for signal in (2, SIGPIPE, 25):
+        # Python ignores SIGPIPE and SIGXFSZ: a program does not expect that. It catches SIGINT,
+        # unless that was ignored.
+        for signal in (SIGPIPE, SIGXFSZ):
             host.set_disposition(signal, 0)
-        for signal in range(1, SIGNALS):
-            if signal not in (SIGKILL, SIGSTOP, 32, 33) and host.get_disposition(signal) == 1:
+        if host.get_disposition(SIGINT) != 1:
+            host.set_disposition(SIGINT, 0)
+        for signal in range(1, SIGNALS + 1):
+            if not bit(signal) & _NEVER_BLOCKED and host.get_disposition(signal) == 1:
                 self.actions[signal].handler = 1
         host.prepare_kick(self._kernel.native.kick_handler)
         return host.get_mask()
@@ -229,7 +237,7 @@ class Signals:
 
     def _have_thread(self) -> None:
         """Start our thread, if it does not run yet."""
-        with self._lock:
+        with self._lock, self._kernel.limits.room():
             if self._descriptor >= 0:
                 return
             result = self._fetch_only(self._fetched)
@@ -239,6 +247,8 @@ class Signals:
             self._descriptor = hide(result)
             reader, writer = (hide(end) for end in os.pipe2(_CLOEXEC_NONBLOCK))
             self._news = reader, writer
+            with select.epoll() as poller:
+                self._poller = hide(os.dup(poller.fileno()))
             self._kernel.engine.report_sent_signals(writer)
             # It inherits the mask: nothing is delivered to it.
             before = host.get_mask()
@@ -247,15 +257,16 @@ class Signals:
             host.set_mask(before)
 
     def after_fork(self) -> None:
-        """In the child: what the parent's thread did begins anew."""
+        """In the child, which blocks all signals: what the parent's thread did begins anew."""
         self._lock = _thread.allocate_lock()
         had_thread = self._descriptor >= 0
         self._kernel.engine.report_sent_signals(-1)
-        for descriptor in (self._descriptor, *self._news):
+        for descriptor in (self._descriptor, self._poller, *self._news):
             if descriptor >= 0:
                 self._kernel.descriptors.close(descriptor)
-        self._descriptor, self._news = -1, (-1, -1)
+        self._descriptor, self._poller, self._news = -1, -1, (-1, -1)
         self._fetched = 0
+        self.thread_timers.clear()
         if self.handled:
             self.watch()
         if had_thread:
@@ -272,13 +283,14 @@ class Signals:
 
     def _fetch(self, descriptor: int, news: int) -> None:
         """Body of our thread: queue what arrives, repeat kicks that came too early."""
-        poller = select.poll()
-        poller.register(descriptor, select.POLLIN)
-        poller.register(news, select.POLLIN)
+        # Unlike poll, it does not mind how many descriptors the program may have.
+        poller = select.epoll.fromfd(self._poller)
+        poller.register(descriptor, select.EPOLLIN)
+        poller.register(news, select.EPOLLIN)
         pause = _FIRST_RESEND_MS
         while True:
             late = [task for task in self._kernel.tasks if task.attention]
-            events = poller.poll(pause if late else None)
+            events = poller.poll(pause / 1000 if late else None)
             if events:
                 pause = _FIRST_RESEND_MS
             else:
@@ -296,18 +308,28 @@ class Signals:
                 for start in range(0, len(data), _DESCRIPTION_SIZE):
                     one = data[start : start + _DESCRIPTION_SIZE]
                     if ready == descriptor:
-                        self.queue(*_from_description(one))
+                        self.queue(*_from_description(one), self._timer_thread(one))
                     elif one != _NOTHING:
                         self.queue(one[0], one)
 
-    def queue(self, signal: int, details: bytes) -> None:
-        """Give *signal* to a guest thread that does not block it; the first, if it does not."""
+    def _timer_thread(self, description: bytes) -> int:
+        """The thread that a fetched signal is for alone; 0 if it is the process's."""
+        if not self.thread_timers:
+            return 0
+        code, timer = _DESCRIPTION.unpack_from(description)[2:7:4]
+        return self.thread_timers.get(timer, 0) if code == _SI_TIMER else 0
+
+    def queue(self, signal: int, details: bytes, tid: int = 0) -> None:
+        """Give *signal* to a guest thread that does not block it; the first, if it does not.
+
+        To thread *tid* alone, if that is not 0.
+        """
         tasks = list(self._kernel.tasks)
         for task in tasks:
-            if not task.mask & bit(signal):
+            if task.tid == tid or not (tid or task.mask & bit(signal)):
                 break
         else:
-            if not tasks:
+            if not tasks or tid:
                 return
             task = tasks[0]
         task.pending.append((signal, details))
@@ -369,14 +391,25 @@ def send_back(signal: int, details: bytes) -> None:
         host.quick(_TGKILL, os.getpid(), _thread.get_native_id(), signal)
 
 
+def dump_no_memory() -> None:
+    """Have a core dump hold no memory: it would be ours, not the program's.
+
+    That there is one is for the parent to see in the wait status.
+    """
+    try:
+        with open("/proc/self/coredump_filter", "wb", buffering=0) as file:
+            file.write(b"0")
+    except OSError:
+        none = (ctypes.c_uint64 * 2)(0, 0)
+        host.quick(NUMBERS["setrlimit"], _RLIMIT_CORE, ctypes.addressof(none))
+
+
 def act_by_default(signal: int) -> None:
     """Have the host's kernel do to this process what *signal* does by default."""
     host.set_disposition(signal, 0)
     mask = host.get_mask()
     if signal not in IGNORED_BY_DEFAULT and signal not in STOPPING:
-        # A core dump would be of us, not of the program.
-        none = (ctypes.c_uint64 * 2)(0, 0)
-        host.quick(NUMBERS["setrlimit"], 4, ctypes.addressof(none))
+        dump_no_memory()
     host.set_mask(mask | bit(signal))
     if signal not in IGNORED_BY_DEFAULT and signal not in STOPPING:
         host.quick(NUMBERS["kill"], os.getpid(), signal)

@@ -29,7 +29,7 @@ them the native routine of a call that is the host's own but for its pointers an
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tandemu.accel.user import CALL_ELSEWHERE, NOT_BEGUN
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., Any]
 """(task, arguments …) -> result, or a negative error number, or None: registers are set."""
+Restarts = bool | Callable[[Sequence[int]], bool]
 HandlerType = TypeVar("HandlerType", bound=Handler)
 
 POINTERS = frozenset(("path", "str", "ptr", "in", "out", "vectors", "stat", "event", "events"))
@@ -61,7 +62,7 @@ class Row:
         *,
         missing: str = "",
         refusal: str = "",
-        restarts: bool = True,
+        restarts: Restarts = True,
         is_native: bool = False,
     ) -> None:
         self.name = name
@@ -73,7 +74,7 @@ class Row:
         self.refusal = refusal
         """Why the call is refused, if it is."""
         self.restarts = restarts
-        """Whether SA_RESTART repeats it after a signal handler."""
+        """Whether SA_RESTART repeats it after a signal handler; maybe told by its arguments."""
         self.is_native = is_native
         """Whether there is a native routine; it may leave some uses of the call to *bind*."""
 
@@ -103,7 +104,7 @@ class Calls:
         arguments: str = "",
         *,
         missing: str = "",
-        restarts: bool = True,
+        restarts: Restarts = True,
         native: bool = False,
     ) -> Callable[[HandlerType], HandlerType]:
         """Declare the decorated function as what carries out call *name*.
@@ -122,7 +123,7 @@ class Calls:
         return declare
 
     def direct(
-        self, name: str, arguments: str = "", *, missing: str = "", restarts: bool = True
+        self, name: str, arguments: str = "", *, missing: str = "", restarts: Restarts = True
     ) -> None:
         """Declare that the host's call of that name does it: the native routine is all."""
         self.rows.append(

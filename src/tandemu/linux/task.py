@@ -63,8 +63,8 @@ class Task:
     def __init__(self, kernel: Kernel, cpu: UserCpu, mask: int) -> None:
         self.kernel = kernel
         self.memory = kernel.memory
-        self.cpu = cpu
-        self.state: Any = cpu.state
+        self.cpu: UserCpu
+        self.state: Any
         self.mask = mask
         self.tid = _thread.get_native_id()
         self.pending: deque[tuple[int, bytes]] = deque()
@@ -91,9 +91,20 @@ class Task:
         native = THREAD.at(self.native_address)
         native.self = self.native_address
         native.process = kernel.native.process_address
-        native.request = cpu.request_address
-        cpu.set_call_context(self.native_address)
+        self._attach(cpu)
         host.set_thread_pointer(self.native_address)
+
+    def _attach(self, cpu: UserCpu) -> None:
+        """Run on *cpu*."""
+        self.cpu, self.state = cpu, cpu.state
+        THREAD.at(self.native_address).request = cpu.request_address
+        cpu.set_call_context(self.native_address)
+
+    def revive(self, cpu: UserCpu) -> None:
+        """The thread is over, and begins anew on *cpu*. Only on the thread itself."""
+        self._attach(cpu)
+        self.attention = self.ending = self.stale_mask = False
+        self.refresh_host_mask()
 
     # The loop ---------------------------------------------------------------------------
 
@@ -111,14 +122,16 @@ class Task:
         number_register = kernel.architecture.number_register
         first = kernel.architecture.first_register
         ends = [first + count for count in range(8)]
+        known = len(functions)
         while True:
             leaving = run()
             number = x[number_register]
             if type(leaving) is SystemCall:
                 try:
-                    result = functions[number](self, *x[first : ends[counts[number]]])
-                except IndexError:
-                    result = kernel.unknown_number(self, number)
+                    if number < known:
+                        result = functions[number](self, *x[first : ends[counts[number]]])
+                    else:
+                        result = kernel.unknown_number(self, number)
                 except OSError as error:
                     result = -(error.errno or errno.EIO)
                 except (OverflowError, MemoryError):
@@ -234,7 +247,8 @@ class Task:
         if interrupted:
             assert number is not None
             again = due is None or (
-                kernel.restarts(number) and bool(self._action(due[0]).flags & SA_RESTART)
+                bool(self._action(due[0]).flags & SA_RESTART)
+                and kernel.restarts(number, self._arguments())
             )
             if again:
                 self.state.pc -= kernel.architecture.call_size
@@ -248,6 +262,11 @@ class Task:
         if self.saved_mask is not None:
             mask, self.saved_mask = self.saved_mask, None
             self.set_mask(mask)
+
+    def _arguments(self) -> list[int]:
+        first = self.kernel.architecture.first_register
+        arguments: list[int] = self.state.x[first : first + 6]
+        return arguments
 
     def _action(self, signal: int) -> Action:
         return self.kernel.signals.actions[signal]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tandemu.linux.calls import (
+    creating,
+    executing,
     files,
-    ioctls,
     ipc,
     memory,
     polling,
@@ -17,7 +18,10 @@ from tandemu.linux.calls import (
 )
 from tandemu.linux.table import Row
 
-MODULES = (files, ioctls, memory, polling, sockets, processes, signals, times, system, ipc, riscv)
+MODULES = (
+    *(files, memory, polling, sockets, creating, executing, processes, signals, times, system),
+    *(ipc, riscv),
+)
 
 
 def all_rows() -> list[Row]:

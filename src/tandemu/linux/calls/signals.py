@@ -156,7 +156,7 @@ def _to_thread(task: Task, tid: int, signal: int, details: bytes | None = None) 
     """Send *signal* to a thread of this process; None: the host must do it."""
     kernel = task.kernel
     target = next((one for one in kernel.tasks if one.tid == tid), None)
-    if target is None or not signal:
+    if target is None or not 1 <= signal <= SIGNALS:
         return None
     if kernel.signals.is_taken_inside(signal):
         blocked = target.mask & bit(signal)

@@ -7,7 +7,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
-from tandemu.linux import host
+from tandemu.linux import host, signals
 from tandemu.linux.calls.helpers import pointer, signed
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 calls = Calls()
 
 _EINTR = -errno.EINTR
-_SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID = 0, 1, 4
+_SIGEV_SIGNAL, _SIGEV_THREAD_ID = 0, 4
+_EVENT_SIZE = 64
 
 for _name, _arguments in (
     ("clock_gettime", "int ptr"),
@@ -66,24 +67,36 @@ def _clock_nanosleep(task: Task, clock: int, flags: int, request: int, rest: int
 
 @calls.row(
     "timer_create", "int ptr ptr",
-    missing="SIGEV_THREAD_ID for a signal that has a handler reaches any thread",
+    missing="SIGEV_THREAD_ID for a signal whose handler is installed later",
 )  # fmt: skip
 def _timer_create(task: Task, clock: int, event: int, result: int) -> int:
-    memory = task.memory
-    place = 0
+    memory, state = task.memory, task.kernel.signals
+    place = tid = 0
     buffer = None
     if event:
-        data = memory.read(event, 64)
-        _, signal, kind = struct.unpack_from("<Qii", data)
-        if kind not in (_SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID):
-            return -errno.EINVAL
-        if (
-            kind == _SIGEV_THREAD_ID
-            and 1 <= signal <= 64
-            and (task.kernel.signals.actions[signal].handler > 1)
-        ):
-            # Our thread would not see a signal for one thread alone.
+        data = memory.read(event, _EVENT_SIZE)
+        signal, kind, tid = struct.unpack_from("<iii", data, 8)
+        if kind != _SIGEV_THREAD_ID:
+            tid = 0
+        elif 1 <= signal <= signals.SIGNALS and state.actions[signal].handler > 1:
+            # Our thread does not see a signal that is for another thread alone.
+            if all(one.tid != tid for one in task.kernel.tasks):
+                return -errno.EINVAL
             data = data[:12] + struct.pack("<i", _SIGEV_SIGNAL) + data[16:]
-        buffer = ctypes.create_string_buffer(data, 64)
+        else:
+            tid = 0
+        buffer = ctypes.create_string_buffer(data, _EVENT_SIZE)
         place = ctypes.addressof(buffer)
-    return host.call(NUMBERS["timer_create"], signed(clock), place, memory.host_address(result, 4))
+    number = ctypes.c_int32()
+    done = host.call(NUMBERS["timer_create"], signed(clock), place, ctypes.addressof(number))
+    if done < 0:
+        return done
+    try:
+        memory.write_word(result, number.value, 4)
+    except OSError:
+        host.call(NUMBERS["timer_delete"], number.value)
+        raise
+    state.thread_timers.pop(number.value, None)
+    if tid:
+        state.thread_timers[number.value] = tid
+    return 0
