@@ -60,5 +60,8 @@ class PlainVm:
     def time(self) -> int:
         return self.now
 
+    def set_time(self, ticks: int) -> None:
+        self.now = ticks
+
     def close(self) -> None:
         pass

@@ -154,7 +154,8 @@ def test_hostile_guest(steps: list[tuple[int, int, int, int, bool]]) -> None:
 def test_clint() -> None:
     timers: dict[int, int] = {}
     software: dict[int, bool] = {}
-    clint = Clint(2, lambda: 0x1_0000_0005, timers.__setitem__, software.__setitem__)
+    times = [0x1_0000_0005]
+    clint = Clint(2, lambda: times[-1], times.append, timers.__setitem__, software.__setitem__)
     clint.write(4, 4, 0xFFFF_FFFF)
     assert software == {1: True} and clint.read(4, 4) == 1
     clint.write(0x4008, 8, 123)
@@ -163,8 +164,10 @@ def test_clint() -> None:
     assert timers == {1: 123 | 1 << 32} and clint.read(0x4008, 8) == 123 | 1 << 32
     assert clint.read(0xBFF8, 8) == 0x1_0000_0005
     assert (clint.read(0xBFF8, 4), clint.read(0xBFFC, 4)) == (5, 1)
+    clint.write(0xBFFC, 4, 7)
+    assert times[-1] == 7 << 32 | 5
     clint.write(0xBFF8, 8, 0)
-    assert clint.read(0xBFF8, 4) == 5
+    assert clint.read(0xBFF8, 8) == times[-1] == 0
     clint.write(8, 4, 1)
     clint.write(0x4010, 8, 1)
     assert software == {1: True} and 2 not in timers
@@ -177,7 +180,10 @@ def test_clint() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 0xFFFF), SIZES, st.integers(0, 2**64 - 1)), max_size=20))
 def test_hostile_guest_of_the_clint(steps: list[tuple[int, int, int]]) -> None:
-    clint = Clint(1, lambda: 2**70, lambda hart, ticks: None, lambda hart, level: None)
+    times = [2**70]
+    timers: dict[int, int] = {}
+    software: dict[int, bool] = {}
+    clint = Clint(1, lambda: times[-1], times.append, timers.__setitem__, software.__setitem__)
     for offset, size, value in steps:
         clint.write(offset, size, value & (1 << size * 8) - 1)
         assert 0 <= clint.read(offset, size) < 1 << size * 8

@@ -161,6 +161,7 @@ class Machine:
         """Write a CSR as the guest does; what it holds then, or None if that is illegal."""
         if self.csr(name, value, 1) is None:
             return None
+        self.hart.retired += 1
         return self.csr(name)
 
     def taken_effects(self) -> int:

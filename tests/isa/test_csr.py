@@ -71,6 +71,7 @@ def test_writable_bits(m: Machine, name: str) -> None:
     if name in ("mtvec", "stvec", "satp") or name.startswith("pmp"):
         return
     assert m.csr(name, -1, 3) == expected
+    m.hart.retired += 1
     always = {"mstatus": 0xA_0000_0000, "sstatus": 0x2_0000_0000}.get(name, 0)
     assert m.csr(name) == (always if m.xlen == 64 else 0)
 
@@ -141,19 +142,19 @@ def test_counters_run_from_what_was_written(m: Machine) -> None:
     assert m.csr("mcycle") == m.csr("cycle") == m.csr("instret") == 100
     assert m.csr("time") == at(m.xlen, 0x1_0000_0002, 2)
     assert m.write("minstret", 5) == 5
-    m.hart.retired = 110
-    assert (m.csr("instret"), m.csr("cycle")) == (15, 110)
+    m.hart.retired = 111
+    assert (m.csr("instret"), m.csr("cycle")) == (15, 111)
     m.csr("mcountinhibit", 4, 2)
     m.hart.retired = 200
     assert (m.csr("instret"), m.csr("cycle")) == (15, 200)
     assert m.write("minstret", 40) == 40
     m.csr("mcountinhibit", 0, 1)
-    m.hart.retired = 201
+    m.hart.retired += 1
     assert m.csr("instret") == 41
     if m.xlen == 32:
         assert m.csr("timeh") == 1
         assert m.write("mcycleh", 7) == 7
-        assert (m.csr("cycleh"), m.csr("cycle")) == (7, 201)
+        assert (m.csr("cycleh"), m.csr("cycle")) == (7, 202)
         assert m.write("mcycle", 3) == 3
         assert m.csr("cycleh") == 7
 

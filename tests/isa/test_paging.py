@@ -71,7 +71,7 @@ def space(request: pytest.FixtureRequest) -> Iterator[Space]:
 
 
 def translate(space: Space, virtual: int, access: int = READ, privilege: int = 1) -> int:
-    return space.m.call("translate", virtual & mask(space.m.xlen), access, privilege)
+    return space.m.call("translate", virtual & mask(space.m.xlen), access, 1, privilege)
 
 
 def found(space: Space) -> tuple[int, int, int, int]:
@@ -298,9 +298,9 @@ def test_an_entry_that_changes_during_the_walk_is_read_again() -> None:
                 m.poke(place, 0)
         return 7
 
-    b, _ = m.environment.begin("interfering_protection", "physical", "privilege")
+    b, _ = m.environment.begin("interfering_protection", "physical", "size", "privilege")
     b.Return(b.call("interfere", b.physical, result=I64))
     walk = build_translate(m.environment, m.functions["ram_pointer"], b.finish())
     evaluator = Evaluator(externals={"interfere": interfere})
-    assert evaluator.run(walk, ctypes.addressof(m.hart), 0x1000, READ, 1) == 13
+    assert evaluator.run(walk, ctypes.addressof(m.hart), 0x1000, READ, 1, 1) == 13
     assert (len(writes), m.peek(place)) == (3, 0)

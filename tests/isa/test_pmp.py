@@ -40,8 +40,8 @@ def napot(base: int, size: int) -> int:
     return base + size // 2 - 4
 
 
-def allows(m: Machine, physical: int, privilege: int = SUPERVISOR) -> int:
-    return m.call("pmp_allows", physical, privilege)
+def allows(m: Machine, physical: int, privilege: int = SUPERVISOR, size: int = 1) -> int:
+    return m.call("pmp_allows", physical, size, privilege)
 
 
 def test_without_entries(m: Machine) -> None:
@@ -74,6 +74,23 @@ def test_na4(m: Machine) -> None:
     assert allows(m, 0x8000_0004) == allows(m, 0x8000_0007) == X
     assert allows(m, 0x8000_0003) == allows(m, 0x8000_0008) == 0
     assert allows(m, 0x8000_1000) == UNIFORM
+
+
+def test_every_byte_of_an_access_is_judged(m: Machine) -> None:
+    m.csr("pmpaddr2", -1, 1)
+    configure(m, 2, NAPOT | R | W | X)
+    entry(m, 1, NAPOT | R | W, napot(0x8000_0010, 8))
+    everything = R | W | X
+    assert allows(m, 0x8000_0010, size=8) == allows(m, 0x8000_0014, size=4) == R | W
+    assert allows(m, 0x8000_0008, size=8) == allows(m, 0x8000_0018, size=8) == everything
+    # Entry 1 matches the first or last bytes only, or there is more on both sides.
+    for address, size in ((0x8000_000C, 8), (0x8000_0014, 8), (0x8000_000F, 2), (0x8000_0008, 32)):
+        assert allows(m, address, size=size) == 0
+        assert allows(m, address, MACHINE, size=size) == 0  # whether it is locked or not
+    # An entry before it that matches all bytes decides first.
+    entry(m, 0, NAPOT | R, napot(0x8000_0000, 64))
+    assert allows(m, 0x8000_000C, size=8) == R
+    assert allows(m, 0x8000_000C, MACHINE, size=8) == everything
 
 
 def test_top_of_range(m: Machine) -> None:

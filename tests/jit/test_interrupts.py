@@ -129,6 +129,30 @@ def test_traps_and_exits_retire_nothing() -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.parametrize("step", [False, True])
+def test_a_counter_that_is_written_has_that_value_for_the_next_instruction(step: bool) -> None:
+    m = machine()
+    code = Code().li(5, 1000)
+    for counter, result in ((0xB02, 6), (0xB00, 7)):
+        code("csrrw", rd=0, csr=counter, rs1=5)("csrrs", rd=result, csr=counter, rs1=0)
+    code("csrrw", rd=0, csr=0xB02, rs1=5)("addi", rd=1, rs1=1, imm=1)
+    code("csrrs", rd=8, csr=0xB02, rs1=0)
+    m.load(code.finish(0))
+    while not isinstance(m.vcpu.step() if step else m.run(), MmioWrite):
+        pass
+    assert (m.cpu.x[6], m.cpu.x[7], m.cpu.x[8]) == (1000, 1000, 1001)
+
+
+def test_the_clock_goes_on_from_what_is_set() -> None:
+    for ticks in (0, 1 << 40, (1 << 64) - 1):
+        m = machine()
+        m.vm.set_time(ticks)
+        m.load(Code()("csrrs", rd=6, csr=0xC01, rs1=0).finish(6))
+        m.finish()
+        assert (m.cpu.x[6] - ticks) % (1 << 64) < 1 << 32
+        assert (m.vm.time() - ticks) % (1 << 64) < 1 << 32
+
+
 # Two harts ----------------------------------------------------------------------------------
 
 ROUNDS = 20_000

@@ -220,6 +220,28 @@ def test_physical_protection_of_what_was_translated(permissions: int) -> None:
     assert m.cpu.x[23] == ROUNDS * (1 + (permissions & 1))
 
 
+@pytest.mark.parametrize("denied", [-8, -4, 0, 4])
+@pytest.mark.parametrize("name", ["sd", "ld"])
+def test_an_access_across_pages_into_a_protected_word(name: str, denied: int) -> None:
+    """All its bytes are judged before any of them is stored."""
+    m = machine()
+    skipping_faults(m)
+    border = DATA + PAGE
+    m.write(border - 8, bytes(range(16)))
+    m.vcpu.set("pmpaddr0", (border + denied) >> 2)
+    m.vcpu.set("pmpaddr1", (1 << 54) - 1)
+    m.vcpu.set("pmpcfg0", 0x1F10)  # NA4 that allows nothing, then everything
+    code = Code().li(10, border - 4).li(11, ROUNDS).label("again")
+    code(name, rs1=10, imm=0, **({"rs2": 11} if name == "sd" else {"rd": 12}))
+    code("addi", rd=11, rs1=11, imm=-1)("bne", to="again", rs1=11, rs2=0).finish(18)
+    m.load(code)
+    m.vcpu.set("privilege", riscv.SUPERVISOR)
+    faults = ROUNDS if denied in (-4, 0) else 0
+    assert m.finish() == faults
+    stored = (1).to_bytes(8, "little") if name == "sd" and not faults else bytes(range(4, 12))
+    assert m.read(border - 4, 8) == stored
+
+
 def test_writing_to_read_only_memory() -> None:
     """It can be read and run; a store is an exit, whatever was read or run before."""
     m = machine()

@@ -105,5 +105,8 @@ class ScriptedVm:
     def time(self) -> int:
         return 0
 
+    def set_time(self, ticks: int) -> None:
+        return None
+
     def close(self) -> None:
         self.closed = True

@@ -179,5 +179,8 @@ class Vm(Protocol):
     def time(self) -> int:
         """The guest's clock in ticks of its time base (RISC-V: what ``rdtime`` reads)."""
 
+    def set_time(self, ticks: int) -> None:
+        """Let the guest's clock go on from *ticks*. Any thread."""
+
     def close(self) -> None:
         """Free everything. No vCPU may be running."""

@@ -168,6 +168,7 @@ def build(
     clint = Clint(
         board.harts,
         vm.time,
+        vm.set_time,
         lambda hart, ticks: vcpus[hart].set("mtimecmp", ticks),
         lambda hart, level: vcpus[hart].set_interrupt(MACHINE_SOFTWARE, level),
     )

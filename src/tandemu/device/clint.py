@@ -1,8 +1,8 @@
 """Core-local interruptor: SiFive CLINT, which RISC-V ACLINT 1.0 describes as MSWI and MTIMER.
 
 Software interrupts of the harts, their timer compare registers and the time.
-Time belongs to the engine: *time* reads it, *set_timer* hands over a deadline
-and the engine raises the timer interrupt. Writes to ``mtime`` are ignored.
+Time belongs to the engine: *time* reads it, *set_time* changes it, *set_timer* hands
+over a deadline and the engine raises the timer interrupt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tandemu.device.registers import (
-    Access,
     DeviceError,
     Field,
     Peripheral,
@@ -27,11 +26,12 @@ class Clint(Peripheral):
     registers = RegisterMap(
         Register("msip", 0, 4, (Field("pending", 0),), count=MAX_HARTS),
         Register("mtimecmp", 0x4000, 8, count=MAX_HARTS, reset=0xFFFF_FFFF_FFFF_FFFF),
-        Register("mtime", 0xBFF8, 8, access=Access.RO),
+        Register("mtime", 0xBFF8, 8),
     )
 
     harts: int
     time: Callable[[], int]
+    set_time: Callable[[int], None]
     set_timer: Callable[[int, int], None]
     set_software_interrupt: Callable[[int, bool], None]
 
@@ -57,5 +57,13 @@ class Clint(Peripheral):
             self.mtimecmp[hart] = value
             self.set_timer(hart, value)
 
+    def write_mtime(self, value: int) -> None:
+        self.set_time(value)
+
     def read_mtime(self) -> int:
+        return self.mtime
+
+    @property
+    def mtime(self) -> int:
+        """Ticks now: what is read, and what a write of half the register leaves of it."""
         return self.time() & 0xFFFF_FFFF_FFFF_FFFF

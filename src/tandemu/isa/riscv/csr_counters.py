@@ -91,6 +91,16 @@ class Counter:
         setattr(a.hart, self.base, value - self.counted(a))
         add_effects(a.hart, COUNTERS)
 
+    def set_by_instruction(self, a: Access, value: Value) -> None:
+        """A counter that an instruction writes has that value when the next one begins.
+
+        Zicsr: the write takes effect once the instruction is done, and does not count it.
+        """
+        if a.checked:
+            counts = a.b.select(any_set(a.hart.mcountinhibit, self.inhibit), word(0), word(1))
+            value = value - counts
+        self.set(a, value)
+
     def read(self, a: Access) -> Value:
         return self.value(a)
 
@@ -100,10 +110,10 @@ class Counter:
     def write(self, a: Access, value: Value, touched: Value) -> None:
         if a.xlen == 32:
             value = (self.value(a) & ~mask(32)) | value
-        self.set(a, value)
+        self.set_by_instruction(a, value)
 
     def write_upper(self, a: Access, value: Value, touched: Value) -> None:
-        self.set(a, (self.value(a) & mask(32)) | (value << 32))
+        self.set_by_instruction(a, (self.value(a) & mask(32)) | (value << 32))
 
 
 CYCLES = Counter("mcycle_base", 1 << 0, cycles=True)

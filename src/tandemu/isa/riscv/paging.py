@@ -94,7 +94,7 @@ class _Walk:
             hart.walk_size = size
             hart.walk_permissions = permissions
             b.Return(0)
-        allowed = b.call(self.pmp, b.cpu, physical, b.privilege)
+        allowed = b.call(self.pmp, b.cpu, physical, b.size, b.privilege)
         with b.If(~any_set(allowed, self.needed()), likely=False):
             self.access_fault()
         hart.walk_permissions = permissions & allowed
@@ -107,7 +107,8 @@ class _Walk:
         """Fault unless the walk itself, an access of supervisor mode, may touch *physical*."""
         b = self.b
         with b.If(self.hart.pmp_open == 0):
-            allowed = b.call(self.pmp, b.cpu, physical, SUPERVISOR)
+            size = self.format.entry_size
+            allowed = b.call(self.pmp, b.cpu, physical, size, SUPERVISOR)
             with b.If(~any_set(allowed, permission), likely=False):
                 self.access_fault()
 
@@ -213,9 +214,10 @@ class _Walk:
 def build_translate(
     environment: Environment, ram_pointer: Function, pmp_allows: Function
 ) -> Function:
-    """Build (cpu, virtual, access, privilege) -> 0, or the number of the exception.
+    """Build (cpu, virtual, access, size, privilege) -> 0, or the number of the exception.
 
-    *access* is 0 to read, 1 to write, 2 to execute; *privilege* the effective one.
+    *access* is 0 to read, 1 to write, 2 to execute; its *size* bytes lie in one page;
+    *privilege* is the effective one.
     On success `walk_physical` holds the physical address, `walk_size` the log2
     of the size of what the translation holds for (`UNCACHED`: this address),
     `walk_leaf` the log2 of the size of the leaf entry's page,
@@ -227,6 +229,6 @@ def build_translate(
     """
     if ram_pointer.result != PTR:
         raise TypeError(f"ram_pointer must give a pointer, not {ram_pointer.result}")
-    b, hart = environment.begin("translate", "virtual", "access", "privilege")
+    b, hart = environment.begin("translate", "virtual", "access", "size", "privilege")
     _Walk(environment, b, hart, ram_pointer, pmp_allows).build()
     return b.finish()

@@ -1,9 +1,8 @@
 """Physical memory protection.
 
 RISC-V Privileged ISA, "Physical Memory Protection": 16 entries, matching by TOR,
-NA4 and NAPOT at a grain of four bytes, locked entries. A check is made for one
-address: an access that straddles the border of an entry is judged by its first
-byte. Smepmp (mseccfg) is left out.
+NA4 and NAPOT at a grain of four bytes, locked entries. The first entry that matches
+any byte of an access decides, and must match all of them. Smepmp (mseccfg) is left out.
 """
 
 from __future__ import annotations
@@ -34,8 +33,11 @@ def address_mask(xlen: int) -> int:
 
 
 def build_pmp_allows(environment: Environment) -> Function:
-    """Build (cpu, physical, privilege) -> permissions, and `UNIFORM` if it is."""
-    b, hart = environment.begin("pmp_allows", "physical", "privilege")
+    """Build (cpu, physical, size, privilege) -> permissions, and `UNIFORM` if it is.
+
+    The *size* bytes from *physical* on lie in one page.
+    """
+    b, hart = environment.begin("pmp_allows", "physical", "size", "privilege")
     machine = b.privilege == MACHINE
     with b.If(hart.pmp_open != 0):
         b.Return(READ | WRITE | EXECUTE | UNIFORM)
@@ -44,6 +46,7 @@ def build_pmp_allows(environment: Environment) -> Function:
     with b.If(hart.pmp_active == 0):
         b.Return(unmatched | UNIFORM)
     page = b.physical & ~(_PAGE - 1)
+    end = b.physical + b.size
     uniform = b.variable(I64, UNIFORM)
     previous = b.variable(I64, 0)
     index = b.variable(I64, 0)
@@ -61,7 +64,10 @@ def build_pmp_allows(environment: Environment) -> Function:
             touches_page = low.ult(page + _PAGE) & high.ugt(page) & low.ult(high)
             with b.If(touches_page & ~covers_page):
                 uniform.value = 0
-            with b.If(low.ule(b.physical) & b.physical.ult(high)):
+            with b.If(low.ult(end) & high.ugt(b.physical) & low.ult(high)):
+                with b.If(low.ugt(b.physical) | high.ult(end), likely=False):
+                    # It matches some of the bytes: whatever it allows, to any mode.
+                    b.Return(0)
                 # Only a locked entry binds machine mode.
                 free_of_it = machine & ((configuration & _LOCKED) == 0)
                 allowed = b.select(free_of_it, word(READ | WRITE | EXECUTE), configuration & 7)

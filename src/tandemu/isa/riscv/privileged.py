@@ -320,8 +320,11 @@ def _cache_management(translate: Function, field: int) -> Semantics:
         """Memory is coherent: all there is to do is to trap where the access would."""
         _illegal_if(c, _disabled(c, field))
         b, address = c.ir, c.rs1.resize(I64)
-        # What can be read may be managed; a fault counts as one of a store.
-        fault = b.call(translate, c.hart.pointer(), address, ACCESS_READ, data_privilege(b, c.hart))
+        privilege = data_privilege(b, c.hart)
+        block = address & -CACHE_BLOCK_SIZE
+        # What can be read may be managed; a fault counts as one of a store, at rs1.
+        hart = c.hart.pointer()
+        fault = b.call(translate, hart, block, ACCESS_READ, CACHE_BLOCK_SIZE, privilege)
         with b.If(fault == LOAD_PAGE_FAULT, likely=False):
             c.raise_exception(word(STORE_PAGE_FAULT), address)
         with b.If(fault == LOAD_ACCESS_FAULT, likely=False):

@@ -183,13 +183,13 @@ class JitVcpu(TranslatedCpu):
         """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
         self._kicked = True
         self._change_request(self.address, REQUEST_KICK, 0)
-        self._wake()
+        self.wake()
 
     def set_interrupt(self, line: int, level: bool) -> None:
         """Set an interrupt input: *line* is its bit in ``mip``. Any thread."""
         self._set_interrupt(self.address, 1 << line, level)
         if level:
-            self._wake()
+            self.wake()
 
     def fence(self, fence: Fence) -> None:
         """Have this vCPU carry out *fence* before its next guest instruction. Any thread."""
@@ -205,7 +205,8 @@ class JitVcpu(TranslatedCpu):
         while self._inside and self._fences:
             time.sleep(0)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have it look again at what it waits for, if it waits. Any thread."""
         if self._waiting:
             os.eventfd_write(self._event, 1)
 
@@ -300,7 +301,7 @@ class JitVcpu(TranslatedCpu):
         elif register in _TIMERS:
             # Any thread may set a timer; the slice that runs notices at its end.
             setattr(self.cpu, register, value & mask(64))
-            self._wake()
+            self.wake()
         elif register == "pc":
             self.cpu.pc = value & mask(self._vm.engine.xlen) & ~1
         elif register == "privilege" and value in (riscv.USER, riscv.SUPERVISOR, riscv.MACHINE):

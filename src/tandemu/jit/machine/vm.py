@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tandemu.accel import AccelError, Fence
 from tandemu.accel.profile import Profile, add_profiles
+from tandemu.bits import mask
 from tandemu.jit.engine.load import Engine, load_engine
 from tandemu.jit.machine.vcpu import JitVcpu
 from tandemu.jit.regions.service import RegionService, region_service
@@ -116,8 +117,20 @@ class JitVm:
 
     def time(self) -> int:
         """The guest's clock in ticks of its time base (10 MHz)."""
-        offset: int = self._machine.time_offset
-        return (time.monotonic_ns() - offset) // NANOSECONDS_PER_TICK
+        shared = self._machine
+        passed = (time.monotonic_ns() - shared.time_offset) // NANOSECONDS_PER_TICK
+        ticks: int = (shared.time_ticks + passed) & mask(64)
+        return ticks
+
+    def set_time(self, ticks: int) -> None:
+        """Let the guest's clock go on from *ticks*. Any thread.
+
+        A vCPU that runs sees it at the end of its slice at the latest.
+        """
+        self._machine.time_offset = time.monotonic_ns()
+        self._machine.time_ticks = ticks & mask(64)
+        for vcpu in self.vcpus:
+            vcpu.wake()
 
     # Registers and the slow way ----------------------------------------------------------
 

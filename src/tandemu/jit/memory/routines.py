@@ -42,6 +42,9 @@ from tandemu.slots.emitters import find_slot, guest_memory, note_write
 
 READ, WRITE, EXECUTE = 0, 1, 2
 
+FETCH_SIZE = 2
+"""Instructions are fetched in pieces of so many bytes."""
+
 STATUS_DONE, STATUS_TRAP, STATUS_EXIT, STATUS_SOFTWARE = range(4)
 """What a case of the interpreter and the slow paths return."""
 
@@ -85,15 +88,17 @@ def build_ram_pointer(layout: Layout) -> Function:
 
 
 def build_fill(layout: Layout, translate: Function, log_code: Function) -> Function:
-    """fill(cpu, address, access) -> FILL_*: make the TLB entry of a page.
+    """fill(cpu, address, access, size) -> FILL_*: make the TLB entry of a page.
 
-    On FILLED and FILL_UNCACHED `host_pointer` is the host address of *address*.
+    The access that is judged has *size* bytes, all in that page. On FILLED and FILL_UNCACHED
+    `host_pointer` is the host address of *address*.
     """
-    b = Builder("fill", [("cpu", PTR), ("address", I64), ("access", I64)], result=I64)
+    parameters = [("cpu", PTR), ("address", I64), ("access", I64), ("size", I64)]
+    b = Builder("fill", parameters, result=I64)
     cpu = b.struct(layout, b.cpu)
     memory = guest_memory_of(b, cpu)
     cpu.tlb_misses = cpu.tlb_misses + 1
-    cause = b.call(translate, b.cpu, b.address, b.access, cpu.data_privilege)
+    cause = b.call(translate, b.cpu, b.address, b.access, b.size, cpu.data_privilege)
     with b.If(cause != 0, likely=False):
         cpu.trap_cause = cause
         cpu.trap_value = b.address
@@ -191,7 +196,7 @@ def build_load(layout: Layout, fill: Function) -> Function:
         # Byte by byte; a device is not read in pieces.
         total, index = b.variable(I64, 0), b.variable(I64, 0)
         with b.While(lambda: index.value.ult(b.size)):
-            status = b.call(fill, b.cpu, b.address + index.value, Constant(I64, READ))
+            status = b.call(fill, b.cpu, b.address + index.value, Constant(I64, READ), 1)
             _trap_out(b, status)
             with b.If(status == FILL_DEVICE):
                 cpu.trap_cause = LOAD_ACCESS_FAULT
@@ -202,7 +207,7 @@ def build_load(layout: Layout, fill: Function) -> Function:
             index.value = index.value + 1
         cpu.load_value = total.value
         b.Return(STATUS_DONE)
-    status = b.call(fill, b.cpu, b.address, Constant(I64, READ))
+    status = b.call(fill, b.cpu, b.address, Constant(I64, READ), b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
         cpu.exit_size = b.size
@@ -221,9 +226,10 @@ def build_store(layout: Layout, fill: Function) -> Function:
     cpu = b.struct(layout, b.cpu)
     with b.If(_crosses(b.address, b.size), likely=False):
         # Both pages are asked first: a store that traps has stored nothing.
-        last = b.address + b.size - 1
-        for address in (b.address, last & -PAGE_SIZE):
-            status = b.call(fill, b.cpu, address, Constant(I64, WRITE))
+        following = (b.address + b.size - 1) & -PAGE_SIZE
+        first_size = following - b.address
+        for address, size in ((b.address, first_size), (following, b.size - first_size)):
+            status = b.call(fill, b.cpu, address, Constant(I64, WRITE), size)
             _trap_out(b, status)
             with b.If(status == FILL_DEVICE):
                 cpu.trap_cause = STORE_ACCESS_FAULT
@@ -231,12 +237,12 @@ def build_store(layout: Layout, fill: Function) -> Function:
                 b.Return(STATUS_TRAP)
         index = b.variable(I64, 0)
         with b.While(lambda: index.value.ult(b.size)):
-            b.call(fill, b.cpu, b.address + index.value, Constant(I64, WRITE))
+            b.call(fill, b.cpu, b.address + index.value, Constant(I64, WRITE), 1)
             byte = (b.value >> (index.value << 3)).trunc(I8)
             b.store(cpu.host_pointer.to_pointer(), byte)
             index.value = index.value + 1
         b.Return(STATUS_DONE)
-    status = b.call(fill, b.cpu, b.address, Constant(I64, WRITE))
+    status = b.call(fill, b.cpu, b.address, Constant(I64, WRITE), b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
         cpu.exit_size = b.size
@@ -263,9 +269,8 @@ def build_atomic(layout: Layout, fill: Function) -> Function:
             write, Constant(I64, STORE_MISALIGNED), Constant(I64, LOAD_MISALIGNED)
         )
         b.Return(STATUS_TRAP)
-    status = b.call(
-        fill, b.cpu, b.address, b.select(write, Constant(I64, WRITE), Constant(I64, READ))
-    )
+    access = b.select(write, Constant(I64, WRITE), Constant(I64, READ))
+    status = b.call(fill, b.cpu, b.address, access, b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
         cpu.trap_cause = b.select(
@@ -285,7 +290,7 @@ def build_fetch(layout: Layout, translate: Function) -> Function:
     entry = cpu.fetches[(b.pc >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)]
     with b.If(entry.tag == tag, likely=True):
         b.Return(entry.pointer())
-    cause = b.call(translate, b.cpu, b.pc, Constant(I64, EXECUTE), cpu.privilege)
+    cause = b.call(translate, b.cpu, b.pc, Constant(I64, EXECUTE), FETCH_SIZE, cpu.privilege)
     cpu.trap_value = b.pc
     with b.If(cause != 0, likely=False):
         cpu.trap_cause = cause

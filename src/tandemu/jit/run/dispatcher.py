@@ -404,7 +404,7 @@ class Dispatcher:
             self.go(b, "interpret_site")
         stores = (form.flags & STORES) != 0
         access = b.select(stores, Constant(I64, WRITE), Constant(I64, READ))
-        with b.If(b.call(self.memory.fill, b.cpu, address, access) == FILLED, likely=True):
+        with b.If(b.call(self.memory.fill, b.cpu, address, access, 1) == FILLED, likely=True):
             self.go(b, site.code.zext(I64).to_pointer())
         self.go(b, "interpret_site")
         return b.finish()

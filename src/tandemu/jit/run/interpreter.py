@@ -42,7 +42,7 @@ def build_time(layout: Layout) -> Function:
     b.call("clock_gettime", Constant(I32, _CLOCK_MONOTONIC), scratch.pointer(0), result=I32)
     machine = b.struct(MACHINE, cpu.machine.to_pointer())
     now = scratch[0] * 1_000_000_000 + scratch[1] - machine.time_offset
-    b.Return(now.udiv(NANOSECONDS_PER_TICK))
+    b.Return(now.udiv(NANOSECONDS_PER_TICK) + machine.time_ticks)
     return b.finish()
 
 

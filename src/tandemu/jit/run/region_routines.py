@@ -31,7 +31,7 @@ def build_region_fill(layout: Layout, fill: Function) -> Function:
     crosses = ((b.address & (PAGE_SIZE - 1)) + b.size).ugt(PAGE_SIZE)
     with b.If(crosses | ((b.address & b.aligned) != 0), likely=False):
         b.Return(0)
-    with b.If(b.call(fill, b.cpu, b.address, b.access) != FILLED, likely=False):
+    with b.If(b.call(fill, b.cpu, b.address, b.access, 1) != FILLED, likely=False):
         b.Return(0)
     b.Return(cpu.host_pointer)
     return b.finish()

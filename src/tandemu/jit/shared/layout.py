@@ -114,6 +114,7 @@ MACHINE = Layout(
     vcpu_count=U64,
     vcpus=U64[VCPU_LIMIT],
     time_offset=U64,
+    time_ticks=U64,
     window=U64,
     window_size=U64,
     executable=U64,
@@ -121,8 +122,8 @@ MACHINE = Layout(
     signal_pipe=U64,
     copy_resume=U64,
 )
-"""*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; guest time 0 is
-*time_offset* ns of the host's clock.
+"""*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; at *time_offset* ns of
+the host's clock the guest's was *time_ticks*.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
 of routines, by its own number of the call (`accel.user`), 0 where there is none; *signal_pipe* is
