@@ -89,7 +89,7 @@ FLOORS: tuple[Floor, ...] = (
                 "device",
                 "device models: offsets, interrupt lines, a memory view",
                 apart_from=frozenset({"accel", "jit", "kvm"}),
-                rooms=("", "pci"),
+                rooms=("", "pci", "virtqueue", "virtio"),
             ),
             Package(
                 "host", "what the host lends: terminal, disk images, event loop", rooms=("disk",)
@@ -131,18 +131,20 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
         "tandemu.linux.native.generate",
         "tandemu.accel.statistics",
+        "tandemu.device.virtqueue.generate",
         "tandemu.guests",
         "tandemu.jit.engine.generate",
         "tandemu.jit.regions.profile",
         "tandemu.jit.engine.software",
         "tandemu.jit.engine.user_program",
         "tandemu.linux.code_names",
+        "tandemu.machine.attached",
         "tandemu.native",
         "tandemu.slots.generate",
     }
 )
-"""Modules of ours of which the same holds: a machine with files of its own fetches no guest, and
-under KVM nothing is compiled."""
+"""Modules of ours of which the same holds: a machine with files of its own fetches no guest,
+one without disks has no virtio, and under KVM little is compiled."""
 
 
 def picture(floors: tuple[Floor, ...] = FLOORS) -> str:

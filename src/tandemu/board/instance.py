@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from tandemu.accel import Exit, FirmwareCall, MmioRead, MmioWrite, Vcpu, Vm
@@ -42,7 +43,14 @@ from tandemu.device.cfi_flash import CfiFlash
 from tandemu.device.clint import Clint
 from tandemu.device.empty_slot import EmptyBus, EmptyVirtioSlot
 from tandemu.device.goldfish_rtc import GoldfishRtc
-from tandemu.device.pci import ConfigurationWindow, HostBridge, MemoryWindow
+from tandemu.device.pci import (
+    ConfigurationWindow,
+    DeviceMaker,
+    HostBridge,
+    MemoryWindow,
+    PciDevice,
+    PciResources,
+)
 from tandemu.device.pci.host_bridge import PINS
 from tandemu.device.plic import Plic
 from tandemu.device.syscon import Syscon
@@ -79,6 +87,16 @@ class Instance:
         self.plic: Plic
         self.pci: HostBridge
         self.firmware: Firmware | None = None
+        self.pci_devices: dict[str, PciDevice] = {}
+        """What is plugged into the PCI bus, by name."""
+
+    def plug(self, name: str, make: DeviceMaker) -> None:
+        """Plug a device into the first free PCI slot; its state is saved under *name*."""
+        device = make(PciResources(self.vm.memory, None))
+        self.pci.plug(device.function)
+        self.pci_devices[name] = device
+        for part, peripheral in device.parts().items():
+            self.devices[f"{name}.{part}"] = peripheral
 
     def handle(self, vcpu: Vcpu, exit: Exit) -> bool:
         """Answer an exit; False if it is none of the board's affairs. The vCPU's own thread."""
@@ -134,6 +152,8 @@ class Instance:
         """
         for hart in self.harts:
             hart.release()
+        for device in self.pci_devices.values():
+            device.close()
         self.alarm.close()
         for ram in self.memories.values():
             ram.close()
@@ -148,12 +168,14 @@ def build(
     event: Callable[[SystemEvent, int], None],
     console_ready: Callable[[], None] = lambda: None,
     clock: Callable[[], int] = time.time_ns,
+    devices: Mapping[str, DeviceMaker] = MappingProxyType({}),
 ) -> Instance:
     """Put *board* together on an engine's *vm* and *vcpus*, one a hart.
 
     *console* takes what the UART transmits, *console_ready* hears that the UART
     has room again; *event* takes power-off and reset; *clock* is the host's time
-    in ns since 1970. Callables run on vCPU threads.
+    in ns since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus
+    in their order.
     """
     instance = Instance(board, vm, vcpus)
     _add_memory(instance, "ram", RAM_BASE, board.memory_bytes)
@@ -184,6 +206,8 @@ def build(
     _add_pci(instance, plic)
     for number, base in enumerate(FLASH.bases()):
         _add_flash(instance, f"flash{number}", base, FLASH.size)
+    for name, make in devices.items():
+        instance.plug(name, make)
     return instance
 
 

@@ -125,6 +125,13 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--kernel", metavar="FILE", help="a Linux Image, plain or packed, or an ELF file"
     )
     run.add_argument("--initrd", metavar="FILE", help="an initial RAM disk for the kernel")
+    run.add_argument(
+        "--drive",
+        action="append",
+        default=[],
+        metavar="FILE[,OPTION…]",
+        help="a disk image as a disk; options: format=F, readonly, serial=S, queues=N",
+    )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(
         "--firmware",

@@ -36,11 +36,17 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
         return None
     # What fetches guests loads much that a run with one's own files does without.
     from tandemu.cli.guests import pull
-    from tandemu.guests import DEFAULT_GUESTS, UnknownGuestError, find_recipe, ready_image
+    from tandemu.guests import (
+        DEFAULT_GUESTS,
+        DISK_GUESTS,
+        UnknownGuestError,
+        find_recipe,
+        ready_image,
+    )
 
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
-        name = DEFAULT_GUESTS.get(arch)
+        name = (DISK_GUESTS if options.drive else DEFAULT_GUESTS).get(arch)
         if name is None:
             known = ", ".join(DEFAULT_GUESTS)
             raise UnknownGuestError(
@@ -99,6 +105,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         profile=options.profile,
         reboot=not options.no_reboot,
         notice=_notice,
+        drives=options.drive,
     )
     file = options.kernel or options.firmware or ""
     what = image.recipe.name if image else os.path.basename(file)

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from tandemu.guests.catalogue import DEFAULT_GUESTS, RECIPES, GuestRecipe, find_recipe
+from tandemu.guests.catalogue import (
+    DEFAULT_GUESTS,
+    DISK_GUESTS,
+    RECIPES,
+    GuestRecipe,
+    find_recipe,
+)
 from tandemu.guests.errors import GuestError, UnknownGuestError
 from tandemu.guests.images import GuestImage, find_image, list_images
 from tandemu.guests.progress import Progress
@@ -30,6 +36,7 @@ _LATER = {
 
 __all__ = [
     "DEFAULT_GUESTS",
+    "DISK_GUESTS",
     "RECIPES",
     "SHELL_INIT",
     "GuestError",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tandemu.guests.errors import UnknownGuestError
 from tandemu.guests.initramfs import SHELL_INIT, X86_FINISHER, build_initramfs, shell_init
 from tandemu.guests.initramfs import busybox_of as _busybox_of
+from tandemu.guests.modules import STORAGE_MODULES
 
 _TERMINAL_FAMILIES = {"xterm": "xterm", "screen": "screen", "tmux": "screen"}
 """Terminals that are, but for colours and titles, the one they are named after."""
@@ -49,6 +50,20 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltWithModules:
+    """A file that *build* makes out of a package's file and *modules* of a kernel.
+
+    *kernel_package* names the newest kernel. The image keeps its text until it is pulled again.
+    """
+
+    package: str
+    path: str
+    kernel_package: str
+    modules: tuple[str, ...]
+    build: Callable[[bytes, Mapping[str, bytes]], bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class GuestRecipe:
     """How a guest image is put together and started.
 
@@ -62,7 +77,7 @@ class GuestRecipe:
     architecture: str
     debian_architecture: str
     suite: str
-    files: Mapping[str, Copied | Built]
+    files: Mapping[str, Copied | Built | BuiltWithModules]
     append: str
     memory: str = "512M"
     terminals: frozenset[str] | None = None
@@ -78,7 +93,13 @@ class GuestRecipe:
     @property
     def packages(self) -> list[str]:
         """The packages it takes, each once."""
-        return list(dict.fromkeys(source.package for source in self.files.values()))
+        names = [source.package for source in self.files.values()]
+        names += [
+            source.kernel_package
+            for source in self.files.values()
+            if isinstance(source, BuiltWithModules)
+        ]
+        return list(dict.fromkeys(names))
 
 
 def _shell_initramfs(busybox: bytes) -> bytes:
@@ -91,6 +112,10 @@ _X86_SHELL_INIT = shell_init(X86_FINISHER)
 
 def _x86_shell_initramfs(busybox: bytes) -> bytes:
     return build_initramfs(busybox=busybox, init=_X86_SHELL_INIT, compress=False)
+
+
+def _storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
+    return build_initramfs(busybox=busybox, init=shell_init(), files=modules, compress=False)
 
 
 _NETBOOT = "debian-installer-13-netboot-riscv64"
@@ -107,6 +132,22 @@ _RECIPES = (
             "kernel": Copied(_NETBOOT, f"{_NETBOOT_FOLDER}/linux"),
             "initrd": Built(
                 "busybox-static", "usr/bin/busybox", _shell_initramfs, _busybox_of, SHELL_INIT
+            ),
+        },
+        append="console=ttyS0 quiet panic=-1",
+    ),
+    GuestRecipe(
+        name="debian-disk-riscv64",
+        summary="Debian 13's kernel, drivers for disks, a BusyBox shell, RISC-V 64 bit",
+        architecture="riscv64",
+        debian_architecture="riscv64",
+        suite="trixie",
+        files={
+            "kernel": Copied("linux-image-riscv64", "boot/vmlinux-*", newest=True),
+            "initrd": BuiltWithModules(
+                *("busybox-static", "usr/bin/busybox", "linux-image-riscv64"),
+                STORAGE_MODULES,
+                _storage_initramfs,
             ),
         },
         append="console=ttyS0 quiet panic=-1",
@@ -148,6 +189,8 @@ _RECIPES = (
 RECIPES: Mapping[str, GuestRecipe] = {recipe.name: recipe for recipe in _RECIPES}
 DEFAULT_GUESTS: Mapping[str, str] = {"riscv64": "debian-riscv64", "x86_64": "debian-amd64"}
 """Architecture to the guest that is run when none is named."""
+DISK_GUESTS: Mapping[str, str] = {**DEFAULT_GUESTS, "riscv64": "debian-disk-riscv64"}
+"""The same for a machine that has disks."""
 
 
 def find_recipe(name: str) -> GuestRecipe:

@@ -36,7 +36,8 @@ mount -t devpts devpts /dev/pts 2>/dev/null
 mount -t tmpfs tmpfs /tmp
 hostname tandemu
 ip link set lo up 2>/dev/null
-cd /root
+[ -f /etc/modules ] && for module in $(cat /etc/modules); do insmod "$module"; done
+@ROOT@cd /root
 [ -n "$LINES" ] && [ -n "$COLUMNS" ] && stty rows "$LINES" cols "$COLUMNS" 2>/dev/null
 echo
 uptime=$(cut -d' ' -f1 /proc/uptime)
@@ -57,9 +58,31 @@ poweroff -f
 """
 
 
+_OTHER_ROOT = """\
+# With root= on the kernel's command line, the system is there and this was only its begin.
+for word in $(cat /proc/cmdline); do
+    case $word in
+    root=*) root=${word#root=} ;;
+    rootfstype=*) type=${word#rootfstype=} ;;
+    init=*) init=${word#init=} ;;
+    esac
+done
+if [ -n "$root" ]; then
+    tries=0
+    while [ ! -b "$root" ] && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+    mkdir -p /newroot
+    if mount -t "${type:-ext4}" "$root" /newroot; then
+        umount /proc /sys /dev/pts /tmp
+        exec switch_root /newroot "${init:-/sbin/init}"
+    fi
+    echo "tandemu: $root cannot be mounted; this shell is to look why"
+fi
+"""
+
+
 def shell_init(finisher: int = RISCV_FINISHER) -> str:
     """A ``/init``: a shell on the console, power-off when it ends with its exit status."""
-    return _SHELL_INIT.replace("@FINISHER@", f"{finisher:#x}")
+    return _SHELL_INIT.replace("@FINISHER@", f"{finisher:#x}").replace("@ROOT@", _OTHER_ROOT)
 
 
 SHELL_INIT = shell_init()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tandemu.guests.apt import Apt, Package, sha256_of
-from tandemu.guests.catalogue import Built, Copied, GuestRecipe, find_recipe
+from tandemu.guests.catalogue import Built, BuiltWithModules, Copied, GuestRecipe, find_recipe
 from tandemu.guests.deb import DebFile, Sink
 from tandemu.guests.errors import GuestError
 from tandemu.guests.images import (
@@ -28,6 +28,7 @@ from tandemu.guests.images import (
     manifest_table,
     read_manifest,
 )
+from tandemu.guests.modules import module_files
 from tandemu.guests.progress import Progress, Silent
 from tandemu.guests.store import (
     building,
@@ -83,6 +84,10 @@ def _assemble(
                 copy = copies[name] = _Copy(file, name)
                 if isinstance(source, Copied):
                     sinks[_only_match(deb, source.path)] = copy
+                elif isinstance(source, BuiltWithModules):
+                    kernel = DebFile(packages[source.kernel_package].path)
+                    modules = module_files(kernel, source.modules)
+                    copy(source.build(deb.read(source.path), modules))
                 else:
                     copy(source.build(deb.read(source.path)))
             if sinks:
@@ -110,13 +115,17 @@ def _take_newest(
     recipe: GuestRecipe, packages: dict[str, Package], apt: Apt, folder: Path
 ) -> dict[str, Package]:
     """*packages* with those that only name the newest one replaced by that one."""
-    for source in recipe.files.values():
-        if isinstance(source, Copied) and source.newest:
-            depends = DebFile(packages[source.package].path).control().get("Depends", "")
-            name = depends.split(",")[0].split("(")[0].split("|")[0].strip()
-            if not name:
-                raise GuestError(f"{source.package} depends on nothing: it names no newest package")
-            packages = {**packages, source.package: apt.download([name], folder)[name]}
+    naming = [
+        source.kernel_package if isinstance(source, BuiltWithModules) else source.package
+        for source in recipe.files.values()
+        if isinstance(source, BuiltWithModules) or (isinstance(source, Copied) and source.newest)
+    ]
+    for package in dict.fromkeys(naming):
+        depends = DebFile(packages[package].path).control().get("Depends", "")
+        name = depends.split(",")[0].split("(")[0].split("|")[0].strip()
+        if not name:
+            raise GuestError(f"{package} depends on nothing: it names no newest package")
+        packages = {**packages, package: apt.download([name], folder)[name]}
     return packages
 
 

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
+from tandemu.machine.attachments import Drive, Path, parse_drive
 from tandemu.machine.console import Console
 from tandemu.machine.engines import (
     AUTO,
@@ -33,6 +35,7 @@ from tandemu.machine.result import RESET, STOPPED, TIMED_OUT, Result, shut_down
 if TYPE_CHECKING:
     from tandemu.board import Program, X86Microvm
     from tandemu.guests import Progress
+    from tandemu.machine.attached import Attached
     from tandemu.machine.power_cycle import Plan
 
 NO_FIRMWARE = "none"
@@ -53,7 +56,8 @@ class Machine:
     built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
     mode. *cpu* is a model such as ``"x86-64-v2"`` (KVM). *timeout* (seconds) ends the run
     with exit status 124. Without *reboot* a guest's reset is its end. *notice* hears of long
-    work that is done once, such as compiling the engine. Errors are `MachineError`.
+    work that is done once, such as compiling the engine. *drives* are disk images: paths, texts
+    as of ``--drive``, or `Drive`s. Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
             vm.start()
@@ -80,6 +84,7 @@ class Machine:
         profile: bool = False,
         reboot: bool = True,
         notice: Notice | None = None,
+        drives: Iterable[Path | Drive] = (),
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
@@ -93,6 +98,9 @@ class Machine:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
         except BoardError as error:
             raise MachineError(str(error)) from error
+        self.drives = [parse_drive(drive) for drive in drives]
+        if self.drives and self.board.kind != "riscv-virt":
+            raise OptionError(f"the board {self.board.kind} has no bus for disks yet")
         self.console = Console()
         self._notice = notice
         self._reboots = reboot
@@ -100,6 +108,7 @@ class Machine:
         self._ended = threading.Event()
         self._started = False
         self._cycle: PowerCycle | None = None
+        self._attached: Attached | None = None
         self._asked: Result | None = None
         self._outcome: Outcome | None = None
         self._statistics: Statistics = {}
@@ -126,6 +135,7 @@ class Machine:
         profile: bool = False,
         reboot: bool = True,
         notice: Notice | None = None,
+        drives: Iterable[Path | Drive] = (),
         progress: Progress | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there.
@@ -157,6 +167,7 @@ class Machine:
             profile=profile,
             reboot=reboot,
             notice=notice,
+            drives=drives,
         )
 
     # ---- what is loaded ------------------------------------------------------------------
@@ -238,7 +249,12 @@ class Machine:
             if self._started:
                 raise MachineError("this machine was started before; make another one")
             engine = with_cpu_model(load_engine(self.accel), self.cpu_model)
-            self._cycle = self._power_on(engine)
+            self._attached = self._attach()
+            try:
+                self._cycle = self._power_on(engine)
+            except BaseException:
+                self._detach()
+                raise
             self._started = True
         self.console.opened()
         self._supervisor = threading.Thread(
@@ -250,9 +266,24 @@ class Machine:
             self._timer.daemon = True
             self._timer.start()
 
+    def _attach(self) -> Attached | None:
+        """Open what the guest gets of the host's, if it is given anything."""
+        if not self.drives:
+            return None
+        from tandemu.machine.attached import Attached
+
+        return Attached(self.drives)
+
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._attached.close()
+
     def _power_on(self, engine: EngineFactory) -> PowerCycle:
         try:
-            return PowerCycle(engine, self.board, self._plan, self.console, self._notice)
+            return PowerCycle(
+                *(engine, self.board, self._plan, self.console, self._notice),
+                devices=self._attached.makers if self._attached is not None else {},
+            )
         except _told_errors() as error:
             raise MachineError(str(error)) from error
         except (OSError, MemoryError) as error:
@@ -280,6 +311,7 @@ class Machine:
             outcome = error
         if self._timer is not None:
             self._timer.cancel()
+        self._detach()
         self._outcome = outcome
         self.console.closed(
             outcome.reason if isinstance(outcome, Result) else "the machine broke down"

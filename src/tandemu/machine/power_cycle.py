@@ -30,6 +30,7 @@ from tandemu.machine.result import POWERED_OFF, Result, failed, panicked
 
 if TYPE_CHECKING:
     from tandemu.board import BootPlan, Instance, RiscvVirt, X86BootPlan, X86Instance, X86Microvm
+    from tandemu.device.pci import DeviceMaker
 
     Board = RiscvVirt | X86Microvm
     Plan = BootPlan | X86BootPlan
@@ -74,6 +75,8 @@ class PowerCycle:
         plan: Plan,
         console: Console,
         notice: Notice | None = None,
+        *,
+        devices: Mapping[str, DeviceMaker],
     ) -> None:
         self._outcome: Outcome | None = None
         self._over = threading.Event()
@@ -83,6 +86,7 @@ class PowerCycle:
         self._console = console
         self._began_at = console.printed
         self._threads: list[threading.Thread] = []
+        self._devices = devices
         self._stuck = False
         self._dump: DumpRequest | None = None
         self.last_dump = ""
@@ -125,6 +129,7 @@ class PowerCycle:
             console=console.transmit,
             event=self._on_event,
             console_ready=console.feed,
+            devices=self._devices,
         )
         uart = instance.uart
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import pytest
 
 from tandemu.host.disk import Content, DiskError, open_image
 from tandemu.host.disk.storage import HostFile
-
-MIB = 1 << 20
-needs_qemu = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+from tests.host.disk.images import MIB, needs_qemu
 
 
 @pytest.fixture
@@ -138,6 +135,7 @@ def test_an_image_has_one_writer_or_many_readers(disk: Path) -> None:
     open_image(str(disk)).close()
 
 
+@pytest.mark.guest
 @needs_qemu
 def test_qemu_and_tandemu_see_each_others_locks(disk: Path) -> None:
     def qemu(mode: str, order: str) -> str:

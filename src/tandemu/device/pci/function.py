@@ -89,6 +89,7 @@ class PciFunction(Peripheral):
         self._last_capability = CAPABILITIES
         self._end = HEADER_BYTES
         self._watchers: list[Callable[[int], None]] = []
+        self._answers: dict[int, tuple[Callable[[], int], Callable[[int], None]]] = {}
         self.changed: Callable[[], None] = lambda: None
         """Called when BARs may stand elsewhere."""
         self.wire: InterruptLine = lambda level: None
@@ -144,6 +145,10 @@ class PciFunction(Peripheral):
         """Have *heard* called with the offset of each word of configuration that was written."""
         self._watchers.append(heard)
 
+    def answer(self, offset: int, read: Callable[[], int], write: Callable[[int], None]) -> None:
+        """Have *read* and *write* stand for the word of configuration at *offset*."""
+        self._answers[offset] = read, write
+
     def restored(self) -> None:
         self.written = [old & bits for old, bits in zip(self.written, self._writable, strict=True)]
         self.changed()
@@ -162,7 +167,10 @@ class PciFunction(Peripheral):
         """Read *size* bytes at *offset*, which may be any."""
         result = 0
         for place in range(offset & ~3, offset + size, 4):
-            value = self.word(place) if place < CONFIGURATION_BYTES else 0
+            if place in self._answers:
+                value = self._answers[place][0]()
+            else:
+                value = self.word(place) if place < CONFIGURATION_BYTES else 0
             shift = (place - offset) * 8
             result |= value << shift if shift >= 0 else value >> -shift
         return result & mask(size * 8)
@@ -176,6 +184,9 @@ class PciFunction(Peripheral):
                 bits, part = bits >> shift, part >> shift
             else:
                 bits, part = bits << -shift, part << -shift
+            if place in self._answers:
+                self._answers[place][1](part)
+                continue
             bits &= self._writable[place >> 2]
             with self._lock:
                 kept = self.written[place >> 2] & ~bits

@@ -1,42 +1,176 @@
-"""Opening an image by its path, whatever its format."""
+"""Opening an image by its path, whatever its format, with all that stands below it.
+
+A file names what is below it, and files are untrusted: a chain that leads back into itself or
+has no end is refused, and what is below is only read.
+"""
 
 from __future__ import annotations
 
-import errno
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
 
 from tandemu.host.disk.errors import DiskError, DiskUsageError
 from tandemu.host.disk.image import Image
 from tandemu.host.disk.probe import ALIASES, FORMATS, PROBED_BYTES, probe
+from tandemu.host.disk.qcow2.opening import open_qcow2
 from tandemu.host.disk.raw import RawImage
-from tandemu.host.disk.storage import HostFile, read_at
+from tandemu.host.disk.storage import HostFile, Storage, read_at
+
+_MOST_IMAGES = 200
+_PROTOCOL = re.compile(r"^([a-z][a-z0-9+.-]*):")
 
 
 def known_format(name: str) -> str:
     """The format called *name*; `DiskUsageError` if there is none."""
     name = ALIASES.get(name, name)
     if name not in FORMATS:
-        raise DiskUsageError(
-            f"{name!r} is no format of images: must be one of {', '.join(FORMATS)}"
-        )
+        known = ", ".join(FORMATS)
+        raise DiskUsageError(f"{name!r} is no format of images: must be one of {known}")
     return name
 
 
+@dataclass(slots=True)
+class _Chain:
+    """The files that are open already, by device and inode, and how to open the next."""
+
+    share: bool
+    backing: bool
+    files: set[tuple[int, int]] = field(default_factory=set)
+
+    def file(self, path: str, *, read_only: bool) -> HostFile:
+        """Open a file that must not be there yet."""
+        if len(self.files) >= _MOST_IMAGES:
+            raise DiskError(f"{path} is image number {_MOST_IMAGES + 1} of one chain: too many")
+        storage = HostFile(path, read_only=read_only, share=self.share)
+        identity = storage.identity()
+        if identity in self.files:
+            storage.close()
+            raise DiskError(f"{path} stands below itself: the chain of images leads in a circle")
+        self.files.add(identity)
+        return storage
+
+    def refuse_circle(self, path: str) -> None:
+        """A clear word instead of a lock that this very chain holds."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return
+        if (status.st_dev, status.st_ino) in self.files:
+            raise DiskError(f"{path} stands below itself: the chain of images leads in a circle")
+
+
 def open_image(
-    path: str, format: str | None = None, read_only: bool = False, *, share: bool = False
+    path: str,
+    format: str | None = None,
+    read_only: bool = False,
+    *,
+    share: bool = False,
+    backing: bool = True,
+    snapshot: str | None = None,
+    repair: bool = False,
 ) -> Image:
     """Open the image at *path*; without *format* it is told from its first bytes.
 
-    The file is locked until the image is closed, so that no other program (QEMU is one that
-    sees it) uses it at the same time; *share* goes without. `DiskError` if it cannot be
-    opened or is broken.
+    The files are locked until the image is closed, so that no other program (QEMU is one that
+    sees it) uses them at the same time; *share* goes without. *backing* False: what is below
+    it stays closed, and reads as zeros. *snapshot*: as a qcow2 image was then, for reading
+    only. *repair*: even if it is marked as corrupt. `DiskError` if it cannot be opened or is
+    broken.
     """
+    if snapshot is not None and not read_only:
+        raise DiskUsageError("an internal snapshot can be opened for reading only")
+    return _open(path, format, read_only, _Chain(share, backing), snapshot, repair=repair)
+
+
+def _open(
+    path: str,
+    format: str | None,
+    read_only: bool,
+    chain: _Chain,
+    snapshot: str | None = None,
+    *,
+    repair: bool = False,
+) -> Image:
     wanted = None if format is None else known_format(format)
-    storage = HostFile(path, read_only=read_only, share=share)
+    chain.refuse_circle(path)
+    storage = chain.file(path, read_only=read_only)
     try:
         found = wanted or probe(read_at(storage, 0, PROBED_BYTES))
-        if found != "raw":
-            raise DiskError(f"{path} is a {found} image, which cannot be opened yet", errno.ENOTSUP)
-        return RawImage(storage, guarded=wanted is None)
+        if snapshot is not None and found != "qcow2":
+            raise DiskUsageError(f"{path} is a {found} image, which has no snapshots")
+        if found == "raw":
+            return RawImage(storage, guarded=wanted is None)
+        if found == "qcow2":
+
+            def open_backing(name: str, form: str | None) -> Image:
+                return _open_named(name, form, path, chain)
+
+            def open_data(name: str) -> Storage:
+                return chain.file(_beside(path, name), read_only=read_only)
+
+            return open_qcow2(
+                storage,
+                open_backing=open_backing if chain.backing else None,
+                open_data=open_data,
+                snapshot=snapshot,
+                repair=repair,
+            )
+        raise DiskError(f"{path} is a {found} image, which Tandemu cannot read yet")
     except BaseException:
         storage.close()
         raise
+
+
+def _beside(path: str, name: str) -> str:
+    """The path of a file that the image at *path* calls *name*."""
+    return os.path.join(os.path.dirname(path), name)
+
+
+def resolve_backing(path: str, name: str, form: str | None) -> tuple[str, str | None]:
+    """The path and format of the image below the one at *path*, which calls it *name*."""
+    if name.startswith("json:"):
+        name, form = _from_json(path, name[5:], form)
+    if name.startswith("file:"):
+        name = name[5:]
+    elif match := _PROTOCOL.match(name):
+        raise DiskError(
+            f"{path} stands on {name}, which is reached by {match[1]!r}: only files can be"
+        )
+    return _beside(path, name), form
+
+
+def _open_named(name: str, form: str | None, path: str, chain: _Chain) -> Image:
+    below, form = resolve_backing(path, name, form)
+    try:
+        return _open(below, form, True, chain)
+    except DiskError as error:
+        if error.errno == 2:
+            raise DiskError(
+                f"{path} stands on {below}, which is not there: put it back, or name another "
+                "with 'tandemu disk rebase --unsafe'",
+                2,
+            ) from error
+        raise
+
+
+def _from_json(path: str, text: str, form: str | None) -> tuple[str, str | None]:
+    """File and format in QEMU's description of a block device, as far as it names a file."""
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DiskError(f"{path} stands on something whose description is no JSON") from None
+    flat: dict[str, Any] = {}
+    if isinstance(value, dict):
+        inner = value.get("file")
+        flat = {k: v for k, v in value.items() if isinstance(v, str)}
+        if isinstance(inner, dict):
+            flat |= {f"file.{k}": v for k, v in inner.items() if isinstance(v, str)}
+    driver, name = flat.get("driver"), flat.get("file.filename")
+    if driver == "file":
+        driver, name = form, flat.get("filename", name)
+    if name is None or flat.get("file.driver", "file") != "file":
+        raise DiskError(f"{path} stands on {text}, which describes no file")
+    return name, driver or form

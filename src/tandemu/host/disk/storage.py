@@ -32,6 +32,8 @@ class Storage(Protocol):
 
     path: str
     read_only: bool
+    is_regular: bool
+    """Whether it can grow, and what was never written reads as zeros."""
 
     def size(self) -> int:
         """How many bytes it has now."""
@@ -204,16 +206,23 @@ class HostFile:
         mode = (_PUNCH_HOLE if may_unmap else _ZERO_RANGE) | _KEEP_SIZE
         if length <= 0 or self._allocate(mode, offset, length):
             return
-        for part in zeros(length):
-            self.writev(offset, [part])
-            offset += part.nbytes
+        self._write_zeros(offset, length)
 
     def reserve(self, offset: int, length: int) -> None:
         """Take the space of a range from the host's disk now; `DiskError` if there is none."""
         if length > 0 and not self._allocate(0, offset, length):
-            for part in zeros(length):
-                self.writev(offset, [part])
-                offset += part.nbytes
+            self._write_zeros(offset, length)
+
+    def fill_holes(self) -> None:
+        """Write zeros wherever nothing was ever written."""
+        for offset, length, is_data in list(self.extents(0, self.size())):
+            if not is_data:
+                self._write_zeros(offset, length)
+
+    def _write_zeros(self, offset: int, length: int) -> None:
+        for part in zeros(length):
+            self.writev(offset, [part])
+            offset += part.nbytes
 
     def _allocate(self, mode: int, offset: int, length: int) -> bool:
         """Call fallocate(2); whether it is supported here."""

@@ -6,6 +6,7 @@ from tandemu.linux.calls import (
     creating,
     executing,
     files,
+    ioctls,
     ipc,
     memory,
     polling,
@@ -19,8 +20,8 @@ from tandemu.linux.calls import (
 from tandemu.linux.table import Row
 
 MODULES = (
-    *(files, memory, polling, sockets, creating, executing, processes, signals, times, system),
-    *(ipc, riscv),
+    *(files, ioctls, memory, polling, sockets, creating, executing, processes, signals, times),
+    *(system, ipc, riscv),
 )
 
 

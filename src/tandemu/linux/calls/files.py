@@ -14,7 +14,6 @@ from tandemu.linux.calls.helpers import (
     AT_SYMLINK_NOFOLLOW,
     host_path,
     on_path,
-    pointer,
     signed,
 )
 from tandemu.linux.host import NUMBERS
@@ -286,43 +285,6 @@ def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -
     changed = host_path(task, path, False)
     name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
     return host.call(NUMBERS["readlinkat"], directory, name, place, size)
-
-
-# Terminals and other devices ------------------------------------------------------------
-
-IOCTLS_WITH_POINTER = frozenset((
-    # Terminals: TCGETS … TCSETAF, TIOCGPGRP, TIOCSPGRP, TIOCOUTQ, windows, modems, pairs.
-    0x5401, 0x5402, 0x5403, 0x5404, 0x5405, 0x5406, 0x5407, 0x5408, 0x540F, 0x5410, 0x5411,
-    0x5412, 0x5413, 0x5414, 0x5415, 0x5416, 0x5417, 0x5418, 0x5419, 0x541A, 0x541B, 0x5421,
-    0x5423, 0x5424, 0x5429, 0x802C542A, 0x402C542B, 0x402C542C, 0x402C542D, 0x80045430,
-    0x40045431, 0x80045432, 0x80045438, 0x80045439, 0x80045440, 0x5452, 0x5460,
-    # Sockets: owner, at-mark, time stamp; names, flags, addresses of interfaces.
-    0x8901, 0x8902, 0x8903, 0x8904, 0x8905, 0x8906, 0x8907,
-    0x8910, 0x8913, 0x8914, 0x8915, 0x8916, 0x8917, 0x8918, 0x8919, 0x891A, 0x891B, 0x891C,
-    0x891D, 0x891E, 0x8921, 0x8922, 0x8927, 0x8933, 0x8942, 0x8943, 0x8970,
-    # File attributes, FS_IOC_FIEMAP is not here; block devices: size, read-only.
-    0x80086601, 0x40086602, 0x80087601, 0x801C581F, 0x401C5820, 0x80041272, 0x80081272,
-    0x125E, 0x1260, 0x1268, 0x127B, 0x80081270, 0x80045201, 0x80085202,
-))  # fmt: skip
-IOCTLS_WITH_NUMBER = frozenset((
-    # TCSBRK, TCXONC, TCFLSH, TIOCEXCL, TIOCNXCL, TIOCSCTTY, TIOCNOTTY, TCSBRKP, TIOCGPTPEER,
-    # TIOCVHANGUP, FIOCLEX, FIONCLEX; FICLONE takes a descriptor.
-    0x5409, 0x540A, 0x540B, 0x540C, 0x540D, 0x540E, 0x5422, 0x5425, 0x5441, 0x5437, 0x5450,
-    0x5451, 0x40049409,
-))  # fmt: skip
-
-
-@calls.row(
-    "ioctl", "fd hex hex", native=True,
-    missing="terminals, sockets, file attributes and block device sizes; others fail with ENOTTY",
-)  # fmt: skip
-def _ioctl(task: Task, descriptor: int, command: int, argument: int) -> int:
-    command &= 0xFFFFFFFF
-    if command in IOCTLS_WITH_POINTER:
-        argument = pointer(task.memory, argument, 256)
-    elif command not in IOCTLS_WITH_NUMBER:
-        return -errno.ENOTTY
-    return host.call(NUMBERS["ioctl"], descriptor, command, argument)
 
 
 calls.refuse(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tandemu.ir import I32, I64, Value
-from tandemu.linux.calls.files import IOCTLS_WITH_NUMBER, IOCTLS_WITH_POINTER, LOCKS
+from tandemu.linux.calls.files import LOCKS
+from tandemu.linux.calls.ioctls import WITH_NUMBER, WITH_POINTER
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
 from tandemu.linux.native.layout import HEAD_SIZE
@@ -71,9 +72,9 @@ def _ioctl(m: Marshal) -> Value:
     b = m.b
     value = b.variable(I64, argument)
     with b.Switch(command.trunc(I32)) as cases:
-        with cases.Case(*sorted(IOCTLS_WITH_POINTER)):
+        with cases.Case(*sorted(WITH_POINTER)):
             value.value = m.moved(argument)
-        with cases.Case(*sorted(IOCTLS_WITH_NUMBER)):
+        with cases.Case(*sorted(WITH_NUMBER)):
             value.value = argument
         with cases.Default():
             m.elsewhere_if(m.given[0] == m.given[0])

@@ -1,0 +1,61 @@
+"""The host's side of a machine's attachments, and the devices made of it.
+
+It is opened when the machine starts. The devices are made anew for each life between power-on and
+reset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+from tandemu.device.pci import DeviceMaker, PciResources
+from tandemu.device.virtio import VirtioDevice, VirtioPci
+from tandemu.device.virtio.block import Block
+from tandemu.host.disk import DiskError, open_image
+from tandemu.machine.attachments import Drive
+from tandemu.machine.errors import MachineError
+from tandemu.memory import GuestMemory
+
+
+class Attached:
+    """The host's side of a machine's attachments, open from `__init__` to `close`."""
+
+    def __init__(self, drives: Iterable[Drive] = ()) -> None:
+        self.makers: dict[str, DeviceMaker] = {}
+        """What makes each device, by the name its state is saved under."""
+        self._open = contextlib.ExitStack()
+        try:
+            for number, drive in enumerate(drives):
+                self._add_drive(f"disk{number}", drive)
+        except (DiskError, OSError) as error:
+            self._open.close()
+            raise MachineError(str(error)) from error
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _add_drive(self, name: str, drive: Drive) -> None:
+        image = open_image(drive.path, drive.format or None, drive.read_only)
+        self._open.callback(image.close)
+
+        def make(memory: GuestMemory) -> VirtioDevice:
+            return Block(
+                memory,
+                image,
+                identity=drive.serial.encode("ascii"),
+                read_only=drive.read_only,
+                queue_count=drive.queues,
+            )
+
+        self._add(name, make)
+
+    def _add(self, name: str, make: Callable[[GuestMemory], VirtioDevice]) -> None:
+        def on_pci(resources: PciResources) -> VirtioPci:
+            return VirtioPci(make(resources.memory), resources.message)
+
+        self.makers[name] = on_pci
+
+    def close(self) -> None:
+        """Close everything. No device may be running."""
+        self._open.close()
