@@ -3,6 +3,7 @@
 #include <linux/random.h>
 #include <linux/rtc.h>
 #include <net/if.h>
+#include <poll.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -115,6 +116,8 @@ static void terminals(void) {
     cfmakeraw(&settings);
     TRY(tcsetattr(slave, TCSANOW, &settings));
     write(master, "abc", 3);
+    struct pollfd ready = {slave, POLLIN};
+    poll(&ready, 1, -1);
     TRY(ioctl(slave, FIONREAD, &number));
     printf("%d\n", number);
     TRY(tcflush(slave, TCIFLUSH));
