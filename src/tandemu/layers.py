@@ -133,6 +133,7 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.accel.statistics",
         "tandemu.device.virtqueue.generate",
         "tandemu.guests",
+        "tandemu.host.disk.qcow2.opening",
         "tandemu.jit.engine.generate",
         "tandemu.jit.regions.profile",
         "tandemu.jit.engine.software",

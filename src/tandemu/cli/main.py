@@ -60,6 +60,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from tandemu.cli.guests import guests
 
         return guests(options)
+    if options.command == "disk":
+        from tandemu.cli.disk import disk
+
+        return disk(options)
     if options.command == "completion":
         from tandemu.cli.completion import completion
 

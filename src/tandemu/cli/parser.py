@@ -14,6 +14,7 @@ import sys
 from functools import cache
 
 from tandemu.cli.completion import SHELLS
+from tandemu.cli.disk_options import add_disk
 from tandemu.cli.exec_options import EXEC_DESCRIPTION, EXEC_OPTIONS, EXEC_USAGE
 from tandemu.cli.version import long_version
 
@@ -209,6 +210,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(commands)
     _add_guests(commands)
+    add_disk(commands)
     _add_exec(commands)
     commands.add_parser(
         "doctor",

@@ -71,6 +71,8 @@ class Image(ABC):
     path: str
     size_bytes: int
     read_only: bool
+    backing: Image | None = None
+    """The image below, if there is one."""
 
     def readv(self, offset: int, buffers: Buffers) -> None:
         """Fill *buffers* with what stands at *offset*."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tandemu.host.disk.errors import DiskError, DiskUsageError
-from tandemu.host.disk.image import Image
+from tandemu.host.disk.image import Description, Image
 from tandemu.host.disk.probe import ALIASES, FORMATS, PROBED_BYTES, probe
-from tandemu.host.disk.qcow2.opening import open_qcow2
 from tandemu.host.disk.raw import RawImage
 from tandemu.host.disk.storage import HostFile, Storage, read_at
 
@@ -85,6 +84,19 @@ def open_image(
     return _open(path, format, read_only, _Chain(share, backing), snapshot, repair=repair)
 
 
+def describe_chain(
+    path: str, format: str | None = None, *, share: bool = False
+) -> list[tuple[str, Description]]:
+    """The path of the image at *path* and of each below it, the lowest last, and what each is."""
+    with open_image(path, format, read_only=True, share=share) as image:
+        found = []
+        below: Image | None = image
+        while below is not None:
+            found.append((below.path, below.describe()))
+            below = below.backing
+        return found
+
+
 def _open(
     path: str,
     format: str | None,
@@ -104,6 +116,7 @@ def _open(
         if found == "raw":
             return RawImage(storage, guarded=wanted is None)
         if found == "qcow2":
+            from tandemu.host.disk.qcow2.opening import open_qcow2
 
             def open_backing(name: str, form: str | None) -> Image:
                 return _open_named(name, form, path, chain)

@@ -271,4 +271,4 @@ class HostFile:
 
 def _refused(path: str, what: str, error: OSError | ValueError) -> DiskError:
     why = getattr(error, "strerror", None) or str(error)
-    return DiskError(f"cannot {what}: {path}: {why}", getattr(error, "errno", None) or errno.EIO)
+    return DiskError(f"{path}: cannot {what}: {why}", getattr(error, "errno", None) or errno.EIO)

@@ -1,0 +1,170 @@
+"""Copying one image's contents into another: what is zeros stays a hole.
+
+Workers read ahead and look for zeros (and compress); writing is done in order by the caller's
+thread, so that the new file is laid out as the disk is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tandemu.host.disk.image import Content, Image
+from tandemu.host.disk.vectors import is_zero, zeros
+
+CHUNK_BYTES = 1 << 20
+_ZERO_UNIT = 4096
+_WORKERS = 4
+_AHEAD = 8
+"""Chunks that are read ahead of the one being written."""
+
+Advance = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) now and then."""
+Pack = Callable[[memoryview], bytes | None]
+"""Compresses a cluster; None if it is not worth it."""
+WritePacked = Callable[[int, bytes], None]
+"""Puts a compressed cluster at a guest offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How a target takes compressed clusters of *unit* bytes."""
+
+    unit: int
+    pack: Pack
+    write: WritePacked
+
+
+class _Buffer:
+    """Memory that one chunk at a time is read into, and its address."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.view = memoryview(self.data)
+        self.words = self.view.cast("Q")
+        self.address = ctypes.addressof((ctypes.c_char * size).from_buffer(self.data))
+
+    def pieces(self, length: int, unit: int) -> Iterator[tuple[int, int, bool]]:
+        """(offset, length, is_zero) of the first *length* bytes, in order, by *unit*."""
+        firsts = self.words[: -(-length // 8) : unit // 8].tolist()
+        if all(firsts):
+            yield 0, length, False
+            return
+        begin, state = 0, False
+        for number, first in enumerate(firsts):
+            offset = number * unit
+            size = min(unit, length - offset)
+            zero = not first and is_zero(self.address + offset, size)
+            if number and zero != state:
+                yield begin, offset - begin, state
+                begin = offset
+            state = zero
+        yield begin, length - begin, state
+
+
+def data_chunks(source: Image, size: int, unit: int) -> Iterator[tuple[int, int, bool]]:
+    """(offset, length, is_zero) of *source* up to *size*, in pieces of at most *unit*, aligned."""
+    for extent in source.extents(0, size):
+        offset, end = extent.offset, extent.offset + extent.length
+        if extent.content is not Content.DATA:
+            yield offset, end - offset, True
+            continue
+        while offset < end:
+            stop = min(end, (offset // unit + 1) * unit)
+            yield offset, stop - offset, False
+            offset = stop
+
+
+def copy(
+    source: Image,
+    target: Image,
+    advance: Advance,
+    *,
+    is_empty: bool,
+    unit: int = _ZERO_UNIT,
+    packing: Packing | None = None,
+) -> None:
+    """Write all of *source* into *target*, which is as large at least, and flush it.
+
+    *is_empty*: the target reads as zeros, so zeros need not be written. *unit*: zeros of that
+    size, or more, are left out. *packing*: compress, where it gets shorter.
+    """
+    size = source.size_bytes
+    chunk = max(CHUNK_BYTES, unit)
+    step = packing.unit if packing is not None else chunk
+    pool = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "disk-copy")
+    free = deque(_Buffer(step) for _ in range(_AHEAD))
+    waiting: deque[tuple[int, int, _Buffer, Future[bytes | None]]] = deque()
+
+    def read(offset: int, length: int, buffer: _Buffer) -> bytes | None:
+        source.readv(offset, [buffer.view[:length]])
+        if packing is None or is_zero(buffer.address, length):
+            return None
+        if length < packing.unit:
+            buffer.view[length : packing.unit] = bytes(packing.unit - length)
+        return packing.pack(buffer.view[: packing.unit])
+
+    def write_first() -> None:
+        offset, length, buffer, reading = waiting.popleft()
+        packed = reading.result()
+        if packed is not None and packing is not None:
+            packing.write(offset, packed)
+        else:
+            for begin, part, zero in buffer.pieces(length, unit):
+                if not zero:
+                    target.writev(offset + begin, [buffer.view[begin : begin + part]])
+                elif not is_empty:
+                    target.write_zeroes(offset + begin, part)
+        free.append(buffer)
+        advance(offset + length, size)
+
+    try:
+        chunks = data_chunks(source, size, step)
+        if packing is not None:
+            chunks = _whole(chunks, packing.unit, size)
+        for offset, length, zero in chunks:
+            if zero:
+                if not is_empty:
+                    while waiting:
+                        write_first()
+                    target.write_zeroes(offset, length)
+                continue
+            if not free:
+                write_first()
+            buffer = free.popleft()
+            waiting.append((offset, length, buffer, pool.submit(read, offset, length, buffer)))
+        while waiting:
+            write_first()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    advance(size, size)
+    target.flush()
+
+
+def _whole(
+    chunks: Iterator[tuple[int, int, bool]], unit: int, size: int
+) -> Iterator[tuple[int, int, bool]]:
+    """Only whole units, each once, of which some part is data; the last may be short."""
+    last = -1
+    for offset, length, zero in chunks:
+        if zero:
+            continue
+        for number in range(offset // unit, (offset + length - 1) // unit + 1):
+            if number > last:
+                last = number
+                yield number * unit, min(unit, size - number * unit), False
+
+
+def same_contents(one: Image, other: Image, offset: int, length: int) -> bool:
+    """Whether two images hold the same in a range of a few MiB; beyond an end are zeros."""
+    return _padded(one, offset, length) == _padded(other, offset, length)
+
+
+def _padded(image: Image, offset: int, length: int) -> bytes:
+    there = min(max(image.size_bytes - offset, 0), length)
+    data = image.read(offset, there) if there else b""
+    return data + b"".join(zeros(length - there))
