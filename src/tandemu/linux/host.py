@@ -102,7 +102,7 @@ def check_host() -> None:
         )
 
 
-CAP_IPC_LOCK, CAP_SYS_RESOURCE = 14, 24
+CAP_IPC_LOCK, CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 14, 21, 24
 _CAPABILITIES = (0x20080522).to_bytes(8, "little")  # version, the process itself
 
 

@@ -28,6 +28,7 @@ from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.seccomp import ALLOW, TRAP
 from tandemu.linux.signals import Signals
 from tandemu.linux.spawn import Spawn
 from tandemu.linux.table import Handler, Row
@@ -44,6 +45,11 @@ _FUTEX_TID_MASK, _FUTEX_OWNER_DIED, _FUTEX_WAITERS = 0x3FFFFFFF, 0x40000000, 0x8
 
 Hook = Callable[[Call], int | None]
 """Sees every system call before it is made; what it returns, if not None, is the answer."""
+
+
+Decide = Callable[[Task, int], int | None]
+"""What a thread's call of a number is answered with, `seccomp.TRAP` if its registers are set, or
+None if it is to be made."""
 
 
 class Kernel:
@@ -81,6 +87,8 @@ class Kernel:
         self.statistics: dict[str, int] = {}
         self._begun_s = time.monotonic()
         self.unknown: dict[int, int] = {}
+        self.personality = host.call(NUMBERS["personality"], 0xFFFFFFFF)
+        self._decide: Decide | None = None
         self.is_forked = False
         self.spawn: Spawn | None = None
         """Set between vfork and what ends it."""
@@ -168,6 +176,39 @@ class Kernel:
 
         return observed
 
+    def watch_calls(self, decide: Decide) -> None:
+        """Have *decide* asked about system calls, which may answer in their place (seccomp)."""
+        self._decide = decide
+        numbers = range(_NUMBER_LIMIT)
+        self.engine.make_natively(dict.fromkeys(numbers, 0))
+        for number in numbers:
+            if not hasattr(self.functions[number], "is_watched"):
+                self.functions[number] = self._watched(number, self.functions[number])
+
+    def _watched(self, number: int, function: Handler) -> Handler:
+        row = self._rows[number]
+        observed = self.strace or self.count or self.hook is not None
+        whole = function if observed or row is None else row.bind_whole(self)
+
+        def watched(task: Task, *arguments: int) -> object:
+            answer = self._decide(task, number) if self._decide is not None else None
+            if answer == TRAP:
+                return None
+            if answer is not None:
+                return answer
+            if all(
+                one.restrictions is None or one.restrictions.always(number) == ALLOW
+                for one in self.tasks
+            ):
+                # It is nobody's business any more, as long as no further filter comes.
+                self.functions[number] = function
+                if not observed and row is not None and row.is_native:
+                    self.engine.make_natively({number: self.native.address(row.name)})
+            return whole(task, *arguments)
+
+        watched.is_watched = True  # type: ignore[attr-defined]
+        return watched
+
     def _print(self, task: Task, text: str) -> None:
         _say(f"{task.tid} {text}")
 
@@ -179,6 +220,10 @@ class Kernel:
 
     def unknown_number(self, task: Task, number: int) -> int:
         """A call that is not in the table: ENOSYS, counted, named once with strace."""
+        if number >= _NUMBER_LIMIT and self._decide is not None:
+            answer = self._decide(task, number)
+            if answer is not None:
+                return answer
         if self.strace and number not in self.unknown:
             self._print(task, f"system call {number} is unknown: ENOSYS, not shown again")
         if len(self.unknown) < _NUMBER_LIMIT or number in self.unknown:
@@ -310,6 +355,7 @@ class Kernel:
 
         def body() -> None:
             task = Task(self, cpu, parent.mask)
+            task.restrictions = parent.restrictions
             # The host's C library unblocks the signals that it uses itself, and so does the
             # guest's use them: its timers that start threads wait for one.
             task.refresh_host_mask()

@@ -68,6 +68,8 @@ class Memory(Mappings):
         """Of the loaded program, which brk's limit counts."""
         self.locks_new = 0
         """MAP_LOCKED or LOCK_ON_FAULT if mlockall(MCL_FUTURE) holds."""
+        self.denies_write_execute = 0
+        """PR_SET_MDWE."""
         self.stack_floor = 0
         """How far down the main stack may ever come."""
         self.has_one_thread = True
@@ -156,6 +158,8 @@ class Memory(Mappings):
             address, end, protection & 7, MAP_SHARED if kind == MAP_SHARED_VALIDATE else kind,
             name, offset, traits,
         )  # fmt: skip
+        if self.denies_write_execute and _is_gain(protection, protection):
+            return -errno.EACCES
         if not self.may_add(size, mapping.is_data, address, end):
             return -errno.ENOMEM
         # What is validated must be seen whole.
@@ -242,6 +246,8 @@ class Memory(Mappings):
         before, size = piece.protection, piece.end - piece.start
         if before == protection:
             return 0
+        if self.denies_write_execute and _is_gain(before, protection):
+            return -errno.EACCES
         was_data = piece.is_data
         piece.protection = protection
         if piece.is_data and not was_data and not self.data_fits(size):
@@ -281,14 +287,20 @@ class Memory(Mappings):
         self._mappings.clear()
         self.top = self.limit - TOP_GUARD
         self.break_start = self.break_end = self.data_size = self.locks_new = 0
+        self._inherit_denial()
         self.forget(code)
 
     def after_fork(self) -> None:
         """In the child: what it does not get, and what was locked."""
         self.has_one_thread = True
         self.locks_new = 0
+        self._inherit_denial()
         for mapping in [one for one in self._mappings if one.traits & NOT_IN_CHILD]:
             self.unmap(mapping.start, mapping.end - mapping.start)
+
+    def _inherit_denial(self) -> None:
+        if self.denies_write_execute & 2:  # PR_MDWE_NO_INHERIT
+            self.denies_write_execute = 0
 
     # Access ---------------------------------------------------------------------------
 
@@ -374,6 +386,11 @@ class Memory(Mappings):
                 raise OSError(errno.ENAMETOOLONG, "string too long")
             address += got
             size = PAGE
+
+
+def _is_gain(before: int, protection: int) -> bool:
+    """Whether code that may change, or becomes code, comes of it (linux/mman.h)."""
+    return bool(protection & PROT_EXEC) and bool(protection & PROT_WRITE or not before & PROT_EXEC)
 
 
 def host_protection(protection: int) -> int:

@@ -47,6 +47,7 @@ def replace(task: Task, program: Program) -> NoReturn:
         program.descriptor = os.dup(program.descriptor)
         leader = kernel.leader
         leader.mask = task.mask
+        leader.restrictions = task.restrictions
         leader.pending.extend(task.pending)
         kernel.tasks.append(leader)
         kernel.succession = program

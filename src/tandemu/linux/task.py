@@ -29,6 +29,7 @@ from tandemu.linux.errors import ImageReplaced, ProgramEnded
 from tandemu.linux.growth import grow_down
 from tandemu.linux.host import NUMBERS, SIGNAL_KICK, HostFault, bit
 from tandemu.linux.native.layout import THREAD
+from tandemu.linux.seccomp import Restrictions
 from tandemu.linux.signals import (
     SA_NODEFER,
     SA_ONSTACK,
@@ -79,6 +80,8 @@ class Task:
         self.clear_tid = 0
         self.robust_list = 0
         self.exit_status = 0
+        self.restrictions: Restrictions | None = None
+        """What seccomp(2) has forbidden."""
         self.scratch = ctypes.create_string_buffer(_SCRATCH_SIZE)
         """For what a call gets from the host's kernel before the guest gets it."""
         self.scratch_address = ctypes.addressof(self.scratch)
@@ -188,10 +191,14 @@ class Task:
 
     def fault(self, signal: int, code: int, address: int) -> None:
         """A signal for what the program itself just did; a blocked one ends it."""
+        self.force(signal, signals.fault_information(signal, code, address), address)
+
+    def force(self, signal: int, details: bytes, address: int) -> None:
+        """Have *signal* handled at once, whose siginfo_t is *details*; or the process ends."""
         action = self.kernel.signals.actions[signal]
         if self.mask & bit(signal) or action.handler <= 1:
             self.kernel.die(self, signal, address)
-        self._enter(signal, signals.fault_information(signal, code, address), action)
+        self._enter(signal, details, action)
 
     # From other threads -------------------------------------------------------------------
 

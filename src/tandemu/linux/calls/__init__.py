@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tandemu.linux.calls import (
+    control,
     creating,
     executing,
     files,
@@ -21,7 +22,7 @@ from tandemu.linux.table import Row
 
 MODULES = (
     *(files, ioctls, memory, polling, sockets, creating, executing, processes, signals, times),
-    *(system, ipc, riscv),
+    *(system, ipc, control, riscv),
 )
 
 

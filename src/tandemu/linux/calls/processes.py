@@ -6,10 +6,8 @@ import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from tandemu.linux import host
-from tandemu.linux.calls.helpers import pointer, signed
+from tandemu.linux.calls.helpers import signed
 from tandemu.linux.errors import ProgramEnded
-from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
@@ -128,29 +126,11 @@ def _futex_restarts(arguments: Sequence[int]) -> bool:
 calls.direct("futex", "ptr int int hex ptr int", restarts=_futex_restarts)
 
 
-_PR_POINTERS = {1: 0, 2: 2, 16: 2, 15: 2, 37: 2, 40: 2}
-"""prctl commands whose second argument points to something."""
-_PR_ALLOWED = frozenset((1, 3, 4, 7, 8, 27, 28, 29, 30, 36, 38, 39, 23, 24, 25, 26))
-
-
-@calls.row(
-    "prctl", "int hex hex hex hex",
-    missing="names, death signal, dumpable, keep-caps, no-new-privs, sub-reaper, slack, caps",
-)  # fmt: skip
-def _prctl(task: Task, command: int, a: int, b: int, c: int, d: int) -> int:
-    command = signed(command)
-    if command in (2, 15, 16, 37, 40):
-        return host.call(NUMBERS["prctl"], command, pointer(task.memory, a, 16), b, c, d)
-    if command in _PR_ALLOWED:
-        return host.call(NUMBERS["prctl"], command, a, b, c, d)
-    return -errno.EINVAL
-
-
 calls.refuse(
     "rseq", "the host would write into memory it takes for its own; the C library does without"
 )
 calls.refuse(
-    "ptrace seccomp bpf perf_event_open setns init_module finit_module delete_module "
+    "ptrace bpf perf_event_open setns init_module finit_module delete_module "
     "kexec_load kexec_file_load reboot landlock_create_ruleset landlock_add_rule "
     "landlock_restrict_self add_key request_key keyctl futex_waitv futex_wake futex_wait "
     "futex_requeue lsm_get_self_attr lsm_set_self_attr lsm_list_modules rseq_slice_yield "

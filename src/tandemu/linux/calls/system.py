@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -25,13 +26,12 @@ _MASK32 = 0xFFFFFFFF
 
 @calls.row("uname", "ptr")
 def _uname(task: Task, result: int) -> int:
-    name = os.uname()
-    texts = (
-        name.sysname, name.nodename, name.release, name.version,
-        task.kernel.architecture.name, "(none)",
-    )  # fmt: skip
-    fields = [os.fsencode(text)[:64].ljust(_FIELD, b"\0") for text in texts]
-    task.memory.write(result, b"".join(fields))
+    buffer = ctypes.create_string_buffer(_FIELD * 6)
+    host.call(NUMBERS["uname"], ctypes.addressof(buffer))
+    names = bytearray(buffer.raw)
+    machine = task.kernel.architecture.name.encode()
+    names[_FIELD * 4 : _FIELD * 5] = machine.ljust(_FIELD, b"\0")
+    task.memory.write(result, names)
     return 0
 
 
@@ -40,11 +40,6 @@ calls.direct("sysinfo", "ptr")
 calls.direct("syslog", "int out size")
 calls.direct("sethostname", "in size")
 calls.direct("setdomainname", "in size")
-
-
-@calls.row("personality", "hex", missing="changing it")
-def _personality(task: Task, wanted: int) -> int:
-    return 0
 
 
 def _limit_at(task: Task, address: int) -> tuple[int, int]:
