@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tandemu.linux.calls import (
+    aio,
     control,
     creating,
     executing,
@@ -22,7 +23,7 @@ from tandemu.linux.table import Row
 
 MODULES = (
     *(files, ioctls, memory, polling, sockets, creating, executing, processes, signals, times),
-    *(system, ipc, control, riscv),
+    *(system, ipc, control, aio, riscv),
 )
 
 
