@@ -92,7 +92,9 @@ FLOORS: tuple[Floor, ...] = (
                 rooms=("", "pci", "virtqueue", "virtio"),
             ),
             Package(
-                "host", "what the host lends: terminal, disk images, event loop", rooms=("disk",)
+                "host",
+                "what the host lends: terminal, disk images, folders, event loop",
+                rooms=("disk", "share"),
             ),
             Package("board", "boards as values; the device tree computed from them"),
             Package("firmware", "the built-in SBI"),

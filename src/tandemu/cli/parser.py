@@ -133,6 +133,17 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="FILE[,OPTION…]",
         help="a disk image as a disk; options: format=F, readonly, serial=S, queues=N",
     )
+    run.add_argument(
+        "--share",
+        action="append",
+        default=[],
+        metavar="DIR[:TAG][,OPTION…]",
+        help="a folder, for 'mount -t virtiofs TAG' (default tag: share); options: readonly, "
+        "cache=none|auto|always, owner=host|recorded",
+    )
+    run.add_argument(
+        "--root", metavar="DIR|FILE", help="the guest's root: a folder or a disk image, as above"
+    )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(
         "--firmware",

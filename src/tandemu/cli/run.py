@@ -16,6 +16,7 @@ from tandemu.accel.statistics import format_statistics
 from tandemu.bits import replace
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
+from tandemu.machine.attachments import gather
 from tandemu.machine.errors import OptionError
 from tandemu.machine.machine import DEFAULT_MEMORY
 from tandemu.machine.result import BROKEN_STATUS
@@ -46,7 +47,8 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
 
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
-        name = (DISK_GUESTS if options.drive else DEFAULT_GUESTS).get(arch)
+        on_disk = options.root is not None and not gather(root=options.root).root_is_folder
+        name = (DISK_GUESTS if options.drive or on_disk else DEFAULT_GUESTS).get(arch)
         if name is None:
             known = ", ".join(DEFAULT_GUESTS)
             raise UnknownGuestError(
@@ -88,7 +90,8 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
     image = _find_guest(options)
     memory = options.memory or (image.recipe.memory if image else DEFAULT_MEMORY)
     initrd = options.initrd
-    if initrd is None and image is not None and options.kernel is None:
+    in_folder = options.root is not None and gather(root=options.root).root_is_folder
+    if initrd is None and image is not None and options.kernel is None and not in_folder:
         initrd = image.initrd
     machine = Machine(
         options.arch or (image.recipe.architecture if image else _DEFAULT_ARCHITECTURE),
@@ -106,6 +109,8 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         reboot=not options.no_reboot,
         notice=_notice,
         drives=options.drive,
+        shares=options.share,
+        root=options.root,
     )
     file = options.kernel or options.firmware or ""
     what = image.recipe.name if image else os.path.basename(file)

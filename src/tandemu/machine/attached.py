@@ -7,28 +7,37 @@ reset.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable
 
 from tandemu.device.pci import DeviceMaker, PciResources
 from tandemu.device.virtio import VirtioDevice, VirtioPci
 from tandemu.device.virtio.block import Block
+from tandemu.device.virtio.filesystem import FileSystem
 from tandemu.host.disk import DiskError, open_image
-from tandemu.machine.attachments import Drive
+from tandemu.host.share import Caching, ShareError, ShareSettings
+from tandemu.host.share import Share as FolderServer
+from tandemu.machine.attachments import Attachments, Drive, Share
 from tandemu.machine.errors import MachineError
 from tandemu.memory import GuestMemory
+
+_SHARE_QUEUES = 4
+"""Queues that a folder is served on, if there are as many processors."""
 
 
 class Attached:
     """The host's side of a machine's attachments, open from `__init__` to `close`."""
 
-    def __init__(self, drives: Iterable[Drive] = ()) -> None:
+    def __init__(self, attachments: Attachments, cpus: int) -> None:
         self.makers: dict[str, DeviceMaker] = {}
         """What makes each device, by the name its state is saved under."""
         self._open = contextlib.ExitStack()
         try:
-            for number, drive in enumerate(drives):
+            for number, drive in enumerate(attachments.drives):
                 self._add_drive(f"disk{number}", drive)
-        except (DiskError, OSError) as error:
+            for number, share in enumerate(attachments.shares):
+                self._add_share(f"share{number}", share, min(cpus, _SHARE_QUEUES))
+        except (DiskError, ShareError, OSError) as error:
             self._open.close()
             raise MachineError(str(error)) from error
         except BaseException:
@@ -49,6 +58,14 @@ class Attached:
             )
 
         self._add(name, make)
+
+    def _add_share(self, name: str, share: Share, queues: int) -> None:
+        recorded = share.owner == "recorded" or (not share.owner and os.geteuid() != 0)
+        settings = ShareSettings(share.path, share.read_only, Caching(share.cache), recorded)
+        server = FolderServer(settings)
+        self._open.callback(server.close)
+        tag = share.tag.encode("ascii")
+        self._add(name, lambda memory: FileSystem(memory, server, tag, queue_count=queues))
 
     def _add(self, name: str, make: Callable[[GuestMemory], VirtioDevice]) -> None:
         def on_pci(resources: PciResources) -> VirtioPci:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from tandemu.bits import Record
+from tandemu.bits import Record, replace
 from tandemu.machine.errors import OptionError
 
 Path = str | os.PathLike[str]
 
+DEFAULT_TAG = "share"
+"""What a folder is mounted as if nothing else is said."""
+ROOT_TAG = "root"
+_CACHES = ("none", "auto", "always")
+_OWNERS = ("", "host", "recorded")
 _INTERFACES = ("virtio",)
 _LONGEST_SERIAL = 20
 _MOST_QUEUES = 16
@@ -96,3 +101,104 @@ def parse_drive(given: Path | Drive) -> Drive:
         named.get("serial", ""),
         int(queues),
     )
+
+
+class Share(Record):
+    """The folder at *path* as a file system of the guest's, which mounts it as *tag*.
+
+    *owner* says where owners and modes that the guest sets are: ``host`` for on the files
+    themselves, ``recorded`` for beside them, "" for the first if we are root, else the second.
+    """
+
+    path: str
+    tag: str = DEFAULT_TAG
+    read_only: bool = False
+    cache: str = "auto"
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path or "\0" in self.path:
+            raise OptionError("a share without a folder: give the path of one")
+        if not self.tag.isascii() or not self.tag.isprintable() or not 1 <= len(self.tag) <= 36:
+            raise OptionError(
+                f"a share with the tag {self.tag!r}: must be 1 to 36 printable ASCII characters"
+            )
+        for name, value, known in (("cache", self.cache, _CACHES), ("owner", self.owner, _OWNERS)):
+            if value not in known:
+                raise OptionError(
+                    f"a share with {name}={value}: must be {' or '.join(filter(None, known))}"
+                )
+
+
+def parse_share(given: Path | Share) -> Share:
+    """A share from ``DIR[:TAG][,readonly][,cache=none|auto|always][,owner=host|recorded]``."""
+    if isinstance(given, Share):
+        return given
+    if not isinstance(given, str):
+        return Share(os.fspath(given))
+    path, named = split_option(given)
+    _refuse_others(given, named, ("readonly", "cache", "owner"))
+    folder, colon, tag = path.rpartition(":")
+    if not colon or "/" in tag:
+        folder, tag = path, DEFAULT_TAG
+    return Share(
+        folder,
+        tag,
+        "readonly" in named and _flag(given, "readonly", named["readonly"]),
+        named.get("cache", "auto"),
+        named.get("owner", ""),
+    )
+
+
+class Attachments(Record):
+    """All that a machine is given; *boot_words* go onto the kernel's command line."""
+
+    drives: tuple[Drive, ...] = ()
+    shares: tuple[Share, ...] = ()
+    boot_words: str = ""
+
+    def __post_init__(self) -> None:
+        tags = [share.tag for share in self.shares]
+        for tag in tags:
+            if tags.count(tag) > 1:
+                raise OptionError(
+                    f"two shares have the tag {tag!r}: name them apart, as in DIR:TAG"
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self.drives or self.shares)
+
+    @property
+    def root_is_folder(self) -> bool:
+        """Whether the guest's root is a folder: it then starts without an initial RAM disk."""
+        return "virtiofs" in self.boot_words
+
+
+def gather(
+    drives: Iterable[Path | Drive] = (),
+    shares: Iterable[Path | Share] = (),
+    root: Path | Drive | Share | None = None,
+) -> Attachments:
+    """What the arguments of a machine say; *root* is a folder or a disk image."""
+    all_drives = [parse_drive(drive) for drive in drives]
+    all_shares = [parse_share(share) for share in shares]
+    words = ""
+    if root is not None:
+        found = _parse_root(root)
+        if isinstance(found, Share):
+            all_shares.append(found)
+            words = f"root={found.tag} rootfstype=virtiofs {'ro' if found.read_only else 'rw'}"
+        else:
+            all_drives.insert(0, found)
+            words = f"root=/dev/vda {'ro' if found.read_only else 'rw'}"
+    return Attachments(tuple(all_drives), tuple(all_shares), words)
+
+
+def _parse_root(given: Path | Drive | Share) -> Drive | Share:
+    if isinstance(given, Drive | Share):
+        return given
+    path = split_option(given)[0] if isinstance(given, str) else os.fspath(given)
+    if not os.path.isdir(path):
+        return parse_drive(given)
+    share = parse_share(given)
+    return replace(share, tag=ROOT_TAG) if share.tag == DEFAULT_TAG else share

@@ -15,7 +15,7 @@ from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
 from tandemu.machine.architectures import Architecture, find_architecture, make_board
-from tandemu.machine.attachments import Drive, Path, parse_drive
+from tandemu.machine.attachments import Drive, Path, Share, gather
 from tandemu.machine.console import Console
 from tandemu.machine.engines import (
     AUTO,
@@ -56,8 +56,9 @@ class Machine:
     built-in one, a path to one's own, or ``"none"``: the kernel then starts in machine
     mode. *cpu* is a model such as ``"x86-64-v2"`` (KVM). *timeout* (seconds) ends the run
     with exit status 124. Without *reboot* a guest's reset is its end. *notice* hears of long
-    work that is done once, such as compiling the engine. *drives* are disk images: paths, texts
-    as of ``--drive``, or `Drive`s. Errors are `MachineError`.
+    work that is done once, such as compiling the engine. *drives* are disk images, *shares*
+    folders, *root* is one or the other: paths, texts as of the options, `Drive`s, `Share`s.
+    Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
             vm.start()
@@ -85,6 +86,8 @@ class Machine:
         reboot: bool = True,
         notice: Notice | None = None,
         drives: Iterable[Path | Drive] = (),
+        shares: Iterable[Path | Share] = (),
+        root: Path | None = None,
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
@@ -94,13 +97,14 @@ class Machine:
         self._profiles = check_profile(profile, self.accel)
         self.cpu_model = check_cpu_model(cpu, self.accel)
         self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
+        self.attachments = gather(drives, shares, root)
+        if self.attachments and self.board.kind != "riscv-virt":
+            raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
+        append = " ".join(filter(None, (self.attachments.boot_words, append)))
         try:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
         except BoardError as error:
             raise MachineError(str(error)) from error
-        self.drives = [parse_drive(drive) for drive in drives]
-        if self.drives and self.board.kind != "riscv-virt":
-            raise OptionError(f"the board {self.board.kind} has no bus for disks yet")
         self.console = Console()
         self._notice = notice
         self._reboots = reboot
@@ -136,6 +140,8 @@ class Machine:
         reboot: bool = True,
         notice: Notice | None = None,
         drives: Iterable[Path | Drive] = (),
+        shares: Iterable[Path | Share] = (),
+        root: Path | None = None,
         progress: Progress | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there.
@@ -150,7 +156,7 @@ class Machine:
             image = ready_image(name) or pull_image(name, progress=progress)
         except GuestError as error:
             raise MachineError(str(error)) from error
-        if initrd is None and kernel is None:
+        if initrd is None and kernel is None and not gather(root=root).root_is_folder:
             initrd = image.initrd
         return cls(
             recipe.architecture,
@@ -168,6 +174,8 @@ class Machine:
             reboot=reboot,
             notice=notice,
             drives=drives,
+            shares=shares,
+            root=root,
         )
 
     # ---- what is loaded ------------------------------------------------------------------
@@ -268,11 +276,11 @@ class Machine:
 
     def _attach(self) -> Attached | None:
         """Open what the guest gets of the host's, if it is given anything."""
-        if not self.drives:
+        if not self.attachments:
             return None
         from tandemu.machine.attached import Attached
 
-        return Attached(self.drives)
+        return Attached(self.attachments, self.cpus)
 
     def _detach(self) -> None:
         if self._attached is not None:
