@@ -49,6 +49,21 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def build_native(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compile a program of the folder ``programs`` for this host, whose kernel is the oracle."""
+    folder = tmp_path_factory.mktemp("native")
+
+    def compile_program(name: str) -> Path:
+        need("gcc")
+        path = folder / name
+        command = ["gcc", "-O1", "-w", "-pthread", "-o", path, PROGRAMS / f"{name}.c"]
+        subprocess.run(command, check=True)
+        return path
+
+    return compile_program
+
+
+@pytest.fixture(scope="session")
 def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Debian's bash, perl, python3, git, gcc and so on, unpacked; gone afterwards."""
     folder = tmp_path_factory.mktemp("sysroot")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import signal
 import struct
 import threading
 
@@ -13,7 +13,7 @@ import pytest
 from tandemu.accel.user import (
     Breakpoint,
     Kicked,
-    ReturnedCall,
+    MemoryFault,
     SystemCall,
     UserExit,
 )
@@ -35,6 +35,7 @@ CALLS = {
     WRITEV: "writev",
     OPEN: "openat",
     CLOSE: "close",
+    139: "rt_sigreturn",
 }
 HERE = -100 & (1 << 64) - 1
 
@@ -45,7 +46,8 @@ class Program:
     def __init__(self, window: Window) -> None:
         self.engine, self.memory, self.cpu = window.engine, window.memory, window.cpu
         self.run = window.run
-        self.kick_handler = window.native.kick_handler
+        self.native, self.thread = window.native, window.thread
+        self.handler = window.native.helper_address("handle_signal")
 
     def call(self, number: int, *arguments: int) -> UserExit:
         """Make one system call and stop behind it."""
@@ -204,45 +206,27 @@ def test_a_broken_pipe_is_told(program: Program) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     # Python has SIGPIPE ignored, or the process would be gone.
-    assert program.call(WRITE, writer, DATA, 1) == ReturnedCall(-errno.EPIPE)
-    assert program.result == writer
+    assert program.call(WRITE, writer, DATA, 1) == Breakpoint()
+    assert program.result == error(errno.EPIPE)
     os.close(writer)
 
 
-def test_a_waiting_call_is_interrupted(program: Program) -> None:
-    host.prepare_kick(program.kick_handler)
-    thread, done = threading.get_ident(), threading.Event()
-
-    def interrupt() -> None:
-        # It may come before the call waits.
-        while not done.wait(0.001):
-            signal.pthread_kill(thread, SIGNAL_KICK)
-
-    other = threading.Thread(target=interrupt)
-    other.start()
-    leaving = program.call(POLL, 0, 0, 0, 0)
-    done.set()
-    other.join()
-    assert leaving == ReturnedCall(-errno.EINTR)
-    assert (program.cpu.state.pc, program.result) == (CODE + 4, 0)
-
-
 def test_a_kick_is_never_too_early(program: Program) -> None:
-    host.prepare_kick(program.kick_handler)
-    thread = threading.get_ident()
+    host.install_handler(SIGNAL_KICK, program.handler)
+    process, thread = os.getpid(), threading.get_native_id()
+
+    def kick() -> None:
+        program.cpu.kick()
+        host.kick(process, thread)
+
     for _ in range(300):
-        kicker = threading.Thread(
-            target=lambda: (program.cpu.kick(), signal.pthread_kill(thread, SIGNAL_KICK))
-        )
+        kicker = threading.Thread(target=kick)
         kicker.start()
         # One kick ends it, wherever it comes: before the call, at its door, in it.
-        leaving = program.call(POLL, 0, 0, 0, 0)
+        assert program.call(POLL, 0, 0, 0, 0) == Kicked()
         kicker.join()
-        if leaving == ReturnedCall(-errno.EINTR):
-            leaving = program.cpu.run()
-        else:
-            assert program.cpu.state.pc == CODE
-        assert leaving == Kicked()
+        # The program comes to the call again.
+        assert (program.cpu.state.pc, program.result) == (CODE, 0)
 
 
 def test_a_kick_is_seen_between_calls(program: Program) -> None:
@@ -251,3 +235,40 @@ def test_a_kick_is_seen_between_calls(program: Program) -> None:
     kicker.start()
     assert program.run(code) == Kicked()
     kicker.join()
+
+
+def test_a_signal_frame_goes_there_and_back(program: Program) -> None:
+    state, native = program.cpu.state, program.native
+    before = [0, *(3 << 60 | n for n in range(1, 32))]
+    before[2] = DATA + 3 * 4096 + 8
+    state.x[0:32] = before
+    state.f[0:32] = floats = list(range(1 << 63, (1 << 63) + 32))
+    state.pc, state.fflags, state.frm = 0x1234, 17, 3
+    process, thread = native.process, program.thread
+    thread.mask, process.trampoline = 1 << 40, CODE
+    action = process.actions[35]
+    action.handler, action.mask = CODE + 64, 1 << 50
+    details = ctypes.create_string_buffer(b"\x23" * 128, 128)
+    enter = native.helper("enter", 3)
+    old = host.get_mask()
+    assert enter(thread.self, 35, ctypes.addressof(details)) == 0
+    assert host.get_mask() == thread.mask == 1 << 40 | 1 << 50 | 1 << 34
+    frame = state.x[2]
+    assert frame % 16 == 0 and DATA + 2 * 4096 < frame < before[2] - 1000
+    assert (state.pc, state.x[1], list(state.x[10:13])) == (
+        CODE + 64, CODE, [35, frame, frame + 128]
+    )  # fmt: skip
+    assert program.memory.read(frame, 128) == details.raw
+    assert program.memory.read_word(frame + 128 + 40) == 1 << 40
+    state.x[3:32] = [0] * 29
+    state.f[0:32] = [1] * 32
+    state.fflags = state.frm = 0
+    program.memory.write(CODE, Code(CODE)("ecall").build())
+    state.x[17], state.pc = 139, CODE
+    leaving = program.cpu.run()
+    # Where the frame leads there is no code.
+    assert leaving == MemoryFault(0x1234, "execute")
+    assert list(state.x[1:17]) == before[1:17] and list(state.x[18:32]) == before[18:]
+    assert list(state.f[0:32]) == floats and (state.fflags, state.frm) == (17, 3)
+    assert host.get_mask() == thread.mask == 1 << 40
+    host.set_mask(old)

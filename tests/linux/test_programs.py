@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     assert ours.stdout.decode() == theirs.stdout.decode()
     assert ours.returncode == theirs.returncode
     assert ours.stderr == b""
+
+
+@pytest.mark.parametrize("name", ["storm"])
+def test_as_on_this_host(
+    name: str, build: Callable[..., Path], build_native: Callable[[str], Path]
+) -> None:
+    ours = run_exec(build(name))
+    theirs = subprocess.run(
+        [build_native(name)], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
+    )
+    assert ours.stdout.decode() == theirs.stdout.decode()
+    assert (ours.returncode, ours.stderr) == (theirs.returncode, b"")
 
 
 @pytest.mark.parametrize("word", ["off", "eager", "stress"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from tandemu.cli.exec import binfmt_line
 from tandemu.cli.exec_options import ExecRequest, parse
@@ -25,21 +24,6 @@ def test_each_call_stands_once() -> None:
 def test_documentation_is_the_table() -> None:
     text = PAGE.read_text()
     assert replace(text) == text, "run: python -m tandemu.linux.docs docs/user-mode.md"
-
-
-def test_signal_frame_round_trip() -> None:
-    def state() -> SimpleNamespace:
-        return SimpleNamespace(x=[0] * 33, f=[0] * 32, pc=0, fflags=0, frm=0)
-
-    before, after = state(), state()
-    before.x[1:32] = range(101, 132)
-    before.f[:] = range(1 << 63, (1 << 63) + 32)
-    before.pc, before.fflags, before.frm = 0x1234, 17, 3
-    architecture = Riscv64()
-    frame = architecture.build_frame(before, b"\x0b" * 128, (0x5000, 1, 0x2000), 0xF00D)
-    assert len(frame) == architecture.frame_size == 1088
-    assert architecture.read_frame(after, frame) == (0xF00D, (0x5000, 1, 0x2000))
-    assert after == before
 
 
 def test_options() -> None:

@@ -31,6 +31,9 @@ class Window:
         self.engine.make_natively(
             {number: self.native.address(name) for number, name in calls.items()}
         )
+        self.engine.take_signals(
+            self.native.helper_address("settle"), self.native.helper_address("handle_signal")
+        )
         self.memory = Memory(self.engine)
         process = self.native.process
         process.base, process.limit = self.memory.base, self.memory.limit
@@ -41,9 +44,10 @@ class Window:
         self.cpu: JitUserCpu = self.engine.create_cpu()
         self._thread = ctypes.create_string_buffer(THREAD.size)
         address = ctypes.addressof(self._thread)
-        thread = THREAD.at(address)
+        self.thread = thread = THREAD.at(address)
         thread.self, thread.process = address, self.native.process_address
         thread.request = self.cpu.request_address
+        thread.state = ctypes.addressof(self.cpu.state)
         self.cpu.set_call_context(address)
         host.set_thread_pointer(address)
 

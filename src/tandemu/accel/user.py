@@ -29,14 +29,10 @@ class SystemCall(NamedTuple):
     """The program asks its operating system; pc stands behind the instruction."""
 
 
-class ReturnedCall(NamedTuple):
-    """A system call that the engine made (`UserEngine.make_natively`) ended to be looked at.
+class SignalDue(NamedTuple):
+    """The routine that settles signals (`UserEngine.take_signals`) returned *status*, not 0."""
 
-    The host's kernel answered *result*: a signal interrupted it (-EINTR), or came of it
-    (-EPIPE, -EFBIG). pc stands behind the instruction; the register for the result is as it was.
-    """
-
-    result: int
+    status: int
 
 
 class MemoryFault(NamedTuple):
@@ -70,7 +66,7 @@ class Kicked(NamedTuple):
 
 
 UserExit = (
-    SystemCall | ReturnedCall | MemoryFault | IllegalInstruction | Misaligned | Breakpoint | Kicked
+    SystemCall | SignalDue | MemoryFault | IllegalInstruction | Misaligned | Breakpoint | Kicked
 )
 
 
@@ -78,8 +74,12 @@ CALL_ELSEWHERE = -(1 << 16)
 """A native call's result: it is none for native code; leave with `SystemCall`."""
 CALL_DONE = CALL_ELSEWHERE + 1
 """A native call's result: the registers are as they shall be, the result's too."""
-NOT_BEGUN = -512
-"""A native call's result: it was not begun, since a request is to be served; do it again."""
+INTERRUPTED_RESTARTS, NOT_BEGUN, INTERRUPTED = -512, -513, -514
+"""A native call's results: a signal interrupted it, and it is repeated if the signal's handler
+is one with SA_RESTART; it was not begun, and is repeated; a signal interrupted it, and EINTR tells
+of that, unless there was no signal for the program. (Linux has the same numbers inside.)"""
+REQUEST_SIGNAL = 1 << 32
+"""The bit of the word at `UserCpu.request_address` that says that a signal is to be delivered."""
 
 
 class UserCpu(Protocol):
@@ -134,9 +134,8 @@ class UserEngine(Protocol):
         """Make these calls of the program, by its number, without an exit. Before it runs.
 
         Each is the host address of a routine ``(context, six arguments) -> result`` in C's
-        convention. Its result goes to the program, but for `CALL_ELSEWHERE`, `CALL_DONE`,
-        `NOT_BEGUN` (a request is served, the program comes to the call again) and
-        what `ReturnedCall` is for.
+        convention. Its result goes to the program, but for `CALL_ELSEWHERE` and `CALL_DONE`, and
+        those of interrupted calls, which go to the routine of `take_signals`.
         """
 
     def create_cpu(self) -> UserCpu:
@@ -163,10 +162,13 @@ class UserEngine(Protocol):
         Until then they may be older: enough for a program that ends with it. Any thread.
         """
 
-    def report_sent_signals(self, descriptor: int) -> None:
-        """Write a SIGSEGV or SIGBUS that somebody sent into the pipe *descriptor*, as siginfo_t.
+    def take_signals(self, settle: int, handler: int) -> None:
+        """Have signals settled by the routine *settle*, by its host address. Before it runs.
 
-        -1: let it have its default effect, as at first.
+        It is ``(context, result) -> status`` in C's convention, and called when
+        `REQUEST_SIGNAL` is set (*result* is 0) or a native call was interrupted; it changes the
+        program's registers. `SignalDue` tells a status that is not 0. *handler* is a host's
+        signal handler ``(signal, siginfo, context)`` for SIGSEGV and SIGBUS that somebody sent.
         """
 
     def close(self) -> None:

@@ -457,7 +457,7 @@ def _interruptible_call(types: tuple[Type, ...], _: Any, *operands: int) -> int:
     return _system_call(types, _, *call)
 
 
-NOT_BEGUN = -512
+NOT_BEGUN = -513
 """Result of a system call that was not begun, since somebody wants the thread's attention."""
 INTERRUPTIBLE_END, INTERRUPTIBLE_SIZE = 4, 24
 """Where the sequence below was not begun yet: so many bytes before the place it notes. From the
@@ -470,7 +470,7 @@ operation(
     "interruptible_call",
     _interruptible_type,
     'call i64 asm sideeffect "leaq 2f(%rip), %rcx\\0Amovq %rcx, ($1)\\0Acmpq $$0, ($2)\\0A'
-    'jne 2f\\0Asyscall\\0Ajmp 3f\\0A2: movq $$-512, %rax\\0A3:", '
+    'jne 2f\\0Asyscall\\0Ajmp 3f\\0A2: movq $$-513, %rax\\0A3:", '
     '"={{rax}},r,r,{{rax}},{{rdi}},{{rsi}},{{rdx}},{{r10}},{{r8}},'
     '{{r9}},~{{rcx}},~{{r11}},~{{memory}},~{{flags}}"'
     "(ptr {0}, ptr {1}, i64 {2}, i64 {3}, i64 {4}, i64 {5}, i64 {6}, i64 {7}, i64 {8})",

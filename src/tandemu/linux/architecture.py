@@ -53,16 +53,3 @@ class Architecture(Protocol):
 
     def stack_pointer(self, state: Any) -> int:
         """The stack pointer."""
-
-    def build_frame(
-        self, state: Any, information: bytes, alternate: tuple[int, int, int], mask: int
-    ) -> bytes:
-        """The signal frame: siginfo, ucontext with *alternate* (sp, flags, size) and *mask*."""
-
-    def enter_handler(self, state: Any, frame: int, handler: int, signal: int, back: int) -> None:
-        """Set the registers such that *handler* runs on the frame at *frame*."""
-
-    frame_size: int
-
-    def read_frame(self, state: Any, data: bytes) -> tuple[int, tuple[int, int, int]]:
-        """Restore registers from a frame; the mask and the alternate stack in it."""

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import resource
+import struct
 from collections.abc import Callable
 
 from tandemu.linux.errors import LinuxError
@@ -32,10 +33,12 @@ _errno = ctypes.get_errno
 
 PAGE = 4096
 SIGNAL_KICK = 33
-"""The host signal that gets a thread out of a waiting call; the guest's own never reaches it.
+"""The host signal that gets a thread out of a waiting call, if it is queued with `KICK_VALUE`.
 
-C libraries keep it for calls between the threads of a process, which are made inside here.
+C libraries keep it for calls between the threads of a process.
 """
+KICK_VALUE = 0x7A6E64656D75
+_SI_QUEUE = -1
 
 _RT_SIGACTION = NUMBERS["rt_sigaction"]
 _RT_SIGPROCMASK = NUMBERS["rt_sigprocmask"]
@@ -43,7 +46,7 @@ _PROCESS_VM_READV = NUMBERS["process_vm_readv"]
 _ARCH_SET_GS = 0x1001
 _SIGSEGV = 11
 _SA_RESTORER = 0x04000000
-_SA_ONSTACK = 0x08000000
+_SA_SIGINFO = 4
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2
 
 _Words4 = ctypes.c_uint64 * 4
@@ -122,6 +125,25 @@ def bit(signal: int) -> int:
     return 1 << (signal - 1)
 
 
+UNBLOCKABLE = bit(9) | bit(19)
+NEVER_BLOCKED = UNBLOCKABLE | bit(7) | bit(11) | bit(SIGNAL_KICK)
+"""Signals that guest threads never block on the host: SIGKILL, SIGSTOP; SIGBUS and SIGSEGV, which
+tell of refused accesses; the kick."""
+
+
+def kick(process: int, thread: int) -> None:
+    """Get a thread of ours out of what it waits for; whoever it is for has been told."""
+    information = struct.pack("<iii4xIIQ", SIGNAL_KICK, 0, _SI_QUEUE, 0, 0, KICK_VALUE)
+    buffer = ctypes.create_string_buffer(information, 128)
+    number = NUMBERS["rt_tgsigqueueinfo"]
+    quick(number, process, thread, SIGNAL_KICK, ctypes.addressof(buffer))
+
+
+def block_all() -> None:
+    """Block all signals that can be: a thread of ours runs no guest code."""
+    set_mask(((1 << 64) - 1) & ~NEVER_BLOCKED)
+
+
 def set_mask(mask: int) -> None:
     """Set the calling thread's signal mask."""
     word = _Word(mask)
@@ -157,15 +179,17 @@ def _do_nothing() -> None:
     pass
 
 
-def prepare_kick(handler: int) -> None:
-    """Have the native *handler* called for `SIGNAL_KICK`, which interrupts a system call."""
-    # libc takes the signal for itself when it makes its first thread. It shall have made one.
+def install_handler(signal: int, handler: int) -> int:
+    """Have the native *handler* called for *signal*; what the kernel needs to return from one."""
+    # libc takes the kick for itself when it makes its first thread. It shall have made one.
     _thread.start_new_thread(_do_nothing, ())
     words = _Words4()
-    # libc refuses to say anything of this signal; what returns from handlers is that of others.
+    # libc refuses to say anything of that signal; what returns from handlers is that of others.
     quick(_RT_SIGACTION, _SIGSEGV, 0, ctypes.addressof(words), 8)
-    words = _Words4(handler, _SA_RESTORER | _SA_ONSTACK, words[2], 0)
-    quick(_RT_SIGACTION, SIGNAL_KICK, ctypes.addressof(words), 0, 8)
+    restorer = words[2]
+    words = _Words4(handler, _SA_RESTORER | _SA_SIGINFO, restorer, (1 << 64) - 1)
+    quick(_RT_SIGACTION, signal, ctypes.addressof(words), 0, 8)
+    return restorer
 
 
 # Memory ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tandemu.linux.architecture import Architecture
 from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError, ProgramEnded
-from tandemu.linux.host import NUMBERS, bit
+from tandemu.linux.host import NUMBERS
 from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
@@ -75,7 +75,6 @@ class Kernel:
         self.memory_lock = _thread.allocate_lock()
         self.limits = Limits(self.memory, limits)
         self.files = paths.Files(self, sysroot)
-        self.signals = Signals(self)
         self.tasks: list[Task] = []
         self.image = Image("")
         self.arguments: list[bytes] = []
@@ -109,6 +108,11 @@ class Kernel:
         process.base, process.limit = self.memory.base, self.memory.limit
         process.has_sysroot = 1 if sysroot else 0
         self.descriptors.tell(process)
+        self.settle = self.native.helper("settle", 2)
+        self.enter_handler = self.native.helper("enter", 3)
+        self.set_mask = self.native.helper("set_mask", 2)
+        """Routines of `native.signals`; the first argument is the thread's address."""
+        self.signals = Signals(self)
         self._build_table(rows)
 
     # The table --------------------------------------------------------------------------
@@ -230,12 +234,10 @@ class Kernel:
             self.unknown[number] = self.unknown.get(number, 0) + 1
         return _ENOSYS
 
-    def restarts(self, number: int, arguments: Sequence[int]) -> bool:
+    def restarts(self, number: int) -> bool:
         """Whether SA_RESTART repeats call *number*."""
         row = self._rows[number] if number < _NUMBER_LIMIT else None
-        if row is None:
-            return False
-        return row.restarts if isinstance(row.restarts, bool) else row.restarts(arguments)
+        return row is not None and row.restarts
 
     # Programs ---------------------------------------------------------------------------
 
@@ -260,6 +262,7 @@ class Kernel:
         image.path = os.path.abspath(path)
         image.name = identity.name_of_program(execfn, image.path)
         self.image = image
+        self.native.process.trampoline = image.trampoline
         before, kept = self.image_descriptor, os.dup(descriptor)
         self.image_descriptor = self.descriptors.hide(kept)
         if before >= 0:
@@ -279,7 +282,6 @@ class Kernel:
             self.signals.be_told_of_ends()
         task = Task(self, self.engine.create_cpu(), mask)
         self.tasks.append(task)
-        self.signals.watch()
         return task
 
     # Ends -------------------------------------------------------------------------------
@@ -334,7 +336,6 @@ class Kernel:
         if signal not in signals.IGNORED_BY_DEFAULT and signal not in signals.STOPPING:
             self.die(task, signal)
         signals.act_by_default(signal)
-        task.refresh_host_mask()
 
     # Threads ----------------------------------------------------------------------------
 
@@ -367,7 +368,7 @@ class Kernel:
 
         before = host.get_mask()
         # The child inherits the mask: nothing may be delivered before it is ready.
-        host.set_mask(self.signals.host_mask(parent.mask))
+        host.block_all()
         try:
             _thread.start_new_thread(body, ())
         except RuntimeError:
@@ -401,6 +402,8 @@ class Kernel:
 
     def end_task(self, task: Task) -> None:
         """A thread is over: robust futexes, the word that joiners wait for."""
+        # What is sent to the process is for the others; this one has no structure any more.
+        host.block_all()
         self.release_robust(task)
         if task in self.tasks:
             self.tasks.remove(task)
@@ -413,8 +416,6 @@ class Kernel:
                 pass
         with self.threads_lock:
             task.cpu.close()
-        if self.signals.handled:
-            self.signals.watch()
         if not self.tasks:
             # The last thread: what exit(2) was called with is the process's status.
             self.exit_group(task.exit_status)
@@ -465,20 +466,12 @@ class Kernel:
         self.leader = task
         for other in self.tasks:
             if other is not task:
-                other.pending.clear()
                 # Code caches need low memory, which is scarce.
                 other.cpu.close()
         self.tasks[:] = [task]
         self.memory.after_fork()
         task.tid = os.getpid()
-        task.pending.clear()
-        task.attention = False
         task.robust_list = 0
-        self.signals.after_fork()
-
-    def unblocked(self, task: Task, signal: int) -> bool:
-        """Whether *task* would take *signal* now."""
-        return not task.mask & bit(signal)
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,4 @@
-"""RV64GC Linux: numbers, structure layouts, signal frame (uapi asm/ucontext.h, sigcontext.h).
-
-Left out of signal frames: the vector state.
-"""
+"""RV64GC Linux: numbers, structure layouts, registers of the calling convention."""
 
 from __future__ import annotations
 
@@ -12,21 +9,12 @@ from tandemu.linux.architecture import Buffer
 from tandemu.linux.numbers_generic import GENERIC
 from tandemu.linux.riscv64_processor import CPUINFO, HARDWARE_CAPABILITIES
 
-_RA, _SP, _TP, _A0, _A1, _A2 = 1, 2, 4, 10, 11, 12
+_SP, _TP, _A0 = 2, 4, 10
 
 # x86-64: dev ino nlink mode uid gid pad rdev size blksize blocks times.
 _HOST_STAT = struct.Struct("<QQQIIIIQqqqQQQQQQ24x")
 _STAT = struct.Struct("<QQIIIIQQqiiqQQQQQQII")
 
-_INFORMATION = 128
-_UCONTEXT_HEAD = struct.Struct("<QQQiIQQ")  # flags link sp ss_flags pad ss_size mask
-_MASK_ROOM = 120
-_MASK_END = _UCONTEXT_HEAD.size + _MASK_ROOM
-_CONTEXT = _INFORMATION + (_MASK_END + 15 & -16)
-_INTEGERS = struct.Struct("<32Q")
-_FLOATS = struct.Struct("<32QI")
-_CONTEXT_SIZE = 256 + 528
-_MASK64 = (1 << 64) - 1
 _NUMBERS = {**GENERIC, "riscv_hwprobe": 258, "riscv_flush_icache": 259}
 
 
@@ -45,7 +33,6 @@ class Riscv64:
     # li a7, 139; ecall: debuggers and unwinders know a frame by these two.
     trampoline = struct.pack("<II", 0x08B00893, 0x00000073)
     cpuinfo = CPUINFO
-    frame_size = _CONTEXT + _CONTEXT_SIZE
 
     def stat(self, host: Buffer) -> bytes:
         """struct stat of asm-generic, from that of x86-64."""
@@ -92,35 +79,3 @@ class Riscv64:
         """sp."""
         value: int = state.x[_SP]
         return value
-
-    def build_frame(
-        self, state: Any, information: bytes, alternate: tuple[int, int, int], mask: int
-    ) -> bytes:
-        """struct rt_sigframe."""
-        stack, flags, size = alternate
-        frame = bytearray(self.frame_size)
-        frame[: len(information)] = information
-        _UCONTEXT_HEAD.pack_into(frame, _INFORMATION, 0, 0, stack, flags, 0, size, mask)
-        _INTEGERS.pack_into(frame, _CONTEXT, state.pc, *state.x[1:32])
-        status = state.fflags | state.frm << 5
-        _FLOATS.pack_into(frame, _CONTEXT + 256, *state.f[0:32], status)
-        return bytes(frame)
-
-    def enter_handler(self, state: Any, frame: int, handler: int, signal: int, back: int) -> None:
-        """handler(signal, &siginfo, &ucontext) that returns to *back*."""
-        x = state.x
-        x[_RA], x[_SP] = back, frame
-        x[_A0], x[_A1], x[_A2] = signal, frame, frame + _INFORMATION
-        state.pc = handler
-
-    def read_frame(self, state: Any, data: bytes) -> tuple[int, tuple[int, int, int]]:
-        """Restore the registers from struct rt_sigframe."""
-        _, _, stack, flags, _, size, mask = _UCONTEXT_HEAD.unpack_from(data, _INFORMATION)
-        integers = _INTEGERS.unpack_from(data, _CONTEXT)
-        floats = _FLOATS.unpack_from(data, _CONTEXT + 256)
-        state.pc = integers[0] & ~1 & _MASK64
-        state.x[1:32] = list(integers[1:])
-        state.f[0:32] = list(floats[:32])
-        state.fflags = floats[32] & 31
-        state.frm = floats[32] >> 5 & 7
-        return mask, (stack, flags, size)

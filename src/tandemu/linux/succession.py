@@ -46,9 +46,8 @@ def replace(task: Task, program: Program) -> NoReturn:
         # The thread that the process began with does the rest.
         program.descriptor = os.dup(program.descriptor)
         leader = kernel.leader
-        leader.mask = task.mask
+        leader.native.mask = task.mask
         leader.restrictions = task.restrictions
-        leader.pending.extend(task.pending)
         kernel.tasks.append(leader)
         kernel.succession = program
         kernel.leader_wakes.release()
@@ -90,7 +89,6 @@ def _load(task: Task, program: Program) -> None:
                 host.call(NUMBERS["close"], descriptor)
     kernel.signals.reset(task)
     task.robust_list = task.clear_tid = 0
-    task.saved_mask = None
     with kernel.memory_lock:
         kernel.memory.clear()
     kernel.memory.has_one_thread = True

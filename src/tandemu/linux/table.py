@@ -29,10 +29,10 @@ them the native routine of a call that is the host's own but for its pointers an
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tandemu.accel.user import CALL_ELSEWHERE, NOT_BEGUN
+from tandemu.accel.user import CALL_DONE, CALL_ELSEWHERE
 
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., Any]
 """(task, arguments …) -> result, or a negative error number, or None: registers are set."""
-Restarts = bool | Callable[[Sequence[int]], bool]
 HandlerType = TypeVar("HandlerType", bound=Handler)
 
 POINTERS = frozenset(("path", "str", "ptr", "in", "out", "vectors", "stat", "event", "events"))
@@ -62,7 +61,7 @@ class Row:
         *,
         missing: str = "",
         refusal: str = "",
-        restarts: Restarts = True,
+        restarts: bool = True,
         is_native: bool = False,
     ) -> None:
         self.name = name
@@ -104,7 +103,7 @@ class Calls:
         arguments: str = "",
         *,
         missing: str = "",
-        restarts: Restarts = True,
+        restarts: bool = True,
         native: bool = False,
     ) -> Callable[[HandlerType], HandlerType]:
         """Declare the decorated function as what carries out call *name*.
@@ -123,7 +122,7 @@ class Calls:
         return declare
 
     def direct(
-        self, name: str, arguments: str = "", *, missing: str = "", restarts: Restarts = True
+        self, name: str, arguments: str = "", *, missing: str = "", restarts: bool = True
     ) -> None:
         """Declare that the host's call of that name does it: the native routine is all."""
         self.rows.append(
@@ -147,9 +146,9 @@ def _native(kernel: Kernel, row: Row, rest: Handler | None) -> Handler:
 
     def call(task: Task, *arguments: int) -> int | None:
         result = routine(task.native_address, *arguments, *filling)
-        if result == CALL_ELSEWHERE:
-            return None if rest is None else rest(task, *arguments)
-        # A call that was not begun is interrupted by what keeps it from it.
-        return -errno.EINTR if result == NOT_BEGUN else result
+        if result == CALL_ELSEWHERE and rest is not None:
+            answer: int | None = rest(task, *arguments)
+            return answer
+        return None if result == CALL_DONE else result
 
     return call

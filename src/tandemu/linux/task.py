@@ -10,16 +10,17 @@ import ctypes
 import errno
 import mmap
 import os
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from tandemu.accel.user import (
+    INTERRUPTED,
+    INTERRUPTED_RESTARTS,
     Breakpoint,
     IllegalInstruction,
     Kicked,
     MemoryFault,
     Misaligned,
-    ReturnedCall,
+    SignalDue,
     SystemCall,
     UserCpu,
     UserExit,
@@ -27,35 +28,19 @@ from tandemu.accel.user import (
 from tandemu.linux import host, signals
 from tandemu.linux.errors import ImageReplaced, ProgramEnded
 from tandemu.linux.growth import grow_down
-from tandemu.linux.host import NUMBERS, SIGNAL_KICK, HostFault, bit
-from tandemu.linux.native.layout import THREAD
+from tandemu.linux.host import bit
+from tandemu.linux.native.layout import SIGNAL_FOR_PYTHON, SIGNAL_NO_ROOM, THREAD
 from tandemu.linux.seccomp import Restrictions
-from tandemu.linux.signals import (
-    SA_NODEFER,
-    SA_ONSTACK,
-    SA_RESETHAND,
-    SA_RESTART,
-    SIGBUS,
-    SIGILL,
-    SIGPIPE,
-    SIGSEGV,
-    SIGTRAP,
-    SIGXFSZ,
-    SS_AUTODISARM,
-    SS_DISABLE,
-    Action,
-)
+from tandemu.linux.signals import SIGBUS, SIGILL, SIGSEGV, SIGTRAP, SS_DISABLE
 
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
 
 _EINTR = -errno.EINTR
-_SIGNAL_OF = {-errno.EPIPE: bit(SIGPIPE), -errno.EFBIG: bit(SIGXFSZ)}
-"""What the host's kernel has sent to the very thread whose call ends so."""
 _SEGV_MAPERR, _SEGV_ACCERR, _ILL_ILLOPC, _BUS_ADRALN, _BUS_ADRERR, _TRAP_BRKPT = 1, 2, 1, 1, 2, 1
-_TGKILL = NUMBERS["tgkill"]
 _SCRATCH_SIZE = 256
-_UNMASKABLE = bit(9) | bit(19)
+_LARGEST_FRAME = 2048
+"""A signal frame of any guest, no larger than the smallest alternate stack."""
 
 
 class Task:
@@ -64,19 +49,9 @@ class Task:
     def __init__(self, kernel: Kernel, cpu: UserCpu, mask: int) -> None:
         self.kernel = kernel
         self.memory = kernel.memory
-        self.cpu: UserCpu
-        self.state: Any
-        self.mask = mask
         self.tid = _thread.get_native_id()
-        self.pending: deque[tuple[int, bytes]] = deque()
-        self.attention = False
-        """Set by anybody: something waits for the loop to come by."""
-        self.stale_mask = False
         self.ending = False
         """The thread must end as soon as it comes by."""
-        self.saved_mask: int | None = None
-        """The mask to go back to when a call with a mask of its own is over."""
-        self.alternate = (0, SS_DISABLE, 0)
         self.clear_tid = 0
         self.robust_list = 0
         self.exit_status = 0
@@ -86,28 +61,40 @@ class Task:
         """For what a call gets from the host's kernel before the guest gets it."""
         self.scratch_address = ctypes.addressof(self.scratch)
         # Pages of an anonymous mapping cost memory only once touched.
-        self._native_memory = mmap.mmap(
-            -1, THREAD.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._native_memory = mmap.mmap(-1, THREAD.size, flags=flags)
         self.native_address = ctypes.addressof(ctypes.c_char.from_buffer(self._native_memory))
-        """Host address of what native calls know of this thread (`native.layout.THREAD`)."""
-        native = THREAD.at(self.native_address)
+        """Host address of what native calls know of this thread."""
+        self.native: Any = THREAD.at(self.native_address)
+        """That structure (`native.layout.THREAD`)."""
+        native = self.native
         native.self = self.native_address
         native.process = kernel.native.process_address
+        native.alternate_flags = SS_DISABLE
+        native.mask = mask
+        self.cpu: UserCpu
+        self.state: Any
         self._attach(cpu)
         host.set_thread_pointer(self.native_address)
 
     def _attach(self, cpu: UserCpu) -> None:
         """Run on *cpu*."""
         self.cpu, self.state = cpu, cpu.state
-        THREAD.at(self.native_address).request = cpu.request_address
+        self.native.request = cpu.request_address
+        self.native.state = ctypes.addressof(cpu.state)
         cpu.set_call_context(self.native_address)
 
     def revive(self, cpu: UserCpu) -> None:
         """The thread is over, and begins anew on *cpu*. Only on the thread itself."""
         self._attach(cpu)
-        self.attention = self.ending = self.stale_mask = False
+        self.ending = False
         self.refresh_host_mask()
+
+    @property
+    def mask(self) -> int:
+        """The guest's signal mask."""
+        value: int = self.native.mask
+        return value
 
     # The loop ---------------------------------------------------------------------------
 
@@ -139,32 +126,26 @@ class Task:
                     result = -(error.errno or errno.EIO)
                 except (OverflowError, MemoryError):
                     result = -errno.ENOMEM
-            elif type(leaving) is ReturnedCall:
-                result = leaving.result
             else:
                 self._handle(leaving)
                 continue
-            if self.attention:
-                self._settle(number, result)
-            elif result is None:
+            if result is None:
                 continue
-            elif result >= 0:
-                x[first] = result
-            elif result == _EINTR:
-                self._settle(number, result)
+            if result == _EINTR:
+                again = kernel.restarts(number)
+                result = INTERRUPTED_RESTARTS if again else INTERRUPTED
+            if INTERRUPTED <= result <= INTERRUPTED_RESTARTS:
+                self._signal_due(kernel.settle(self.native_address, result))
             else:
                 x[first] = result
-                if result in _SIGNAL_OF:
-                    # It is blocked there if it is handled.
-                    kernel.signals.collect(self, _SIGNAL_OF[result] & ~self.mask)
-                    if self.attention:
-                        self._settle(None, None)
 
     def _handle(self, leaving: UserExit) -> None:
         """An exit that is no system call."""
         if isinstance(leaving, Kicked):
-            if self.attention:
-                self._settle(None, None)
+            if self.ending:
+                raise ProgramEnded
+        elif isinstance(leaving, SignalDue):
+            self._signal_due(leaving.status)
         elif isinstance(leaving, MemoryFault):
             mapping = self.memory.find(leaving.address)
             if mapping is None and grow_down(self.memory, leaving.address):
@@ -198,161 +179,44 @@ class Task:
         action = self.kernel.signals.actions[signal]
         if self.mask & bit(signal) or action.handler <= 1:
             self.kernel.die(self, signal, address)
-        self._enter(signal, details, action)
+        room = ctypes.create_string_buffer(details, 128)
+        place = ctypes.addressof(room)
+        status = self.kernel.enter_handler(self.native_address, signal, place)
+        if status == SIGNAL_NO_ROOM and self._grow_stack():
+            status = self.kernel.enter_handler(self.native_address, signal, place)
+        self._signal_due(status)
 
     # From other threads -------------------------------------------------------------------
 
     def kick(self) -> None:
         """Have this thread come by its loop soon. Any thread."""
-        self.attention = True
         self.cpu.kick()
         if self.tid != _thread.get_native_id():
-            host.quick(_TGKILL, os.getpid(), self.tid, SIGNAL_KICK)
+            host.kick(os.getpid(), self.tid)
 
     # Signals ------------------------------------------------------------------------------
 
     def refresh_host_mask(self) -> None:
-        """Tell the host's kernel what this thread blocks. Only on the thread itself."""
-        host.set_mask(self.kernel.signals.host_mask(self.mask))
+        """Have the host block what the guest blocks. Only on the thread itself."""
+        self.kernel.set_mask(self.native_address, self.mask)
 
-    def set_mask(self, mask: int) -> None:
-        """Change the signal mask; what waits for it is queued."""
-        mask &= ~_UNMASKABLE
-        old = self.mask
-        if mask == old:
-            return
-        state = self.kernel.signals
-        self.mask = mask
-        if state.handled:
-            state.watch()
-        if (old ^ mask) & ~state.handled:
-            self.refresh_host_mask()
-        if old & ~mask:
-            state.collect(self, old & ~mask)
-            if self.pending:
-                self.attention = True
+    def _grow_stack(self) -> bool:
+        """Have the stack grow to hold a frame, if it does."""
+        stack = self.kernel.architecture.stack_pointer(self.state)
+        return grow_down(self.memory, stack - _LARGEST_FRAME)
 
-    def is_due(self) -> bool:
-        """Whether a queued signal would be delivered now."""
-        return any(not self.mask & bit(signal) for signal, _ in self.pending)
-
-    def _settle(self, number: int | None, result: int | None) -> None:
-        """Before going on: end, deliver signals, repeat what was interrupted.
-
-        *number* and *result* are of the system call just made, None if there was none;
-        its first argument is still in its register.
-        """
-        self.attention = False
-        if self.ending:
-            raise ProgramEnded
-        if self.stale_mask:
-            self.stale_mask = False
-            self.refresh_host_mask()
-        kernel = self.kernel
-        due = self._take_due()
-        interrupted = number is not None and result == _EINTR
-        if interrupted:
-            assert number is not None
-            again = due is None or (
-                bool(self._action(due[0]).flags & SA_RESTART)
-                and kernel.restarts(number, self._arguments())
-            )
-            if again:
-                self.state.pc -= kernel.architecture.call_size
-            else:
-                self.state.x[kernel.architecture.first_register] = _EINTR
-        elif result is not None:
-            self.state.x[kernel.architecture.first_register] = result
-        while due is not None:
-            self._deliver(*due)
-            due = self._take_due()
-        if self.saved_mask is not None:
-            mask, self.saved_mask = self.saved_mask, None
-            self.set_mask(mask)
-
-    def _arguments(self) -> list[int]:
-        first = self.kernel.architecture.first_register
-        arguments: list[int] = self.state.x[first : first + 6]
-        return arguments
-
-    def _action(self, signal: int) -> Action:
-        return self.kernel.signals.actions[signal]
-
-    def _take_due(self) -> tuple[int, bytes] | None:
-        """The next queued signal to act on; blocked and ignored ones are put where they belong."""
-        kept = []
-        found = None
-        while self.pending:
-            signal, details = self.pending.popleft()
-            action = self._action(signal)
-            if self.mask & bit(signal):
-                if self.kernel.signals.host_mask(0) & bit(signal):
-                    signals.send_back(signal, details)
-                else:
-                    kept.append((signal, details))
-            elif action.handler == 1 or (
-                action.handler == 0 and signal in signals.IGNORED_BY_DEFAULT
-            ):
-                continue
-            else:
-                found = signal, details
-                break
-        self.pending.extend(kept)
-        if found and self.pending:
-            self.attention = True
-        return found
-
-    def _deliver(self, signal: int, details: bytes) -> None:
-        action = self._action(signal)
-        if action.handler == 0:
-            self.kernel.act_by_default(self, signal)
-        else:
-            self._enter(signal, details, action)
-
-    def _enter(self, signal: int, details: bytes, action: Action) -> None:
-        """Have the handler run when the loop goes on."""
-        kernel = self.kernel
-        architecture = kernel.architecture
-        stack = architecture.stack_pointer(self.state)
-        start, flags, size = self.alternate
-        disabled = flags & SS_DISABLE
-        inside = not disabled and start < stack <= start + size
-        top = stack
-        if action.flags & SA_ONSTACK and not disabled and not inside:
-            top = start + size
-        place = (top - architecture.frame_size) & -16
-        # The mask that comes back: the one before a call with a mask of its own.
-        mask = self.mask if self.saved_mask is None else self.saved_mask
-        self.saved_mask = None
-        described = (start, flags | (1 if inside else 0), size)
-        frame = architecture.build_frame(self.state, details, described, mask)
-        try:
-            if inside and place < start:
-                raise HostFault
-            self.memory.write(place, frame)
-        except HostFault:
+    def _signal_due(self, status: int) -> None:
+        """What native code leaves of a signal (`native.signals`, SIGNAL_*)."""
+        native = self.native
+        if status == SIGNAL_NO_ROOM and native.pending and self._grow_stack():
+            status = self.kernel.settle(self.native_address, 0)
+        if status == SIGNAL_NO_ROOM:
             # No room for the frame: what overflows its stack dies of SIGSEGV.
-            kernel.die(self, SIGSEGV, place)
-        if flags & SS_AUTODISARM and not disabled:
-            self.alternate = (0, SS_DISABLE, 0)
-        architecture.enter_handler(
-            self.state, place, action.handler, signal, kernel.image.trampoline
-        )
-        blocked = self.mask | action.mask
-        if not action.flags & SA_NODEFER:
-            blocked |= bit(signal)
-        if action.flags & SA_RESETHAND:
-            kernel.signals.set_action(self, signal, Action(0, action.flags & ~SA_RESETHAND))
-        self.set_mask(blocked)
-
-    def leave_handler(self) -> None:
-        """rt_sigreturn(2)."""
-        architecture = self.kernel.architecture
-        place = architecture.stack_pointer(self.state)
-        try:
-            frame = self.memory.read(place, architecture.frame_size)
-        except HostFault:
-            self.kernel.die(self, SIGSEGV, place)
-        mask, (start, flags, size) = architecture.read_frame(self.state, frame)
-        self.alternate = (start, flags & (SS_DISABLE | SS_AUTODISARM), size)
-        self.set_mask(mask)
+            self.kernel.die(self, SIGSEGV, self.kernel.architecture.stack_pointer(self.state))
+        if status == SIGNAL_FOR_PYTHON:
+            signal, native.pending = native.pending, 0
+            self.kernel.act_by_default(self, signal)
+            if native.has_saved:
+                native.has_saved = 0
+                native.mask = native.saved_mask
+            self.refresh_host_mask()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from tandemu.accel.user import INTERRUPTED, INTERRUPTED_RESTARTS
 from tandemu.linux.host import HostFault
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def describe_result(row: Row, result: int | None) -> str:
     """What a call returned."""
     if result is None:
         return "?"
+    if INTERRUPTED <= result <= INTERRUPTED_RESTARTS:
+        return "? (interrupted)"
     if -4096 < result < 0:
         return f"-1 {errno.errorcode.get(-result, str(-result))}"
     return hex(result) if row.name in _ADDRESS_RESULTS else str(result)

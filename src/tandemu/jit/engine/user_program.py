@@ -8,22 +8,27 @@ guest instruction and leaves the translated code with a trap.
 
 from __future__ import annotations
 
-import errno
 from functools import cached_property
 from typing import Any
 
-from tandemu.accel.user import CALL_DONE, CALL_ELSEWHERE, NOT_BEGUN
+from tandemu.accel.user import (
+    CALL_DONE,
+    CALL_ELSEWHERE,
+    INTERRUPTED,
+    INTERRUPTED_RESTARTS,
+    REQUEST_SIGNAL,
+)
 from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.operations import GUARDED_SIZE, SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
 from tandemu.isa.riscv import state as riscv
+from tandemu.isa.riscv.hart import update_float_slow
 from tandemu.jit.engine.generate import Program
 from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
 from tandemu.jit.run.dispatcher import Dispatcher, build_request
 from tandemu.jit.shared.convention import tail_parameters
 from tandemu.jit.shared.layout import (
-    CALL_RETURNED,
     EXIT_INTERRUPTED,
     EXIT_TRAP,
     FETCH_CHECK,
@@ -32,6 +37,7 @@ from tandemu.jit.shared.layout import (
     MACHINE_SYMBOL,
     NATIVE_CALLS,
     NO_BUDGET,
+    SIGNAL_DUE,
     SITE,
 )
 from tandemu.jit.translate import stencils
@@ -43,9 +49,6 @@ _GENERAL_REGISTERS = 40
 _RDI, _RSI, _RBP, _RDX, _RSP, _ERROR, _RIP = 8, 9, 10, 12, 15, 19, 16
 _CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
-_INFORMATION_SIZE = 128
-# The system call write(2) of the host.
-_WRITE = 1
 
 # The calling convention of system calls (Linux, RISC-V).
 _NUMBER_REGISTER, _FIRST_REGISTER, _CALL_SIZE = 17, 10, 4
@@ -130,6 +133,9 @@ class UserDispatcher(Dispatcher):
         """The program calls its system: make the call here if there is a routine for it."""
         b, cpu = self.begin("native_call")
         machine = machine_of(b, cpu)
+        with b.If(self.requests(b, cpu) != 0, likely=False):
+            # Signals come before the call, which is come to again.
+            self.go(b, "slice_end")
         cpu.pc = cpu.pc + _CALL_SIZE
         budget = b.budget - 1
 
@@ -146,30 +152,54 @@ class UserDispatcher(Dispatcher):
         given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(SYSTEM_CALL_ARGUMENTS)]
         context = cpu.call_context.to_pointer()
         result = b.call(routine.to_pointer(), context, *given, result=I64)
-        with b.If(result.slt(0)):
-            with b.If(result == CALL_ELSEWHERE):
-                leave_to_python()
-            of_signal = (result == -errno.EPIPE) | (result == -errno.EFBIG)
-            with b.If((result == -errno.EINTR) | of_signal, likely=False):
-                cpu.trap_cause = CALL_RETURNED
-                cpu.trap_value = result
-                leave_to_python()
-            with b.If(result == NOT_BEGUN, likely=False):
-                cpu.pc = cpu.pc - _CALL_SIZE
-                self.leave(b, cpu, EXIT_INTERRUPTED, budget)
-        with b.If(result != CALL_DONE, likely=True):
-            cpu.x[_FIRST_REGISTER] = result
+        with b.If(result == CALL_ELSEWHERE, likely=False):
+            leave_to_python()
+        with b.If((result - INTERRUPTED).ule(INTERRUPTED_RESTARTS - INTERRUPTED), likely=False):
+            self.settle(b, cpu, result, budget)
+        with b.Else():
+            with b.If(result == CALL_DONE, likely=False):
+                # Floating point is as a signal handler found it.
+                emit_effect("float_clear_flags", builder=b)
+                update_float_slow(b, cpu)
+                self.set_rounding(b, cpu)
+            with b.Else():
+                cpu.x[_FIRST_REGISTER] = result
         # A call may take any time, so requests are not left until the slice is used up.
-        with b.If(b.load(cpu.pointer("request"), I64, atomic=True) != 0, likely=False):
-            self.leave(b, cpu, EXIT_INTERRUPTED, budget)
+        with b.If(self.requests(b, cpu) != 0, likely=False):
+            self.go(b, "slice_end", budget=budget)
         self.resume(b, cpu, budget)
         return b.finish()
+
+    def requests(self, b: Builder, cpu: Any) -> Value:
+        """What other threads and signal handlers ask for."""
+        return b.load(cpu.pointer("request"), I64, atomic=True)
+
+    def set_rounding(self, b: Builder, cpu: Any) -> None:
+        """Have the host round as the program says, if it can."""
+        rounding = b.select(cpu.frm.ult(4), cpu.frm, Constant(I64, 0))
+        emit_effect("float_set_rounding", rounding, builder=b)
+
+    def settle(self, b: Builder, cpu: Any, result: Value | int, budget: Value) -> None:
+        """End an interrupted call, give the program the signal that is due; or leave."""
+        flags = emit_effect("float_flags", builder=b)
+        assert flags is not None
+        cpu.fflags = cpu.fflags | flags
+        emit_effect("float_clear_flags", builder=b)
+        routine = machine_of(b, cpu).settle.to_pointer()
+        given = b.lift(result, I64)
+        status = b.call(routine, cpu.call_context.to_pointer(), given, result=I64)
+        with b.If(status != 0, likely=False):
+            cpu.trap_cause, cpu.trap_value = SIGNAL_DUE, status
+            cpu.traps = cpu.traps + 1
+            self.leave(b, cpu, EXIT_TRAP, budget)
 
     def build_slice_end(self) -> Function:
         b, cpu = self.begin("slice_end")
         budget = self.end_slice(b, cpu)
-        requested = b.load(cpu.pointer("request"), I64, atomic=True) != 0
-        with b.If(requested | (cpu.effects != 0), likely=False):
+        with b.If((self.requests(b, cpu) & REQUEST_SIGNAL) != 0, likely=False):
+            self.settle(b, cpu, 0, Constant(I64, 0))
+        other = (self.requests(b, cpu) & ~REQUEST_SIGNAL) != 0
+        with b.If(other | (cpu.effects != 0), likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
         cpu.slice = budget
         cpu.fault_budget = NO_BUDGET
@@ -293,8 +323,8 @@ def build_fault_handler(layout: Layout) -> Function:
             # A thread that has ended leaves an empty place.
             with b.If(address != 0):
                 _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
-    with b.If(sent & (machine.signal_pipe != 0)):
-        b.system_call(_WRITE, machine.signal_pipe - 1, b.info.from_pointer(), _INFORMATION_SIZE)
+    with b.If(sent & (machine.sent_signal != 0)):
+        b.call(machine.sent_signal.to_pointer(), b.signal, b.info, b.context)
         b.Return(1)
     # An error of ours: the signal comes again at once and has its default effect.
     b.call("signal", b.signal, Constant(PTR, 0), result=PTR)

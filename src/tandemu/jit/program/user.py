@@ -25,7 +25,7 @@ from tandemu.accel.user import (
     Kicked,
     MemoryFault,
     Misaligned,
-    ReturnedCall,
+    SignalDue,
     SystemCall,
     UserExit,
 )
@@ -38,7 +38,6 @@ from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.regions.service import OPEN_DESCRIPTORS, RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.shared.layout import (
-    CALL_RETURNED,
     EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_SOFTWARE,
@@ -50,6 +49,7 @@ from tandemu.jit.shared.layout import (
     REQUEST_KICK,
     REQUEST_REGION,
     REQUEST_ROOM,
+    SIGNAL_DUE,
     VCPU_LIMIT,
 )
 from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
@@ -280,12 +280,9 @@ class JitUserEngine:
                 for cpu in self._cpus:
                     cpu.drop_code()
 
-    def report_sent_signals(self, descriptor: int) -> None:
-        """Write a SIGSEGV or SIGBUS that somebody sent into the pipe *descriptor*, as siginfo_t.
-
-        -1: let it have its default effect, as at first.
-        """
-        self._machine.signal_pipe = descriptor + 1
+    def take_signals(self, settle: int, handler: int) -> None:
+        """Have signals settled by the routine *settle*, and *handler* told of those sent."""
+        self._machine.settle, self._machine.sent_signal = settle, handler
 
     def profile(self) -> Profile:
         """Where the program has spent its time. Any thread."""
@@ -390,8 +387,8 @@ class JitUserCpu(TranslatedCpu):
         value: int = cpu.trap_value
         if cause == FETCH_CHECK:
             return None if self._owner.may_execute(value) else MemoryFault(value, "execute")
-        if cause == CALL_RETURNED:
-            return ReturnedCall(value - (1 << 64))
+        if cause == SIGNAL_DUE:
+            return SignalDue(value)
         if cause == riscv.INSTRUCTION_PAGE_FAULT:
             return MemoryFault(value, "execute")
         if cause in (riscv.LOAD_PAGE_FAULT, riscv.LOAD_ACCESS_FAULT):

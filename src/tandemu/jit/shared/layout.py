@@ -119,16 +119,17 @@ MACHINE = Layout(
     window_size=U64,
     executable=U64,
     native_calls=U64[NATIVE_CALLS],
-    signal_pipe=U64,
+    settle=U64,
+    sent_signal=U64,
     copy_resume=U64,
 )
 """*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; at *time_offset* ns of
 the host's clock the guest's was *time_ticks*.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
-of routines, by its own number of the call (`accel.user`), 0 where there is none; *signal_pipe* is
-the descriptor, and one, that is told of signals which were sent and look like faults;
-*copy_resume* is where a guarded copy goes on that the host refuses."""
+of routines, by its own number of the call (`accel.user`), 0 where there is none; *settle* and
+*sent_signal* are those of `UserEngine.take_signals`; *copy_resume* is where a guarded
+copy goes on that the host refuses."""
 
 SAMPLE = Layout("Sample", tag=U64, count=U64)
 """How often a slice ended where a block would begin: its tag, and the number."""
@@ -156,8 +157,8 @@ EXIT_NAMES = (
 
 FETCH_CHECK = 64
 """A program's trap cause: may code be fetched from this page?"""
-CALL_RETURNED = 65
-"""A program's trap cause: a direct call has the result `trap_value`, which is special."""
+SIGNAL_DUE = 65
+"""A program's trap cause: the routine that settles signals returned `trap_value`."""
 
 MACHINE_SYMBOL = "tandemu_user_machine"
 """The fault handler's way to `MACHINE`; its address is filled in when it is loaded."""

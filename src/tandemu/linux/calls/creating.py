@@ -7,6 +7,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
+from tandemu.accel.user import NOT_BEGUN
 from tandemu.linux import clone, host
 from tandemu.linux.clone import (
     CLONE_CHILD_CLEARTID,
@@ -183,7 +184,11 @@ def _fork(task: Task, request: _Request) -> int:
     # A lock that another thread holds would stay so in the child, the engine's own too.
     with kernel.threads_lock, kernel.memory_lock:
         # Nothing may be delivered in the child before its state is its own.
-        host.set_mask((1 << 64) - 1)
+        host.block_all()
+        if task.native.pending:
+            # As in a kernel: what is pending comes first, and is not the child's as well.
+            host.set_mask(mask)
+            return NOT_BEGUN
         # What the child closes of ours would be closed for the parent, too.
         kernel.descriptors.is_shared = bool(flags & CLONE_FILES)
         pid = clone.new_process(wish)

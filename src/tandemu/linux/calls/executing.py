@@ -13,10 +13,9 @@ from tandemu.linux import host
 from tandemu.linux.calls.helpers import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, signed
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError
-from tandemu.linux.host import NUMBERS, HostFault, bit
+from tandemu.linux.host import NUMBERS, HostFault
 from tandemu.linux.limits import STACK
 from tandemu.linux.loader import MOST_ARGUMENTS, MOST_TEXT, check_arguments
-from tandemu.linux.signals import SIGNALS
 from tandemu.linux.succession import Program, replace
 from tandemu.linux.table import Calls
 
@@ -182,10 +181,7 @@ def _execute_native(kernel: Kernel, task: Task, program: Program) -> int:
     spawn = kernel.spawn
     if spawn is not None:
         spawn.give_back(done=False)
-    # Blocked are what the guest blocks; what it handles is at its default.
-    for signal in range(1, SIGNALS + 1):
-        if kernel.signals.handled & bit(signal):
-            host.set_disposition(signal, 0)
+    # Blocked is what the guest blocks.
     host.set_mask(task.mask)
     name = ctypes.create_string_buffer(os.fsencode(program.path))
     place = ctypes.addressof(name)

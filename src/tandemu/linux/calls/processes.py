@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tandemu.linux.calls.helpers import signed
@@ -112,18 +111,7 @@ def _get_robust_list(task: Task, pid: int, head: int, size: int) -> int:
     return 0
 
 
-_FUTEX_COMMAND = 0x7F
-_FUTEX_TIMED = frozenset((0, 6, 9, 11, 13))
-"""FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2."""
-
-
-def _futex_restarts(arguments: Sequence[int]) -> bool:
-    """A wait with a timeout would never end if it began anew again and again."""
-    _, operation, _, timeout = arguments[:4]
-    return not (timeout and operation & _FUTEX_COMMAND in _FUTEX_TIMED)
-
-
-calls.direct("futex", "ptr int int hex ptr int", restarts=_futex_restarts)
+calls.direct("futex", "ptr int int hex ptr int")
 
 
 calls.refuse(

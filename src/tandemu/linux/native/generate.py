@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 from tandemu.ir import Function, lower
 from tandemu.linux.host import NUMBERS
-from tandemu.linux.native import paths
+from tandemu.linux.native import paths, signal_calls
 from tandemu.linux.native.marshal import Marshal
-from tandemu.linux.native.signals import build_handle_kick
+from tandemu.linux.native.signals import ENTER, SET_MASK, SETTLE, build_handle_signal
 from tandemu.linux.native.special import SPECIAL
 from tandemu.linux.table import Row
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.linker import link
 
-__all__ = ["build", "functions", "paths"]
+__all__ = ["build", "functions", "paths", "signal_calls"]
 
 
 def build_call(row: Row) -> Function:
     """The routine of one call."""
-    m = Marshal(row.name, row.arguments)
+    m = Marshal(row.name, row.arguments, restarts=row.restarts)
     body = SPECIAL.get(row.name)
     result = m.make(NUMBERS[row.name], m.arguments()) if body is None else body(m)
     m.b.Return(result)
@@ -28,7 +28,8 @@ def build_call(row: Row) -> Function:
 
 def functions(rows: Iterable[Row]) -> list[Function]:
     """All routines of the image."""
-    return [*(build_call(row) for row in rows if row.is_native), build_handle_kick()]
+    calls = [build_call(row) for row in rows if row.is_native]
+    return [*calls, build_handle_signal(), SETTLE, ENTER, SET_MASK]
 
 
 def build(rows: Iterable[Row]) -> bytes:

@@ -47,10 +47,16 @@ class NativeCalls:
         )
         return function
 
-    @property
-    def kick_handler(self) -> int:
-        """The host address of the handler of kicks."""
-        return self._image.address("handle_kick")
+    def helper(self, name: str, arguments: int) -> Callable[..., int]:
+        """Another routine of the image, of so many numbers."""
+        function: Callable[..., int] = self._image.function(
+            name, ctypes.c_int64, [ctypes.c_uint64] * arguments
+        )
+        return function
+
+    def helper_address(self, name: str) -> int:
+        """The host address of another routine of the image."""
+        return self._image.address(name)
 
 
 def _generate(rows: Sequence[Row]) -> bytes:

@@ -15,7 +15,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tandemu.accel.user import CALL_ELSEWHERE
+from tandemu.accel.user import CALL_ELSEWHERE, INTERRUPTED, INTERRUPTED_RESTARTS
 from tandemu.ir import I1, I8, I32, I64, PTR, Builder, Constant, Value
 from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS
 from tandemu.linux.native.abi import (
@@ -39,8 +39,10 @@ PARAMETERS = [("thread", PTR), *((f"a{index}", I64) for index in range(SYSTEM_CA
 class Marshal:
     """One routine being built: the guest's arguments, and what has to be done after the call."""
 
-    def __init__(self, name: str, kinds: Sequence[str]) -> None:
+    def __init__(self, name: str, kinds: Sequence[str], *, restarts: bool = True) -> None:
         self.name, self.kinds = name, kinds
+        self.restarts: Value = Constant(I1, restarts)
+        """Whether SA_RESTART repeats the call."""
         self.b = Builder(routine_name(name), PARAMETERS, result=I64)
         self.thread: Any = self.b.struct(THREAD, self.b.thread)
         self.process: Any = self.b.struct(PROCESS, self.thread.process.to_pointer())
@@ -99,13 +101,25 @@ class Marshal:
         with self.b.If(condition, likely=False):
             self.b.Return(CALL_ELSEWHERE)
 
+    def error_if(self, condition: Value, code: int) -> None:
+        """Fail with error number *code* in that case."""
+        with self.b.If(condition, likely=False):
+            self.b.Return(-code)
+
+    def fault_if(self, condition: Value) -> None:
+        """Fail with EFAULT in that case."""
+        self.error_if(condition, errno.EFAULT)
+
     def arguments(self) -> list[Value]:
         """What the host gets, by the kinds of the arguments."""
         return [KINDS.get(kind, _plain)(self, index) for index, kind in enumerate(self.kinds)]
 
     def make(self, number: int, arguments: Sequence[Value | int]) -> Value:
         """Make the host's call *number*, then do what has to be done after it."""
-        result = self.call(number, *arguments)
+        made = self.call(number, *arguments)
+        restarts = Constant(I64, INTERRUPTED_RESTARTS)
+        interrupted = self.b.select(self.restarts, restarts, Constant(I64, INTERRUPTED))
+        result = self.b.select(made == -errno.EINTR, interrupted, made)
         if self._after:
             with self.b.If(result.sge(0)):
                 for action in self._after:

@@ -103,48 +103,20 @@ def _getcwd(m: Marshal) -> Value:
 # Waiting --------------------------------------------------------------------------------
 
 
-@special("ppoll")
-def _ppoll(m: Marshal) -> Value:
-    entries, count, timeout, mask, _ = m.given
-    m.elsewhere_if(mask != 0)
-    return m.make(NUMBERS["ppoll"], (m.moved(entries), count, m.moved(timeout), 0, 8))
-
-
-@special("pselect6")
-def _pselect6(m: Marshal) -> Value:
-    count, reads, writes, errors, timeout, mask = m.given
-    b, place = m.b, m.thread.pointer("structure")
-    with b.If(mask != 0):
-        m.elsewhere_if(~m.read(place, mask, 16))
-        m.elsewhere_if(b.load(place, I64) != 0)
-    sets = [m.moved(address) for address in (reads, writes, errors)]
-    return m.make(NUMBERS["pselect6"], (count, *sets, m.moved(timeout), 0))
-
-
-@special("epoll_pwait")
-def _epoll_pwait(m: Marshal) -> Value:
-    m.elsewhere_if(m.given[4] != 0)
-    descriptor, events, count, timeout, *_ = m.arguments()
-    return m.make(NUMBERS["epoll_pwait"], (descriptor, events, count, timeout, 0, 8))
-
-
-@special("epoll_pwait2")
-def _epoll_pwait2(m: Marshal) -> Value:
-    m.elsewhere_if(m.given[4] != 0)
-    descriptor, events, count, timeout, *_ = m.arguments()
-    return m.make(NUMBERS["epoll_pwait2"], (descriptor, events, count, timeout, 0, 8))
-
-
 _COMMAND = 0x7F
 _WITH_SECOND_VALUE = (3, 4, 5, 12)
 """REQUEUE, CMP_REQUEUE, WAKE_OP, CMP_REQUEUE_PI: a number where others have a timeout."""
 _WITH_SECOND_FUTEX = (3, 4, 5, 11, 12)
+_TIMED = (0, 6, 9, 11, 13)
+"""WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2."""
 
 
 @special("futex")
 def _futex(m: Marshal) -> Value:
     address, operation, value, timeout, second, third = m.given
     b, command = m.b, (operation & _COMMAND).trunc(I32)
+    # A wait with a timeout would never end if it began anew again and again.
+    m.restarts = ~((timeout != 0) & _is_one_of(command, _TIMED))
     has_value = _is_one_of(command, _WITH_SECOND_VALUE)
     time = b.select(has_value, timeout, m.moved(timeout))
     other = b.select(_is_one_of(command, _WITH_SECOND_FUTEX), m.moved(second), second)
