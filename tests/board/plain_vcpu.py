@@ -6,6 +6,8 @@ code does not run on them; tests with real guests are in tests/machine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tandemu.accel import Exit, Fence, Interrupted, Vcpu
 from tandemu.memory import GuestMemory, RamRegion
 
@@ -27,6 +29,9 @@ class PlainVcpu:
     def complete(self, value: int | None) -> None:
         self.answers.append(value)
 
+    def settle(self) -> Exit | None:
+        return None
+
     def kick(self) -> None:
         pass
 
@@ -38,6 +43,13 @@ class PlainVcpu:
 
     def set(self, register: str, value: int) -> None:
         self.registers[register] = value
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        self.registers.update(values)
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        return tuple(self.registers)
 
     def fence(self, fence: Fence) -> None:
         self.fences.append(fence)
@@ -62,6 +74,18 @@ class PlainVm:
 
     def set_time(self, ticks: int) -> None:
         self.now = ticks
+
+    def stop_time(self) -> None:
+        pass
+
+    def start_time(self) -> None:
+        pass
+
+    def controllers(self) -> Mapping[str, int]:
+        return {}
+
+    def set_controllers(self, values: Mapping[str, int]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -8,7 +8,7 @@ import pytest
 
 from tandemu.accel import FirmwareCall, Interrupted, MmioRead, MmioWrite
 from tandemu.board import BoardError, Hart, HartState, Instance, RiscvVirt, build, plan_boot, raw
-from tandemu.board.alarm import Alarm
+from tandemu.board.clock import Clock
 from tandemu.board.riscv_virt import CLINT, FLASH, MIB, PLIC, RAM_BASE, ROM, TEST, UART, VIRTIO
 from tandemu.device import DeviceError, SystemEvent
 from tandemu.memory import RamRegion
@@ -105,7 +105,7 @@ def test_begin_in_machine_mode(built: Built) -> None:
     )
     built.instance.begin(plan)
     for hart in built.instance.harts:
-        assert hart.wait(0)
+        assert hart.wait(0) and hart.begin()
         built.instance.enter(hart)
     assert [vcpu.registers["pc"] for vcpu in built.vcpus] == [ROM.base] * 2
     assert bytes(built.instance.memories["ram"].view[:4]) == b"code"
@@ -165,7 +165,7 @@ def test_hart_waits_for_its_start() -> None:
 
 def test_alarm_rings_unless_called_off() -> None:
     rung = threading.Event()
-    alarm = Alarm()
+    alarm = Clock().alarm()
     alarm.ring = rung.set
     alarm.set(2**63)
     alarm.set(None)

@@ -27,7 +27,7 @@ class Machine:
         self.harts = [Hart(index, vcpu) for index, vcpu in enumerate(self.vcpus)]
         for hart in self.harts[:2]:
             hart.start(RAM_BASE, 0)
-            assert hart.wait()
+            assert hart.wait() and hart.begin()
         self.memory = GuestMemory()
         self.ram = Ram(RAM_BYTES)
         self.memory.add(RamRegion(RAM_BASE, self.ram.size, self.ram))
@@ -144,7 +144,7 @@ def test_hart_life(machine: Machine) -> None:
     assert machine.call(HSM, 2, 2) == (0, HartState.START_PENDING)
     assert machine.call(HSM, 0, 2, RAM_BASE, 0) == (ALREADY_AVAILABLE, 0)
     hart = machine.harts[2]
-    assert hart.wait(0)
+    assert hart.wait(0) and hart.begin()
     machine.sbi.enter(hart)
     registers = machine.vcpus[2].registers
     assert (registers["pc"], registers["a0"], registers["a1"]) == (RAM_BASE + 0x100, 2, 0xABC)

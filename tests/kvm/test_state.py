@@ -86,6 +86,25 @@ def test_a_guest_goes_on_in_another_vm_where_it_was_saved() -> None:
         assert machine.vcpu.save().keys() == state.keys()
 
 
+def test_all_state_goes_into_another_vm_by_name() -> None:
+    code = "b801000000e710ffc0e711"
+    with guest() as machine:
+        vcpu = machine.long(code)
+        vcpu.set_many({"xmm3": 0x77, "lstar": 0x1234_5678, "dr1": 0x4000, "lapic.tpr": 0x20})
+        assert run(vcpu) == PortWrite(0x10, 4, 1)
+        assert vcpu.settle() is None
+        state = {name: vcpu.get(name) for name in vcpu.state_names}
+        memory = bytes(machine.ram.view)
+    with guest() as machine:
+        machine.put(0, memory)
+        machine.vcpu.set_many(state)
+        changing = {"msr.0x10", "lapic.0x390"}
+        for name, value in state.items():
+            assert name in changing or machine.vcpu.get(name) == value, name
+        assert machine.vcpu.get("xmm3") == 0x77
+        assert run(machine.vcpu) == PortWrite(0x11, 4, 2)
+
+
 def test_a_state_of_another_shape_is_refused() -> None:
     with guest() as machine:
         state = machine.vcpu.save()

@@ -6,7 +6,7 @@ It is no model of a processor: a script per hart yields exits and gets their ans
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 from tandemu.accel import Exit, Fence, Interrupted, Vcpu
 from tandemu.memory import GuestMemory, RamRegion
@@ -54,6 +54,9 @@ class ScriptedVcpu:
     def complete(self, value: int | None) -> None:
         self._answer = value
 
+    def settle(self) -> Exit | None:
+        return None
+
     def kick(self) -> None:
         self._kicked.set()
 
@@ -65,6 +68,13 @@ class ScriptedVcpu:
 
     def set(self, register: str, value: int) -> None:
         self.registers[register] = value
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        self.registers.update(values)
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        return tuple(self.registers)
 
     def fence(self, fence: Fence) -> None:
         self.fences.append(fence)
@@ -82,6 +92,7 @@ class ScriptedVm:
         self.vcpus: list[ScriptedVcpu] = []
         self.closed = False
         self.starts = 0
+        self.standing = False
 
     def __call__(self, *, xlen: int, firmware_calls: bool, notice: object = None) -> ScriptedVm:
         """Stand in for the engine's class: the same object again, emptied."""
@@ -106,7 +117,19 @@ class ScriptedVm:
         return 0
 
     def set_time(self, ticks: int) -> None:
-        return None
+        pass
+
+    def stop_time(self) -> None:
+        self.standing = True
+
+    def start_time(self) -> None:
+        self.standing = False
+
+    def controllers(self) -> Mapping[str, int]:
+        return {}
+
+    def set_controllers(self, values: Mapping[str, int]) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True

@@ -10,6 +10,7 @@ Waiting for an interrupt (RISC-V WFI, x86 HLT) happens inside `run`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tandemu.memory import GuestMemory, RamRegion
@@ -138,6 +139,13 @@ class Vcpu(Protocol):
     def complete(self, value: int | None) -> None:
         """Answer the last read or write; None: nothing is there (a bus error; x86: all ones)."""
 
+    def settle(self) -> Exit | None:
+        """Finish what the last answer is for, and nothing else.
+
+        None: the processor stands between two instructions, with no half-done access, and its
+        registers are what they seem. Another exit is to be answered first, and this called again.
+        """
+
     def kick(self) -> None:
         """Make `run` return `Interrupted` soon. Any thread; not lost if not running."""
 
@@ -153,6 +161,17 @@ class Vcpu(Protocol):
 
     def set(self, register: str, value: int) -> None:
         """Set a register by its architectural name."""
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        """Set registers at once, by name: some are refused one by one."""
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        """The registers that make up all of its architectural state, in the order to set them in.
+
+        What they read, once it is settled, put into another processor of this kind (`set_many`)
+        makes it go on as this one would. What comes from outside (wires, timers) is told apart.
+        """
 
     def fence(self, fence: Fence) -> None:
         """Have this vCPU carry out *fence* before its next guest instruction. Any thread.
@@ -181,6 +200,18 @@ class Vm(Protocol):
 
     def set_time(self, ticks: int) -> None:
         """Let the guest's clock go on from *ticks*. Any thread."""
+
+    def stop_time(self) -> None:
+        """Let the guest's clock and timers stand. No vCPU may be running until `start_time`."""
+
+    def start_time(self) -> None:
+        """Let them go on from where they stand."""
+
+    def controllers(self) -> Mapping[str, int]:
+        """The state of interrupt controllers that are the engine's, by name; may be empty."""
+
+    def set_controllers(self, values: Mapping[str, int]) -> None:
+        """Put back what `controllers` said."""
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""

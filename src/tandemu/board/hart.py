@@ -49,19 +49,33 @@ class Hart:
             self.state = HartState.STOPPED
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the hart is asked to start, which it then does; False: released or late.
+        """Wait until the hart is asked to start, or to go on; False: released or late.
 
-        The caller, the hart's own thread, puts *address* and *opaque* into the
-        vCPU before it runs it.
+        The caller, the hart's own thread, then calls `begin`.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self._released or self.state is HartState.START_PENDING, timeout_s
+                lambda: self._released or self.state is not HartState.STOPPED, timeout_s
             )
-            if self._released or self.state is not HartState.START_PENDING:
+            return not self._released and self.state is not HartState.STOPPED
+
+    def begin(self) -> bool:
+        """Start, if that is asked for; False: the hart goes on where its vCPU stands.
+
+        The caller, the hart's own thread, puts *address* and *opaque* into the vCPU first
+        thing after a start.
+        """
+        with self._changed:
+            if self.state is not HartState.START_PENDING:
                 return False
             self.state = HartState.STARTED
             return True
+
+    def put(self, state: HartState, address: int, opaque: int) -> None:
+        """Be in *state* from now on, as another machine's hart was. No thread runs it just now."""
+        with self._changed:
+            self.state, self.address, self.opaque = state, address, opaque
+            self._changed.notify_all()
 
     def release(self) -> None:
         """Let `wait` return False for good: the machine ends. Any thread."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from tandemu.accel import Exit, FirmwareCall, MmioRead, MmioWrite, Vcpu, Vm
-from tandemu.board.alarm import Alarm
+from tandemu.board.clock import Clock
 from tandemu.board.errors import BoardError
 from tandemu.board.hart import Hart
 from tandemu.board.loader import BootPlan
@@ -71,7 +71,7 @@ class Firmware(Protocol):
 class Instance:
     """One board, running. Made by `build`."""
 
-    def __init__(self, board: RiscvVirt, vm: Vm, vcpus: Sequence[Vcpu]) -> None:
+    def __init__(self, board: RiscvVirt, vm: Vm, vcpus: Sequence[Vcpu], clock: Clock) -> None:
         if len(vcpus) != board.harts:
             raise BoardError(f"a board of {board.harts} harts cannot have {len(vcpus)} vCPUs")
         self.board = board
@@ -82,7 +82,7 @@ class Instance:
         """Every device that has state, by the name under which it is saved."""
         self.memories: dict[str, Ram] = {}
         """RAM, boot ROM and flash banks."""
-        self.alarm = Alarm()
+        self.clock = clock
         self.uart: Uart16550
         self.plic: Plic
         self.pci: HostBridge
@@ -154,7 +154,7 @@ class Instance:
             hart.release()
         for device in self.pci_devices.values():
             device.close()
-        self.alarm.close()
+        self.clock.close()
         for ram in self.memories.values():
             ram.close()
 
@@ -177,7 +177,7 @@ def build(
     in ns since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus
     in their order.
     """
-    instance = Instance(board, vm, vcpus)
+    instance = Instance(board, vm, vcpus, Clock(clock))
     _add_memory(instance, "ram", RAM_BASE, board.memory_bytes)
     _add_memory(instance, "rom", ROM.base, ROM.size, readonly=True)
     outputs = [
@@ -196,8 +196,9 @@ def build(
     )
     _add(instance, "clint", CLINT.base, CLINT.size, clint)
     _add(instance, "test", TEST.base, TEST.size, Syscon(event))
-    rtc = GoldfishRtc(clock, instance.alarm.set, plic.line(RTC.interrupt))
-    instance.alarm.ring = rtc.alarm
+    alarm = instance.clock.alarm()
+    rtc = GoldfishRtc(instance.clock.time_of_day_ns, alarm.set, plic.line(RTC.interrupt))
+    alarm.ring = rtc.alarm
     _add(instance, "rtc", RTC.base, RTC.size, rtc)
     uart = instance.uart = Uart16550(console, plic.line(UART.interrupt), console_ready)
     _add(instance, "uart", UART.base, UART.size, uart)

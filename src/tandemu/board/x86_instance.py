@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from tandemu.accel import Exit, MmioRead, MmioWrite, PortRead, PortWrite, Vcpu, Vm
 from tandemu.board.acpi_power import AcpiPower, PanicPort
+from tandemu.board.clock import Clock
 from tandemu.board.errors import BoardError
 from tandemu.board.hart import Hart
 from tandemu.board.x86_loader import X86BootPlan
@@ -74,6 +75,7 @@ class X86Instance:
         self.devices: dict[str, Peripheral] = {}
         """Every device that has state, by the name under which it is saved."""
         self.memories: dict[str, Ram] = {}
+        self.clock = Clock()
         self.uart: Uart16550
         self.press_power_button: Callable[[], None] = lambda: None
         self._registers: Mapping[str, int] = {}
@@ -131,6 +133,7 @@ class X86Instance:
         """Free the memory. No vCPU may be running."""
         for hart in self.harts:
             hart.release()
+        self.clock.close()
         for ram in self.memories.values():
             ram.close()
 

@@ -126,9 +126,19 @@ def _notice(text: str) -> None:
 def _information(machine: Machine, what: str, begun_s: float) -> str:
     memory_mib = machine.memory_bytes >> 20
     return (
-        f"{what}: {machine.architecture.name}, {machine.cpus} CPU(s), {memory_mib} MiB, engine "
-        f"{machine.accel}, running for {time.monotonic() - begun_s:.0f} s\n{machine.layout}"
+        f"{what}: {machine.architecture.name}, {len(machine.cpus)} CPU(s), {memory_mib} MiB, "
+        f"engine {machine.accel}, running for {time.monotonic() - begun_s:.0f} s\n{machine.layout}"
     )
+
+
+def _pause(machine: Machine) -> str:
+    machine.pause()
+    return machine.status
+
+
+def _cont(machine: Machine) -> str:
+    machine.resume()
+    return machine.status
 
 
 def _reset(machine: Machine) -> str:
@@ -144,6 +154,9 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
             "what it took so far", lambda: format_statistics(machine.statistics(), begun_s)
         ),
         "registers": Command("the processors' registers", machine.dump),
+        "pause": Command("have all stand still", lambda: _pause(machine)),
+        "cont": Command("let all go on", lambda: _cont(machine)),
+        "status": Command("running or paused", lambda: machine.status),
         "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
     }
     terminal = Terminal(

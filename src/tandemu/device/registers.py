@@ -317,6 +317,17 @@ class Peripheral:
     def restored(self) -> None:
         """Recompute everything that follows from the state; called after `reset` and `load`."""
 
+    def rest(self) -> None:
+        """Come to rest: the machine is paused.
+
+        On return no thread of the device's own touches its state, guest memory or an interrupt
+        line; requests that have begun are done, or stand in the state. Most devices act on a
+        processor's thread alone and have nothing to do.
+        """
+
+    def go_on(self) -> None:
+        """The machine goes on: threads of the device's own may run again."""
+
     def select_bank(self, bank: str) -> None:
         """Show the registers of *bank*."""
         self._dispatch = self._dispatches[bank]

@@ -72,6 +72,8 @@ LAPIC: dict[str, int] = {
     **{f"tmr{n}": 0x180 + 0x10 * n for n in range(8)},
     **{f"irr{n}": 0x200 + 0x10 * n for n in range(8)},
 }
+_TIMER_MODE, _TSC_DEADLINE = 17, 2
+"""The mode in lvt_timer, and the one of which the count stands in an MSR."""
 _SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 _X87, _SSE, _AVX = 1, 2, 4
 _XSTATE_BV, _YMM_HIGH, _XMM, _ST = 512, 576, 160, 32
@@ -126,6 +128,7 @@ def _places() -> dict[str, _Place]:
     for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base"):
         places[name] = _Place("sregs", (name,))
     for number in range(4):
+        places[f"interrupt_bitmap.{number}"] = _Place("sregs", ("interrupt_bitmap", number))
         places[f"dr{number}"] = _Place("debugregs", ("db", number))
     places["dr6"] = _Place("debugregs", ("dr6",))
     places["dr7"] = _Place("debugregs", ("dr7",))
@@ -158,7 +161,18 @@ def _pieces() -> dict[str, _Piece]:
 
 
 _PLACES = _places()
+_LAPIC_BYTES = 1024
 _PIECES = _pieces()
+
+
+class Timers(Record):
+    """The clock of a vCPU and its APIC's timer, as they stand."""
+
+    tsc: int
+    deadline: int
+    count: int
+    pending: int
+    """Whether the timer's interrupt waits to be taken: the bit of its vector."""
 
 
 class Registers:
@@ -184,12 +198,17 @@ class Registers:
         self.set_many({name: value})
 
     def set_many(self, values: Mapping[str, int]) -> None:
-        """Set registers; those of one structure at once, as some go only together."""
+        """Set registers; those of one structure at once, as some go only together.
+
+        Structures go in the order of `GROUPS`, so that a whole state can be set, and what is no
+        field of one (floating point, the APIC, MSRs) where its comment there says.
+        """
         changed: dict[str, Any] = {}
+        rare = []
         for name, value in values.items():
             place = _PLACES.get(name)
             if place is None:
-                self._rare(name)[1](value)
+                rare.append(name)
                 continue
             if place.group not in changed:
                 changed[place.group] = self._vcpu.get(GROUPS[place.group].get)
@@ -199,8 +218,22 @@ class Registers:
                 owner[last] = value
             else:
                 setattr(owner, last, value)
-        for name, structure in changed.items():
-            self._vcpu.structure(GROUPS[name].set, structure)
+        for group, calls in GROUPS.items():
+            if group == "lapic":
+                for name in rare:
+                    self._rare(name)[1](values[name])
+            elif group in changed:
+                self._vcpu.structure(calls.set, changed[group])
+
+    def state_names(self) -> tuple[str, ...]:
+        """All state of the processor, in an order in which it can be set."""
+        return (
+            *(name for name in _PLACES if name != "pc"),
+            *(("xcr0",) if "xcrs" in self._groups else ()),
+            "xsave",
+            *(f"lapic.{offset:#x}" for offset in range(0, _LAPIC_BYTES, 16)),
+            *(f"msr.{index:#x}" for index, _ in self._all_msrs()),
+        )
 
     def _rare(self, name: str) -> tuple[Callable[[], int], Callable[[int], None]]:
         """How to get and to set a register that is no field of a structure."""
@@ -218,6 +251,8 @@ class Registers:
             return lambda: self._piece(high) << 128 | self._piece(low), set_wide
         if name == "xcr0":
             return self._xcr0, self._set_xcr0
+        if name == "xsave":
+            return self._whole_xsave, self._set_whole_xsave
         if name == "clock":
             return lambda: int(self._vm.get(abi.GET_CLOCK).clock), self._set_clock
         if name in MSRS or name.startswith("msr."):
@@ -249,7 +284,8 @@ class Registers:
         """Set a model-specific register; `KvmError` if it has none such or not that value."""
         table = self._msr_table([index])
         table.entries[0].data = value
-        if self._vcpu.structure(abi.SET_MSRS, table) != 1:
+        # KVM does not let every one be set to what it already is.
+        if self._vcpu.structure(abi.SET_MSRS, table) != 1 and self.msr(index) != value:
             raise KvmError(f"MSR {index:#x} of this guest cannot be {value:#x}")
 
     def _all_msrs(self) -> list[tuple[int, int]]:
@@ -274,6 +310,15 @@ class Registers:
     def _set_xsave(self, content: bytes | bytearray) -> None:
         area = (ctypes.c_uint8 * self._system.xsave_bytes).from_buffer_copy(content)
         self._vcpu.structure(abi.SET_XSAVE, area)
+
+    def _whole_xsave(self) -> int:
+        return int.from_bytes(self._xsave(), "little")
+
+    def _set_whole_xsave(self, value: int) -> None:
+        try:
+            self._set_xsave(value.to_bytes(self._system.xsave_bytes, "little"))
+        except OverflowError:
+            raise KvmError("the value of xsave is of a host with another XSAVE area") from None
 
     def _piece(self, piece: _Piece) -> int:
         return int.from_bytes(self._xsave()[piece.offset : piece.offset + piece.size], "little")
@@ -303,17 +348,36 @@ class Registers:
     # LAPIC, clock --------------------------------------------------------------------------
 
     def _lapic(self, offset: int) -> int:
-        registers = bytes(self._vcpu.get(abi.GET_LAPIC).regs)
-        return int.from_bytes(registers[offset & 0x3FC :][:4], "little")
+        return _lapic_word(self._vcpu.get(abi.GET_LAPIC), offset)
 
     def _set_lapic(self, offset: int, value: int) -> None:
         state = self._vcpu.get(abi.GET_LAPIC)
-        for number, byte in enumerate((value & mask(32)).to_bytes(4, "little")):
-            state.regs[(offset & 0x3FC) + number] = byte
+        _set_lapic_word(state, offset, value)
         self._vcpu.structure(abi.SET_LAPIC, state)
 
     def _set_clock(self, value: int) -> None:
         self._vm.structure(abi.SET_CLOCK, CLOCK_DATA.ctype(clock=value))
+
+    def timers(self) -> Timers:
+        """What `set_timers` puts back."""
+        state = self._vcpu.get(abi.GET_LAPIC)
+        tsc, deadline = self.msr(MSRS["tsc"]), 0
+        if _lapic_word(state, LAPIC["lvt_timer"]) >> _TIMER_MODE & 3 == _TSC_DEADLINE:
+            deadline = self.msr(MSRS["tsc_deadline"])
+        count = _lapic_word(state, LAPIC["timer_current"])
+        return Timers(tsc, deadline, count, _timer_request(state))
+
+    def set_timers(self, timers: Timers) -> None:
+        """Have clock and timer go on from there, whatever they have done meanwhile."""
+        self.set_msr(MSRS["tsc"], timers.tsc)
+        state = self._vcpu.get(abi.GET_LAPIC)
+        _set_lapic_word(state, LAPIC["timer_current"], timers.count)
+        offset, bit = _timer_place(state)
+        requests = _lapic_word(state, offset)
+        _set_lapic_word(state, offset, requests | bit if timers.pending else requests & ~bit)
+        self._vcpu.structure(abi.SET_LAPIC, state)
+        if timers.deadline:
+            self.set_msr(MSRS["tsc_deadline"], timers.deadline)
 
     # All of it -----------------------------------------------------------------------------
 
@@ -358,6 +422,26 @@ class Registers:
                 index, value = left[count]
                 raise KvmError(f"MSR {index:#x} of this guest cannot be {value:#x}")
             del left[: count + 1]
+
+
+def _lapic_word(state: Any, offset: int) -> int:
+    return int.from_bytes(bytes(state.regs)[offset & 0x3FC :][:4], "little")
+
+
+def _set_lapic_word(state: Any, offset: int, value: int) -> None:
+    for number, byte in enumerate((value & mask(32)).to_bytes(4, "little")):
+        state.regs[(offset & 0x3FC) + number] = byte
+
+
+def _timer_place(state: Any) -> tuple[int, int]:
+    """Where the APIC's timer asks for its interrupt: offset of a register, and the bit there."""
+    vector = _lapic_word(state, LAPIC["lvt_timer"]) & 0xFF
+    return LAPIC["irr0"] + 0x10 * (vector >> 5), 1 << (vector & 31)
+
+
+def _timer_request(state: Any) -> int:
+    offset, bit = _timer_place(state)
+    return _lapic_word(state, offset) & bit
 
 
 def _follow(structure: Any, path: tuple[str | int, ...]) -> Any:

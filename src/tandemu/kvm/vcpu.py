@@ -14,7 +14,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fcntl import ioctl
 from threading import Lock, get_ident, get_native_id
 from typing import TYPE_CHECKING
@@ -321,6 +321,13 @@ class KvmVcpu:
             answer = bits if value is None else value & bits
             self._view[at : at + size] = answer.to_bytes(size, "little")
 
+    def settle(self) -> Exit | None:
+        """Finish what was answered; see `accel.Vcpu.settle`."""
+        self._settle()
+        if self._waiting is not None or self._more:
+            return self._postponed()
+        return None
+
     def _settle(self) -> None:
         """Have KVM finish the access it reported, so that the registers are what they seem."""
         if not self._prepared:
@@ -397,6 +404,12 @@ class KvmVcpu:
         """Set registers at once, by name: some values are refused one by one."""
         self._settle()
         self.registers.set_many(values)
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        """See `accel.Vcpu.state_names`."""
+        self._settle()
+        return self.registers.state_names()
 
     def save(self) -> dict[str, bytes]:
         """The whole state of the processor, by the kernel's structures. It may not run."""

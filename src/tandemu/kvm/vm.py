@@ -8,23 +8,26 @@ are numbers of the I/O APIC's inputs (GSIs). Memory slots are the VM's RAM in th
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from tandemu.bits import replace
+from tandemu.bits import Record, replace
 from tandemu.kvm import abi, cpuid
 from tandemu.kvm.abi import Capability
 from tandemu.kvm.calls import with_entries
 from tandemu.kvm.coalescing import CoalescedPort
 from tandemu.kvm.errors import KvmError
+from tandemu.kvm.registers import Timers
 from tandemu.kvm.structures import (
     CLOCK_DATA,
     IOEVENTFD,
     IRQ_LEVEL,
     IRQ_ROUTING,
     IRQ_ROUTING_ENTRY,
+    IRQCHIP,
     IRQFD,
     MSI,
     PIT_CONFIG,
+    PIT_STATE2,
     USERSPACE_MEMORY_REGION,
 )
 from tandemu.kvm.system import System
@@ -37,6 +40,20 @@ _IDENTITY_MAP = 0xFFFB_C000
 _TASK_STATE = 0xFFFB_D000
 _MSI_BASE = 0xFEE0_0000
 _IO_APIC_INPUTS = 24
+
+
+def _structure_bytes(name: str, value: int, size: int) -> bytes:
+    try:
+        return value.to_bytes(size, "little")
+    except OverflowError:
+        raise KvmError(f"the state of {name} is not {size} bytes long") from None
+
+
+class StandingTime(Record):
+    """What clocks and timers showed when they were stopped: kvmclock in ns, each vCPU's timers."""
+
+    clock: int
+    timers: tuple[Timers, ...]
 
 
 class KvmVm:
@@ -65,6 +82,10 @@ class KvmVm:
         self.system = system or System()
         self.vcpus: list[KvmVcpu] = []
         self.coalesced: CoalescedPort | None = None
+        self._standing: StandingTime | None = None
+        self._has_timer = timer
+        pics = {"pic0": abi.CHIP_PIC_MASTER, "pic1": abi.CHIP_PIC_SLAVE} if timer else {}
+        self._chips = {**pics, "ioapic": abi.CHIP_IOAPIC}
         self.slots: dict[int, Slot] = {}
         """What the kernel has, by base."""
         self.memory = GuestMemory()
@@ -222,16 +243,65 @@ class KvmVm:
             vcpu = self.vcpus[0]
             self.coalesced = CoalescedPort(self.file, vcpu.file, page, port, take, vcpu.nudge)
 
+    def controllers(self) -> Mapping[str, int]:
+        """The I/O APIC, and PIC and PIT where they are in use, as the kernel's structures."""
+        found = {name: self._chip(number) for name, number in self._chips.items()}
+        if self._has_timer:
+            found["pit"] = int.from_bytes(bytes(self.file.get(abi.GET_PIT2)), "little")
+        return found
+
+    def _chip(self, number: int) -> int:
+        chip = IRQCHIP.ctype(chip_id=number)
+        self.file.structure(abi.GET_IRQCHIP, chip)
+        return int.from_bytes(bytes(chip.chip), "little")
+
+    def set_controllers(self, values: Mapping[str, int]) -> None:
+        """Put back what `controllers` said."""
+        expected = {*self._chips, *(("pit",) if self._has_timer else ())}
+        if values.keys() != expected:
+            raise KvmError(f"the interrupt controllers here are {', '.join(sorted(expected))}")
+        for name, value in values.items():
+            if name == "pit":
+                layout = PIT_STATE2
+                content = _structure_bytes(name, value, layout.size)
+                self.file.structure(abi.SET_PIT2, layout.ctype.from_buffer_copy(content))
+            else:
+                chip = IRQCHIP.ctype(chip_id=self._chips[name])
+                content = _structure_bytes(name, value, len(chip.chip))
+                ctypes.memmove(chip.chip, content, len(content))
+                self.file.structure(abi.SET_IRQCHIP, chip)
+
     # Clock -------------------------------------------------------------------------------
 
     def time(self) -> int:
         """The guest's clock (kvmclock) in nanoseconds."""
+        if self._standing is not None:
+            return self._standing.clock
         clock: int = self.file.get(abi.GET_CLOCK).clock
         return clock
 
-    def set_time(self, nanoseconds: int) -> None:
-        """Set the guest's clock."""
-        self.file.structure(abi.SET_CLOCK, CLOCK_DATA.ctype(clock=nanoseconds))
+    def set_time(self, ticks: int) -> None:
+        """Set the guest's clock, in nanoseconds."""
+        if self._standing is not None:
+            self._standing = replace(self._standing, clock=ticks)
+        self.file.structure(abi.SET_CLOCK, CLOCK_DATA.ctype(clock=ticks))
+
+    def stop_time(self) -> None:
+        """Let the guest's clocks and timers stand. No vCPU may be running until `start_time`.
+
+        The kernel's go on; they are put back to where they were then.
+        """
+        if self._standing is None:
+            timers = tuple(vcpu.registers.timers() for vcpu in self.vcpus)
+            self._standing = StandingTime(self.time(), timers)
+
+    def start_time(self) -> None:
+        """Let them go on from where they stand."""
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            self.set_time(standing.clock)
+            for vcpu, timers in zip(self.vcpus, standing.timers, strict=False):
+                vcpu.registers.set_timers(timers)
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""

@@ -59,6 +59,7 @@ class Console:
         self._port: Port | None = None
         self._input = bytearray()
         self._feeding = threading.Lock()
+        self._held = False
         self._room = threading.Condition()
 
     # ---- the machine's side --------------------------------------------------------------
@@ -91,13 +92,24 @@ class Console:
     def feed(self) -> None:
         """Hand queued input to the guest, as much as it takes."""
         with self._feeding:
-            if self._port is None or not self._input:
+            if self._port is None or self._held or not self._input:
                 return
             taken = self._port.receive(bytes(self._input[:4096]))
             del self._input[:taken]
         if taken:
             with self._room:
                 self._room.notify_all()
+
+    def hold(self) -> None:
+        """The machine is paused: keep input until `go_on`."""
+        with self._feeding:
+            self._held = True
+
+    def go_on(self) -> None:
+        """The machine goes on: hand over what was typed meanwhile."""
+        with self._feeding:
+            self._held = False
+        self.feed()
 
     def opened(self) -> None:
         """The machine starts: expecting is possible."""

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,14 @@ from tandemu.machine.engines import (
     with_cpu_model,
 )
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
+from tandemu.machine.inspection import Cpu, MemoryView
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
 from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
 from tandemu.machine.result import RESET, STOPPED, TIMED_OUT, Result, shut_down
+from tandemu.machine.state import MachineState, put_state, read_state
 
 if TYPE_CHECKING:
+    from tandemu.accel import Vcpu, Vm
     from tandemu.board import Program, X86Microvm
     from tandemu.guests import Progress
     from tandemu.machine.attached import Attached
@@ -91,12 +95,17 @@ class Machine:
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
-        self.cpus = check_cpus(cpus)
+        self.cpus = tuple(
+            Cpu(index, partial(self._paused_vcpu, index)) for index in range(check_cpus(cpus))
+        )
+        """The processors, whose registers are at hand while the machine is paused."""
+        self.memory = MemoryView(self._paused_vm)
+        """Guest-physical memory, at hand while the machine is paused."""
         self.timeout_s = check_timeout(timeout)
         self.accel = choose_engine(accel, arch)
         self._profiles = check_profile(profile, self.accel)
         self.cpu_model = check_cpu_model(cpu, self.accel)
-        self.board = make_board(self.architecture, board, self.memory_bytes, self.cpus)
+        self.board = make_board(self.architecture, board, self.memory_bytes, len(self.cpus))
         self.attachments = gather(drives, shares, root)
         if self.attachments and self.board.kind != "riscv-virt":
             raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
@@ -113,6 +122,8 @@ class Machine:
         self._started = False
         self._cycle: PowerCycle | None = None
         self._attached: Attached | None = None
+        self._pausing = threading.RLock()
+        self._paused = False
         self._asked: Result | None = None
         self._outcome: Outcome | None = None
         self._statistics: Statistics = {}
@@ -251,18 +262,25 @@ class Machine:
 
     # ---- lifecycle -----------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Power on. Returns at once; the guest runs on threads of its own."""
+    def start(self, *, paused: bool = False) -> None:
+        """Power on. Returns at once; the guest runs on threads of its own.
+
+        *paused*: it stands before its first instruction until `resume`.
+        """
         with self._lock:
             if self._started:
                 raise MachineError("this machine was started before; make another one")
             engine = with_cpu_model(load_engine(self.accel), self.cpu_model)
             self._attached = self._attach()
             try:
-                self._cycle = self._power_on(engine)
+                cycle = self._power_on(engine)
+                if paused:
+                    cycle.pause()
             except BaseException:
                 self._detach()
                 raise
+            self._paused = paused
+            self._cycle = cycle
             self._started = True
         self.console.opened()
         self._supervisor = threading.Thread(
@@ -280,7 +298,7 @@ class Machine:
             return None
         from tandemu.machine.attached import Attached
 
-        return Attached(self.attachments, self.cpus)
+        return Attached(self.attachments, len(self.cpus))
 
     def _detach(self) -> None:
         if self._attached is not None:
@@ -343,7 +361,9 @@ class Machine:
     def _begin_next(self, engine: EngineFactory) -> None:
         """Power on again; a stop that was asked for meanwhile holds for the new life."""
         cycle = self._power_on(engine)
-        with self._lock:
+        with self._pausing, self._lock:
+            if self._paused:
+                cycle.pause()
             self._cycle = cycle
             if self._asked is not None:
                 cycle.end(self._asked)
@@ -409,6 +429,71 @@ class Machine:
             raise MachineError("this machine does not run; it cannot be reset")
         self._end(Reset(by_button=True))
 
+    def pause(self) -> None:
+        """Have all stand still, between instructions: processors, devices, the guest's clock.
+
+        On return `memory` and `cpus` can be looked at and changed. A machine that is paused stays
+        so. Any thread but the machine's own; `MachineError` if it does not run, or a processor does
+        not come to rest.
+        """
+        with self._pausing:
+            if self._is_own_thread():
+                raise MachineError(
+                    "a machine cannot be paused from a callback on one of its own threads: let "
+                    "another thread do it"
+                )
+            if not self.running:
+                raise MachineError(f"this machine is {self.status}; it cannot be paused")
+            cycle = self._cycle
+            if not self._paused and cycle is not None:
+                cycle.pause()
+            self._paused = True  # between two lives: the next one begins so
+
+    def resume(self) -> None:
+        """Let a paused machine go on, as if no time had passed. Any thread."""
+        with self._pausing:
+            cycle = self._cycle
+            if self._paused and cycle is not None:
+                cycle.resume()
+            self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether the machine is paused."""
+        return self._paused and self.running
+
+    @property
+    def status(self) -> str:
+        """What it does, in words: ``running``, ``paused`` and the like."""
+        if not self._started:
+            return "not started"
+        if not self.running:
+            return "ended"
+        return "paused" if self._paused else "running"
+
+    def read_state(self) -> MachineState:
+        """All state of the paused machine but its memory, as named integers."""
+        return read_state(self._paused_vm(), self._paused_cycle().instance)
+
+    def put_state(self, state: MachineState) -> None:
+        """Give the paused machine what `read_state` said of another of its kind.
+
+        Its memory has to be that machine's as well. `MachineError` says what does not fit.
+        """
+        put_state(self._paused_vm(), self._paused_cycle().instance, state)
+
+    def _paused_cycle(self) -> PowerCycle:
+        cycle = self._cycle
+        if cycle is None or not self.paused:
+            raise MachineError(f"this machine is {self.status}: pause it first")
+        return cycle
+
+    def _paused_vm(self) -> Vm:
+        return self._paused_cycle().vm
+
+    def _paused_vcpu(self, index: int) -> Vcpu:
+        return self._paused_cycle().instance.harts[index].vcpu
+
     @property
     def running(self) -> bool:
         """Whether the machine was started and has not ended."""
@@ -434,13 +519,13 @@ class Machine:
         if not self._started:
             state = "not started"
         elif not self._ended.is_set():
-            state = "running"
+            state = self.status
         elif isinstance(self._outcome, Result):
             state = self._outcome.reason
         else:
             state = "broke down"
         return (
-            f"<Machine {self.architecture.name}, {self.cpus} CPU(s), "
+            f"<Machine {self.architecture.name}, {len(self.cpus)} CPU(s), "
             f"{self.memory_bytes >> 20} MiB, engine {self.accel}: {state}>"
         )
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tandemu import board as boards
@@ -22,9 +23,10 @@ from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
 from tandemu.machine.console import Console, Port
-from tandemu.machine.dump import DumpRequest, describe
+from tandemu.machine.dump import describe
 from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
+from tandemu.machine.gate import Gate
 from tandemu.machine.panic import TAIL_BYTES, SpinWatch, cause_before_reset
 from tandemu.machine.result import POWERED_OFF, Result, failed, panicked
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     Plan = BootPlan | X86BootPlan
 
 _JOIN_S = 60.0
+PATIENCE_S = 10.0
+"""How long a processor may take to come to rest."""
 _KICK_INTERVAL_S = 0.2
 _WATCH_INTERVAL_S = 0.5
 _LINE_STATUS, _DATA_READY = 5, 1
@@ -82,13 +86,14 @@ class PowerCycle:
         self._over = threading.Event()
         self._ending = False
         self._lock = threading.Lock()
-        self._dumping = threading.Lock()
+        self._gate = Gate()
+        self._pausing = threading.RLock()
+        self._pauses = 0
         self._console = console
         self._began_at = console.printed
         self._threads: list[threading.Thread] = []
         self._devices = devices
         self._stuck = False
-        self._dump: DumpRequest | None = None
         self.last_dump = ""
         """The registers of the processor that ended it, if one broke down."""
         self.vm: Vm = engine(xlen=board.xlen, firmware_calls=plan.supervisor, notice=notice)
@@ -198,6 +203,7 @@ class PowerCycle:
                 self.end(panicked(cause))
         for hart in self.instance.harts:
             hart.release()
+        self._gate.release()
         # A kick is kept by a vCPU that does not run just then; it is repeated all the same,
         # so that a thread that was held up elsewhere cannot be missed.
         deadline = time.monotonic() + _JOIN_S
@@ -218,19 +224,29 @@ class PowerCycle:
         return self._outcome
 
     def _run_hart(self, hart: Hart) -> None:
+        gate = self._gate
         try:
-            while not self._ending and hart.wait():
-                self.instance.enter(hart)
-                self._run_started(hart)
+            while not self._ending and hart.wait() and gate.enter():
+                if hart.begin():
+                    self.instance.enter(hart)
+                if hart.state is HartState.STARTED:
+                    self._run_started(hart)
+                gate.leave()
         except BaseException as error:
             self.end(error)
+        finally:
+            gate.leave()
 
     def _run_started(self, hart: Hart) -> None:
         """Run a started hart until it stops itself or the life ends."""
         vcpu = hart.vcpu
         run, handle = vcpu.run, self.instance.handle
-        started = HartState.STARTED
+        started, gate = HartState.STARTED, self._gate
         while not self._ending:
+            if gate.closed:
+                self._rest(hart)
+                if hart.state is not started:
+                    return
             exit = run()
             if not handle(vcpu, exit):
                 self._not_the_boards(hart, exit)
@@ -239,9 +255,6 @@ class PowerCycle:
 
     def _not_the_boards(self, hart: Hart, exit: Exit) -> None:
         """`Interrupted` and `Stopped` need no answer; what the engine cannot run ends all."""
-        dump = self._dump
-        if dump is not None:
-            dump.answer(hart.vcpu)
         if isinstance(exit, Unsupported | EntryFailed | Shutdown):
             self._note_registers(hart)
         if isinstance(exit, Unsupported | EntryFailed):
@@ -262,19 +275,87 @@ class PowerCycle:
         except AccelError as error:
             self.last_dump = f"processor {hart.index}: its registers cannot be read: {error}"
 
-    def dump(self) -> str:
-        """The registers of all processors as text. Any thread but theirs."""
-        with self._dumping:
-            if self._ending:
-                return self.last_dump
-            request = self._dump = DumpRequest(self.instance.harts, lambda: self._ending)
+    # ---- standing still --------------------------------------------------------------------
+
+    def _rest(self, hart: Hart) -> None:
+        """Stand between two instructions until the gate is open. The hart's own thread."""
+        while not self._ending and (exit := hart.vcpu.settle()) is not None:
+            if not self.instance.handle(hart.vcpu, exit):
+                self._not_the_boards(hart, exit)
+        self._gate.leave()
+        self._gate.enter()
+
+    def pause(self) -> None:
+        """Bring all to rest: processors, devices, the clock. Any thread; pauses are counted.
+
+        Called on a hart's own thread, it leaves that one where it is. `MachineError`, and all
+        goes on, if a processor does not come to rest.
+        """
+        with self._pausing:
+            if not self._pauses:
+                self._come_to_rest()
+            self._pauses += 1
+
+    def _come_to_rest(self) -> None:
+        gate = self._gate
+        gate.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             for hart, thread in zip(self.instance.harts, self._threads, strict=False):
-                if thread is threading.current_thread():
-                    request.answer(hart.vcpu)
-            try:
-                return request.collect()
-            finally:
-                self._dump = None
+                if thread is not threading.current_thread():
+                    hart.vcpu.kick()
+            busy = gate.inside(_KICK_INTERVAL_S)
+            if not busy or self._ending:
+                break
+            if time.monotonic() > deadline:
+                gate.open()
+                names = ", ".join(sorted(thread.name for thread in busy))
+                raise MachineError(
+                    f"{names} did not come to rest within {PATIENCE_S:g} s: is the output of the "
+                    "console held up? The machine goes on"
+                )
+        self._console.hold()
+        for device in self.instance.devices.values():
+            device.rest()
+        self.instance.clock.stop()
+        self.vm.stop_time()
+
+    def resume(self) -> None:
+        """Let all go on, once every pause has ended. Any thread."""
+        with self._pausing:
+            self._pauses -= 1
+            if not self._pauses:
+                self.vm.start_time()
+                self.instance.clock.start()
+                for device in self.instance.devices.values():
+                    device.go_on()
+                self._console.go_on()
+                self._gate.open()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """With all at rest, whether it was paused before or not."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def dump(self) -> str:
+        """The registers of all processors as text. Any thread."""
+        if self._ending:
+            return self.last_dump
+        try:
+            with self.at_rest():
+                return "\n".join(self._describe(hart) for hart in self.instance.harts)
+        except MachineError as error:
+            return str(error)
+
+    @staticmethod
+    def _describe(hart: Hart) -> str:
+        if hart.state is HartState.STARTED:
+            return describe(hart.vcpu)
+        return f"processor {hart.index} is not started"
 
     def statistics(self) -> Statistics:
         """The engine's counters, or the vCPUs' added up; empty where there are none."""
@@ -294,7 +375,7 @@ class PowerCycle:
     def close(self) -> None:
         """Give everything back, unless a thread might still use it."""
         self._console.connect(None)
-        with self._dumping:  # whoever is at it still kicks the vCPUs
+        with self._pausing:  # whoever is at it still kicks the vCPUs
             if not self._stuck:
                 self.vm.close()
                 self.instance.close()

@@ -56,6 +56,12 @@ SSIP, MSIP, STIP, MTIP, SEIP, MEIP = (1 << number for number in (1, 3, 5, 7, 9, 
 SUPERVISOR_INTERRUPTS = SSIP | STIP | SEIP
 ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | MSIP | MTIP | MEIP
 
+SOFTWARE_BITS = SSIP | STIP
+"""What software sets in mip itself, beside SEIP of `mip_seip`. STIP is the timer's where
+menvcfg.STCE says so."""
+WIRES = SEIP | MEIP | MSIP | MTIP
+"""What comes from outside of the hart into mip."""
+
 # Fields of menvcfg and senvcfg.
 FIOM, CBIE, CBCFE, CBZE = 1 << 0, 3 << 4, 1 << 6, 1 << 7
 ADUE, STCE = 1 << 61, 1 << 63
@@ -99,6 +105,44 @@ _WORDS = (
     # ecall from supervisor mode is answered by the engine, not by machine mode.
     "firmware_calls",
 )
+
+
+SOFTWARE_INTERRUPTS, INTERRUPT_WIRES = "mip.software", "mip.wires"
+"""The two halves of mip: a write to mip itself changes one and cannot tell them apart."""
+WAITING = "waiting"
+"""Whether the hart stands in a WFI."""
+RESERVATION = ("reservation.address", "reservation.value")
+"""Of LR and SC: the virtual address, all ones if there is none, and what was read there."""
+PARTS = (SOFTWARE_INTERRUPTS, INTERRUPT_WIRES, WAITING, *RESERVATION)
+"""State that no CSR shows alone."""
+
+_STATE_CSRS = (
+    *("medeleg", "mideleg", "mie", "mtvec", "mcounteren", "menvcfg"),
+    *("mcountinhibit", "mscratch", "mepc", "mcause", "mtval"),
+    *(f"pmpaddr{index}" for index in range(PMP_ENTRIES)),
+    *("pmpcfg0", "pmpcfg2"),
+    *("stvec", "scounteren", "senvcfg", "sscratch", "sepc", "scause", "stval", "satp"),
+    *("fflags", "frm", "mcycle", "minstret"),
+)
+_STATE_CSRS_32 = ("menvcfgh", "pmpcfg1", "pmpcfg3", "mcycleh", "minstreth")
+"""What a hart of 32 bits has besides."""
+
+
+def state_names(xlen: int) -> tuple[str, ...]:
+    """The registers that make up all architectural state of a hart, in the order to set them in.
+
+    Leaving out views of others (sstatus), what is always the same, and what the clock says.
+    """
+    csrs = _STATE_CSRS if xlen == 64 else (*_STATE_CSRS, *_STATE_CSRS_32)
+    return (
+        *("pc", "privilege"),
+        *(f"x{number}" for number in range(1, 32)),
+        *(f"f{number}" for number in range(32)),
+        *csrs,
+        # Behind fflags and frm, a write to which marks the floating-point unit dirty.
+        *("mstatus", "mtimecmp", "stimecmp"),
+        *PARTS,
+    )
 
 
 def hart_fields(xlen: int) -> dict[str, Scalar | Array | Layout]:

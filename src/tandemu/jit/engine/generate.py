@@ -25,16 +25,14 @@ from tandemu.jit.memory.routines import (
     build_memory,
     build_ram_pointer,
 )
-from tandemu.jit.run.dispatcher import (
-    Dispatcher,
-    build_request,
-)
+from tandemu.jit.run.dispatcher import Dispatcher
 from tandemu.jit.run.interpreter import Services, build_interpreter, build_time, retired
 from tandemu.jit.run.region_routines import (
     build_install_region,
     build_link_region,
     build_start_worker,
 )
+from tandemu.jit.run.requests import build_request
 from tandemu.jit.shared.layout import SYMBOLS, cpu_layout
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import LARGEST_STENCIL

@@ -26,7 +26,8 @@ from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.hart import update_float_slow
 from tandemu.jit.engine.generate import Program
 from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
-from tandemu.jit.run.dispatcher import Dispatcher, build_request
+from tandemu.jit.run.dispatcher import Dispatcher
+from tandemu.jit.run.requests import build_request
 from tandemu.jit.shared.convention import tail_parameters
 from tandemu.jit.shared.layout import (
     EXIT_INTERRUPTED,

@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tandemu.accel import (
@@ -60,6 +61,7 @@ _TIMERS = frozenset({"mtimecmp", "stimecmp"})
 _PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
 _PLAIN_CSRS = frozenset({"mstatus", "satp", "mie", "scounteren"})
 """Writing what they hold changes nothing: starting a hart need not load the slow way."""
+_PARTS = frozenset(riscv.PARTS)
 _INTEGER_REGISTERS = {
     **{name: number for number, name in enumerate(INTEGER_NAMES)},
     **{f"x{number}": number for number in range(32)},
@@ -76,6 +78,7 @@ class JitVcpu(TranslatedCpu):
         self.index = index
         self._vm = vm
         self._step = engine.routine("step", 1)
+        self._settle = engine.routine("settle", 1)
         self._set_interrupt = engine.routine("set_interrupt", 3)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waiting = False
@@ -159,6 +162,16 @@ class JitVcpu(TranslatedCpu):
                 self._kicked = False
                 return Interrupted()
             return Stopped(self.cpu.pc)
+
+    def settle(self) -> Exit | None:
+        """Finish the access that was answered; see `accel.Vcpu.settle`."""
+        while kind := self._settle(self.address):
+            leaving = self._exit(kind)
+            if isinstance(leaving, MmioRead | MmioWrite):
+                return None  # nothing of it is done: it will be asked for again
+            if leaving is not None:
+                return leaving
+        return None
 
     def complete(self, value: int | None) -> None:
         """Answer the last `MmioRead` or `MmioWrite`; None raises the guest's bus error."""
@@ -288,6 +301,10 @@ class JitVcpu(TranslatedCpu):
             return int(self.cpu.x[number])
         if register in _PLAIN_REGISTERS:
             return int(getattr(self.cpu, register))
+        if register in _PARTS:
+            return self._get_part(register)
+        if register == "time":
+            return self._vm.time()
         try:
             return int(self._vm.registers.read_register(self.cpu, register))
         except IsaError as error:
@@ -307,6 +324,8 @@ class JitVcpu(TranslatedCpu):
         elif register == "privilege" and value in (riscv.USER, riscv.SUPERVISOR, riscv.MACHINE):
             self.cpu.privilege = value
             self.cpu.effects |= riscv.MODE
+        elif register in _PARTS:
+            self._set_part(register, value)
         elif register in _PLAIN_CSRS and getattr(self.cpu, register) == value:
             return
         else:
@@ -314,6 +333,42 @@ class JitVcpu(TranslatedCpu):
                 self._vm.registers.write_register(self.cpu, register, value)
             except IsaError as error:
                 raise AccelError(str(error)) from error
+
+    def set_many(self, values: Mapping[str, int]) -> None:
+        """Set registers in this order; what is the same already is left alone."""
+        for name, value in values.items():
+            if self.get(name) != value:
+                self.set(name, value)
+
+    @property
+    def state_names(self) -> Sequence[str]:
+        """See `accel.Vcpu.state_names`."""
+        return riscv.state_names(self._vm.engine.xlen)
+
+    def _get_part(self, name: str) -> int:
+        cpu = self.cpu
+        if name == riscv.SOFTWARE_INTERRUPTS:
+            return int(cpu.mip & riscv.SOFTWARE_BITS | cpu.mip_seip)
+        if name == riscv.INTERRUPT_WIRES:
+            return int(cpu.mip & riscv.WIRES)
+        if name == riscv.WAITING:
+            return int(bool(cpu.effects & riscv.WAIT))
+        return int(getattr(cpu, name.replace(".", "_")))
+
+    def _set_part(self, name: str, value: int) -> None:
+        cpu = self.cpu
+        if name in (riscv.SOFTWARE_INTERRUPTS, riscv.INTERRUPT_WIRES):
+            bits = riscv.WIRES if name == riscv.INTERRUPT_WIRES else riscv.SOFTWARE_BITS
+            self._set_interrupt(self.address, bits & ~value & mask(64), 0)
+            self._set_interrupt(self.address, bits & value, 1)
+            if name == riscv.SOFTWARE_INTERRUPTS:
+                cpu.mip_seip = value & riscv.SEIP
+            cpu.effects |= riscv.INTERRUPTS
+            self.wake()
+        elif name == riscv.WAITING:
+            cpu.effects = cpu.effects | riscv.WAIT if value else cpu.effects & ~riscv.WAIT
+        else:
+            setattr(cpu, name.replace(".", "_"), value & mask(64))
 
     def profile(self) -> Profile:
         """Where this vCPU, which is at rest, has spent its time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,8 @@ class JitVm:
         self.address = ctypes.addressof(self._memory)
         self._machine: Any = MACHINE.at(self.address)
         self._machine.time_offset = time.monotonic_ns()
+        self._standing: int | None = None
+        """The guest's clock while it stands."""
         self.vcpus: list[JitVcpu] = []
         self.memory = GuestMemory()
         self._machine.memory = self.memory.address
@@ -117,6 +119,8 @@ class JitVm:
 
     def time(self) -> int:
         """The guest's clock in ticks of its time base (10 MHz)."""
+        if self._standing is not None:
+            return self._standing
         shared = self._machine
         passed = (time.monotonic_ns() - shared.time_offset) // NANOSECONDS_PER_TICK
         ticks: int = (shared.time_ticks + passed) & mask(64)
@@ -127,10 +131,31 @@ class JitVm:
 
         A vCPU that runs sees it at the end of its slice at the latest.
         """
+        if self._standing is not None:
+            self._standing = ticks & mask(64)
         self._machine.time_offset = time.monotonic_ns()
         self._machine.time_ticks = ticks & mask(64)
         for vcpu in self.vcpus:
             vcpu.wake()
+
+    def stop_time(self) -> None:
+        """Let the guest's clock and timers stand. No vCPU may be running until `start_time`."""
+        self._standing = self.time()
+
+    def start_time(self) -> None:
+        """Let them go on from where they stand."""
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            self.set_time(standing)
+
+    def controllers(self) -> Mapping[str, int]:
+        """None: a board's interrupt controllers are its devices."""
+        return {}
+
+    def set_controllers(self, values: Mapping[str, int]) -> None:
+        """See `controllers`."""
+        if values:
+            raise AccelError(f"the translator has no {', '.join(sorted(values))}")
 
     # Registers and the slow way ----------------------------------------------------------
 

@@ -36,6 +36,7 @@ from tandemu.jit.memory.routines import (
 )
 from tandemu.jit.run.interpreter import retired
 from tandemu.jit.run.region_routines import build_region_fill
+from tandemu.jit.run.requests import build_set_interrupt
 from tandemu.jit.shared.convention import entering_operands, tail_operands, tail_parameters
 from tandemu.jit.shared.layout import (
     EXIT_HOT,
@@ -502,11 +503,30 @@ class Dispatcher:
         b.call(self.update_timers, b.cpu)
         interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
         cpu.exit_kind = EXIT_LIMIT
-        with b.If(interrupt.sge(0)):
+        # The access that Python has answered comes before any interrupt.
+        with b.If(interrupt.sge(0) & (cpu.response_state == RESPONSE_NONE)):
             cause = interrupt | (1 << (self.isa.xlen - 1))
             b.call(self.privileged.take_trap, b.cpu, cause, 0)
         with b.Else():
             self.one_instruction(b, cpu)
+        self.end_floats(b, cpu, saved)
+        b.Return(cpu.exit_kind)
+        return b.finish()
+
+    def build_settle(self) -> Function:
+        """settle(cpu) -> EXIT_*: finish the access that Python has answered; 0 if that is all."""
+        b = Builder("settle", [("cpu", PTR)], result=I64, attributes="strictfp")
+        cpu = b.struct(self.layout, b.cpu)
+        with b.If(cpu.response_state == RESPONSE_NONE):
+            b.Return(0)
+        saved = self.begin_floats(b, cpu)
+        b.call(self.handle_effects, b.cpu)
+        b.call(self.select_tlb, b.cpu)
+        cpu.exit_kind = 0
+        self.one_instruction(b, cpu)
+        cpu.response_state = RESPONSE_NONE
+        b.call(self.handle_effects, b.cpu)
+        b.call(self.select_tlb, b.cpu)
         self.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
@@ -566,32 +586,9 @@ class Dispatcher:
     def build_extra(self) -> tuple[Function, ...]:
         """Build what only engines of machines have."""
         fill = build_region_fill(self.layout, self.memory.fill)
-        return (self.build_step(), build_set_interrupt(self.layout), fill)
+        return (self.build_step(), self.build_settle(), build_set_interrupt(self.layout), fill)
 
 
 def sample_number(tag: Any) -> Any:
     """What tells where the block of *tag* is counted, and where it stands in the filter."""
     return (tag >> 1) ^ (tag >> 11) ^ (tag >> 23)
-
-
-def build_set_interrupt(layout: Layout) -> Function:
-    """set_interrupt(cpu, bits, level): change bits of mip; safe from any thread."""
-    b = Builder("set_interrupt", [("cpu", PTR), ("bits", I64), ("level", I64)])
-    cpu = b.struct(layout, b.cpu)
-    with b.If(b.level != 0):
-        b.atomic("or", cpu.pointer("mip"), b.bits)
-    with b.Else():
-        b.atomic("and", cpu.pointer("mip"), ~b.bits)
-    b.Return()
-    return b.finish()
-
-
-def build_request(layout: Layout) -> Function:
-    """change_request(cpu, gain, loss) -> old: change the request flags; any thread."""
-    b = Builder("change_request", [("cpu", PTR), ("gain", I64), ("loss", I64)], result=I64)
-    cpu = b.struct(layout, b.cpu)
-    pointer = cpu.pointer("request")
-    old = b.atomic("or", pointer, b.gain)
-    b.atomic("and", pointer, ~b.loss)
-    b.Return(old)
-    return b.finish()

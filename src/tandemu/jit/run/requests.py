@@ -1,0 +1,29 @@
+"""What other threads change of a vCPU while it runs: interrupt wires and requests."""
+
+from __future__ import annotations
+
+from tandemu.bits import Layout
+from tandemu.ir import I64, PTR, Builder, Function
+
+
+def build_set_interrupt(layout: Layout) -> Function:
+    """set_interrupt(cpu, bits, level): change bits of mip; safe from any thread."""
+    b = Builder("set_interrupt", [("cpu", PTR), ("bits", I64), ("level", I64)])
+    cpu = b.struct(layout, b.cpu)
+    with b.If(b.level != 0):
+        b.atomic("or", cpu.pointer("mip"), b.bits)
+    with b.Else():
+        b.atomic("and", cpu.pointer("mip"), ~b.bits)
+    b.Return()
+    return b.finish()
+
+
+def build_request(layout: Layout) -> Function:
+    """change_request(cpu, gain, loss) -> old: change the request flags; any thread."""
+    b = Builder("change_request", [("cpu", PTR), ("gain", I64), ("loss", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    pointer = cpu.pointer("request")
+    old = b.atomic("or", pointer, b.gain)
+    b.atomic("and", pointer, ~b.loss)
+    b.Return(old)
+    return b.finish()
