@@ -135,6 +135,8 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.accel.statistics",
         "tandemu.device.virtqueue.generate",
         "tandemu.guests",
+        "tandemu.host.disk.nbd.client",
+        "tandemu.host.disk.nbd.protocol",
         "tandemu.host.disk.qcow2.opening",
         "tandemu.jit.engine.generate",
         "tandemu.jit.regions.profile",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,33 @@ def test_damage_is_told_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--repair" in capsys.readouterr().out
     assert tandemu_disk("check", "--repair", path) == 0
     assert contents(path)[:MIB] == b"x" * MIB
+
+
+def test_serve(tmp_path: Path) -> None:
+    path, out = tmp_path / "disk.qcow2", tmp_path / "out.raw"
+    assert tandemu_disk("create", path, "4M") == 0
+    with open_image(str(path)) as image:
+        image.write(0, pattern(4 * MIB))
+    command = [sys.executable, "-m", "tandemu", "disk", "serve", path]
+    once = [*command, "--socket", tmp_path / "s", "--once", "--name", "a b"]
+    with subprocess.Popen(once, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().split()[-1]
+        assert uri == f"nbd+unix:///a%20b?socket={tmp_path}/s"
+        assert tandemu_disk("convert", uri, out) == 0
+        assert server.wait() == 0
+    assert out.read_bytes() == pattern(4 * MIB)
+    assert not (tmp_path / "s").exists()
+    tcp = [*command, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(tcp, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().split()[-1]
+        with open_image(uri) as image:
+            image.write(0, b"n" * 512)
+        server.terminate()
+        assert server.wait() == 0
+    assert contents(path)[:512] == b"n" * 512
+    assert tandemu_disk("serve", path, "--listen", "nowhere") == 2
 
 
 def test_an_image_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

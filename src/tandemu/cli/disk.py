@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -341,6 +342,32 @@ def _snapshot(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> int:
+    from tandemu.host.disk.nbd.server import Server
+
+    host, _, port = options.listen.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port[:9]) > 65535:
+        raise DiskUsageError(f"{options.listen} is no place to listen on: must be [HOST:]PORT")
+    read_only = options.read_only or options.snapshot is not None
+    with open_image(
+        options.image, options.format, read_only=read_only, snapshot=options.snapshot
+    ) as image:
+        server = Server(
+            image,
+            name=options.name,
+            socket_path=options.socket or "",
+            host=host.strip("[]") or "localhost",
+            port=int(port),
+        )
+        signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        print(f"{options.image} is offered at {server.address.uri}", flush=True)
+        try:
+            server.serve(once=options.once)
+        finally:
+            server.close()
+    return 0
+
+
 _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "create": _create,
     "info": _info,
@@ -351,6 +378,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "commit": _commit,
     "rebase": _rebase,
     "snapshot": _snapshot,
+    "serve": _serve,
 }
 
 

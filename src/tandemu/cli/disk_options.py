@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
 _SIZE = re.compile(r"(\d+)([KMGTPE]?)(?:i?B)?", flags=re.IGNORECASE | re.ASCII)
 _EXPLANATION = """\
-IMAGE is a file or a block device. Formats: raw, qcow2.
+IMAGE is a file, a block device, or an NBD server's nbd://HOST[:PORT]/[NAME] or
+nbd+unix:///[NAME]?socket=FILE. Formats: raw, qcow2.
 Sizes are bytes, or with K, M, G, T: 10G.
 """
 
@@ -208,6 +209,27 @@ def _add_looks(actions: argparse._SubParsersAction[Any]) -> None:
         _add_json(parser)
 
 
+def _add_serve(actions: argparse._SubParsersAction[Any]) -> None:
+    serve = actions.add_parser(
+        "serve",
+        help="offer an image to others over NBD",
+        description="Offer an image to others as a network block device, until Ctrl-C.",
+    )
+    serve.add_argument("image", metavar="IMAGE")
+    _add_format(serve)
+    serve.add_argument(
+        "--listen",
+        default="localhost:10809",
+        metavar="[HOST:]PORT",
+        help="where (default: %(default)s)",
+    )
+    serve.add_argument("--socket", metavar="FILE", help="on a Unix socket instead")
+    serve.add_argument("--name", default="", metavar="NAME", help="the export's name")
+    serve.add_argument("-r", "--read-only", action="store_true", help="nobody may write")
+    serve.add_argument("-l", "--snapshot", metavar="NAME", help="as the image was then (qcow2)")
+    serve.add_argument("--once", action="store_true", help="end when the first client has gone")
+
+
 def add_disk(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command with its actions; the chosen one is in ``action``."""
     disk = commands.add_parser(
@@ -222,3 +244,4 @@ def add_disk(commands: argparse._SubParsersAction[Any]) -> None:
     _add_looks(actions)
     _add_convert(actions)
     _add_changes(actions)
+    _add_serve(actions)

@@ -19,6 +19,7 @@ from tandemu.host.disk.raw import RawImage
 from tandemu.host.disk.storage import HostFile, Storage, read_at
 
 _MOST_IMAGES = 200
+_NBD_SCHEMES = ("nbd://", "nbd+unix://")
 _PROTOCOL = re.compile(r"^([a-z][a-z0-9+.-]*):")
 
 
@@ -107,6 +108,13 @@ def _open(
     repair: bool = False,
 ) -> Image:
     wanted = None if format is None else known_format(format)
+    if path.startswith(_NBD_SCHEMES):
+        if wanted not in (None, "raw") or snapshot is not None:
+            raise DiskUsageError(f"{path}: what comes over NBD is a raw disk")
+        from tandemu.host.disk.nbd.client import NbdImage
+        from tandemu.host.disk.nbd.protocol import parse_uri
+
+        return NbdImage(parse_uri(path), read_only=read_only)
     chain.refuse_circle(path)
     storage = chain.file(path, read_only=read_only)
     try:
@@ -146,11 +154,14 @@ def resolve_backing(path: str, name: str, form: str | None) -> tuple[str, str | 
     """The path and format of the image below the one at *path*, which calls it *name*."""
     if name.startswith("json:"):
         name, form = _from_json(path, name[5:], form)
+    if name.startswith(_NBD_SCHEMES):
+        return name, form
     if name.startswith("file:"):
         name = name[5:]
     elif match := _PROTOCOL.match(name):
         raise DiskError(
-            f"{path} stands on {name}, which is reached by {match[1]!r}: only files can be"
+            f"{path} stands on {name}, which is reached by {match[1]!r}: it must be a file, or "
+            "an NBD server's nbd:// or nbd+unix://"
         )
     return _beside(path, name), form
 
