@@ -8,8 +8,15 @@ import struct
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import MOST_VECTORS, Buffer, host_vectors, pointer
-from tandemu.linux.host import NUMBERS
+from tandemu.linux.calls.helpers import (
+    MOST_VECTORS,
+    Buffer,
+    for_host,
+    host_vectors,
+    pointer,
+    signed,
+)
+from tandemu.linux.host import NUMBERS, HostFault
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
@@ -19,17 +26,19 @@ if TYPE_CHECKING:
 calls = Calls()
 
 _MESSAGE = struct.Struct("<QIIQQQQiI")  # name size pad vectors count control size flags pad
-_SO_ATTACH_FILTER, _SO_ATTACH_BPF, _SO_ATTACH_REUSEPORT = 26, 50, 51
-_SOL_SOCKET = 1
+_PROGRAM = struct.Struct("<H6xQ")
+"""struct sock_fprog: instructions, pointer to them."""
+_WITH_PROGRAM = frozenset((26, 51))
+"""SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF."""
 
 for _name, _arguments in (
     ("socket", "int hex int"),
     ("socketpair", "int hex int ptr"),
-    ("bind", "fd in size"),
+    ("bind", "fd in int"),
     ("listen", "fd int"),
-    ("connect", "fd in size"),
+    ("connect", "fd in int"),
     ("shutdown", "fd int"),
-    ("sendto", "fd in size hex in size"),
+    ("sendto", "fd in size hex in int"),
     ("recvfrom", "fd out size hex ptr ptr"),
     ("getsockopt", "fd int int ptr ptr"),
     ("accept", "fd ptr ptr"),
@@ -40,11 +49,20 @@ for _name, _arguments in (
     calls.direct(_name, _arguments)
 
 
-@calls.row("setsockopt", "fd int int in size", native=True, missing="socket filters")
+@calls.row("setsockopt", "fd int int in int", native=True)
 def _setsockopt(task: Task, descriptor: int, level: int, option: int, value: int, size: int) -> int:
-    if level == _SOL_SOCKET and option in (_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT):
-        return -errno.EPERM
-    place = pointer(task.memory, value, size & 0xFFFFFFFF)
+    """With a filter, which is a structure with a pointer in it."""
+    memory = task.memory
+    place = for_host(memory, value)
+    if signed(option) in _WITH_PROGRAM and signed(size) == _PROGRAM.size:
+        try:
+            count, code = _PROGRAM.unpack(memory.read(value, _PROGRAM.size))
+        except HostFault:
+            place = for_host(memory, memory.limit)
+        else:
+            program = _PROGRAM.pack(count, for_host(memory, code))
+            buffer = ctypes.create_string_buffer(program, _PROGRAM.size)
+            place = ctypes.addressof(buffer)
     return host.call(NUMBERS["setsockopt"], descriptor, level, option, place, size)
 
 

@@ -30,6 +30,8 @@ from tandemu.linux.native.layout import AREA_SIZE, HEAD_SIZE, PROCESS, THREAD
 
 NOBODYS = -4096
 """An address that no process can access."""
+_HOST_LIMIT = 1 << 47
+"""Where the addresses of a process of the host's end."""
 _MOST_EVENTS = AREA_SIZE // GUEST_EVENT_SIZE
 _GUEST_VECTOR_SIZE = VECTOR.size
 
@@ -59,9 +61,12 @@ class Marshal:
         return b.select(address == 0, address, inside)
 
     def fitted(self, address: Value, size: Value) -> Value:
-        """*size*, or what there is up to the window's end: memory ends before that anyway."""
+        """*size*, or what there is up to the window's end: memory ends before that anyway.
+
+        What no process of the host's could have is refused there, before anything is done.
+        """
         b, limit = self.b, self.process.limit
-        beyond = address.ult(limit) & size.sge(0) & size.ugt(limit - address)
+        beyond = address.ult(limit) & size.ult(_HOST_LIMIT) & size.ugt(limit - address)
         return b.select(beyond, limit - address, size)
 
     def copy(self, to: Value, source: Value, size: Value | int) -> Value:
