@@ -15,7 +15,7 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
 _SIZE = re.compile(r"(\d+)([KMGTPE]?)(?:i?B)?", flags=re.IGNORECASE | re.ASCII)
 _EXPLANATION = """\
 IMAGE is a file, a block device, or an NBD server's nbd://HOST[:PORT]/[NAME] or
-nbd+unix:///[NAME]?socket=FILE. Formats: raw, qcow2.
+nbd+unix:///[NAME]?socket=FILE. Formats: raw, qcow2; for reading also vmdk, vhdx, vhd, vdi.
 Sizes are bytes, or with K, M, G, T: 10G.
 """
 

@@ -171,7 +171,7 @@ HOSTILE = [
     [FLAGS, option(p.OPT_GO, struct.pack(">IH", 1 << 30, 0))],
     [FLAGS, option(p.OPT_SET_META, struct.pack(">II", 0, 1 << 30))],
     [FLAGS, option(p.OPT_LIST, b"data"), option(p.OPT_STRUCTURED_REPLY, b"x")],
-    [FLAGS, *[option(99, b"")] * 200],
+    [FLAGS, *[option(99, b"")] * 40],
     [FLAGS, GO, b"\0" * 28],
     [FLAGS, GO, request(p.CMD_WRITE, 0, 1 << 31)],
     [FLAGS, GO, request(p.CMD_WRITE, 0, 4096), b"too little"],

@@ -6,6 +6,7 @@ has no end is refused, and what is below is only read.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -139,10 +140,41 @@ def _open(
                 snapshot=snapshot,
                 repair=repair,
             )
-        raise DiskError(f"{path} is a {found} image, which Tandemu cannot read yet")
+        return _open_foreign(found, storage, path, read_only, chain)
     except BaseException:
         storage.close()
         raise
+
+
+def _open_foreign(
+    found: str, storage: HostFile, path: str, read_only: bool, chain: _Chain
+) -> Image:
+    """The image in *storage*, of another program's format."""
+    if not read_only:
+        raise DiskError(
+            f"{path} is a {found} image, which is only read: open it so, or make a copy with "
+            "'tandemu disk convert -O qcow2'",
+            errno.EROFS,
+        )
+    from tandemu.host.disk.foreign.vdi import VdiImage
+    from tandemu.host.disk.foreign.vhd import VhdImage
+    from tandemu.host.disk.foreign.vhdx import VhdxImage
+    from tandemu.host.disk.foreign.vmdk import VmdkImage
+
+    if found == "vmdk":
+
+        def open_file(name: str) -> Storage:
+            return chain.file(_beside(path, name), read_only=True)
+
+        def open_backing(name: str, form: str | None) -> Image:
+            return _open_named(name, form, path, chain)
+
+        return VmdkImage(
+            storage, open_file=open_file, open_backing=open_backing if chain.backing else None
+        )
+    if found == "vdi":
+        return VdiImage(storage)
+    return VhdxImage(storage) if found == "vhdx" else VhdImage(storage)
 
 
 def _beside(path: str, name: str) -> str:

@@ -24,7 +24,7 @@ from tandemu.host.disk.nbd import protocol as p
 _WORKERS = 4
 _MOST_CONNECTIONS = 64
 _HANDSHAKE_S = 30.0
-_MOST_OPTIONS = 100
+_MOST_OPTIONS = 32
 _MOST_EXTENTS = 4096
 _HOLES_FROM_BYTES = 64 << 10
 """Shorter reads are answered in one piece."""
