@@ -34,7 +34,7 @@ class Window:
         self.engine.take_signals(
             self.native.helper_address("settle"), self.native.helper_address("handle_signal")
         )
-        self.memory = Memory(self.engine)
+        self.memory = Memory(self.engine, self.native)
         process = self.native.process
         process.base, process.limit = self.memory.base, self.memory.limit
         process.lowest_hidden = 1 << 16

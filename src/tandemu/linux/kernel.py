@@ -71,8 +71,9 @@ class Kernel:
         self.engine = engine
         engine.descriptors = self.descriptors = Descriptors()
         self.architecture = architecture
-        self.memory = Memory(engine)
-        self.memory_lock = _thread.allocate_lock()
+        self.native = NativeCalls(rows, engine.copy_routine)
+        self.memory = Memory(engine, self.native)
+        self.memory_lock = self.memory.lock
         self.limits = Limits(self.memory, limits)
         self.files = paths.Files(self, sysroot)
         self.tasks: list[Task] = []
@@ -103,9 +104,7 @@ class Kernel:
         """The program's file, which may have another name by now, or none."""
         self.threads_lock = _thread.allocate_lock()
         """Held while the engine makes or frees a processor, and by fork: see there."""
-        self.native = NativeCalls(rows, engine.copy_routine)
         process = self.native.process
-        process.base, process.limit = self.memory.base, self.memory.limit
         process.has_sysroot = 1 if sysroot else 0
         self.descriptors.tell(process)
         self.settle = self.native.helper("settle", 2)
@@ -459,7 +458,6 @@ class Kernel:
     def after_fork(self, task: Task) -> None:
         """In the child of fork, which blocks all signals: only this thread is left."""
         self.is_forked = True
-        self.memory_lock = _thread.allocate_lock()
         self.threads_lock = _thread.allocate_lock()
         self.leader_wakes, self.thread_ended = succession.new_lock(), succession.new_lock()
         self.succession = None

@@ -1,4 +1,7 @@
-"""What is mapped where in a program's memory: a list of stretches, lowest first, and its limits.
+"""What is mapped where in a program's memory: a table of stretches, lowest first, and its limits.
+
+The table is native memory (`native.layout.MAPPING`), which native calls change as well: who changes
+it here holds the kernel's `memory_lock`.
 
 The limits are RLIMIT_AS and RLIMIT_DATA as Linux counts them (mm/mmap.c, may_expand_vm): the
 host's own would bind the translator as well.
@@ -6,9 +9,18 @@ host's own would bind the translator as well.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+import ctypes
+import mmap
+import struct
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tandemu.linux.host import PAGE
+from tandemu.linux.native.layout import HEAP_NAME, MAPPING, MAPPING_LIMIT, NO_NAME, OF_FILE
+
+if TYPE_CHECKING:
+    from tandemu.linux.native.image import NativeCalls
+
+_ENTRY = struct.Struct("<QQIIIIQ")
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE = 1, 2, 3
@@ -87,90 +99,140 @@ class Mapping:
         )
 
 
+class _Restricting:
+    """An attribute that makes Python look at every mapping while it is not what it was at first."""
+
+    def __init__(self, default: int) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = "_" + name
+        owner.restricting[name] = self._default  # type: ignore[attr-defined]
+
+    def __get__(self, instance: Any, owner: type) -> int:
+        return int(instance.__dict__.get(self._name, self._default))
+
+    def __set__(self, instance: Any, value: int) -> None:
+        instance.__dict__[self._name] = value
+        changed = any(getattr(instance, key) != was for key, was in instance.restricting.items())
+        instance.native.process.restricted = int(changed)
+
+
+class _Shared:
+    """A field of the structure that native calls share (`native.layout.PROCESS`)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> int:
+        return int(getattr(instance.native.process, self._name))
+
+    def __set__(self, instance: Any, value: int) -> None:
+        setattr(instance.native.process, self._name, value)
+
+
 class Mappings:
     """The mapped stretches of a window of *limit* bytes."""
 
-    def __init__(self, limit: int) -> None:
+    restricting: ClassVar[dict[str, int]] = {}
+    address_space_limit, data_limit = _Restricting(UNLIMITED), _Restricting(UNLIMITED)
+    """Soft RLIMIT_AS and RLIMIT_DATA in bytes."""
+    locks_new = _Restricting(0)
+    """MAP_LOCKED or LOCK_ON_FAULT if mlockall(MCL_FUTURE) holds."""
+    denies_write_execute = _Restricting(0)
+    """PR_SET_MDWE."""
+    grows = _Restricting(0)
+    """Whether a mapping but the main stack grows downward."""
+    top = _Shared("top")
+    """Where mappings without a wish begin, downward."""
+    break_start, break_end = _Shared("break_start"), _Shared("break_end")
+
+    def __init__(self, limit: int, native: NativeCalls) -> None:
         self.limit = limit
         """Addresses of the guest are below it."""
-        self._starts: list[int] = []
-        self._mappings: list[Mapping] = []
+        self.native = native
+        self.names = NameTable()
+        size = MAPPING.size * MAPPING_LIMIT
+        # Pages of an anonymous mapping cost memory only once touched.
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._table = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        native.process.mappings = self._table
+        self._process = native.process_address
+        self._found = ctypes.create_string_buffer(MAPPING.size)
         self.top = self.limit - TOP_GUARD
-        """Where mappings without a wish begin, downward."""
-        self.address_space_limit = self.data_limit = self.stack_limit = UNLIMITED
-        """Soft RLIMIT_AS, RLIMIT_DATA and RLIMIT_STACK in bytes."""
-        self.grows = False
-        """Whether a mapping but the main stack grows downward."""
+        self.stack_limit = UNLIMITED
+        """Soft RLIMIT_STACK in bytes."""
+        helper = native.quick_helper
+        self._count_until, self._find = helper("count_until", 2), helper("find", 3)
+        self._is_free, self._find_free = helper("is_free", 3), helper("find_free", 3)
+        self._cut, self._add = helper("cut", 3), helper("add", 2)
+        self.lock = Lock(native)
 
     # Looking --------------------------------------------------------------------------
 
+    def _made(self, data: bytes) -> Mapping:
+        start, end, protection, flags, traits, name, offset = _ENTRY.unpack(data)
+        return Mapping(start, end, protection, flags, self.names.text(name), offset, traits)
+
+    def _entry(self, index: int) -> Mapping:
+        return self._made(ctypes.string_at(self._table + index * MAPPING.size, MAPPING.size))
+
+    @property
+    def count(self) -> int:
+        """How many mappings there are."""
+        number: int = self.native.process.mapping_count
+        return number
+
     @property
     def mappings(self) -> list[Mapping]:
-        """What is mapped, lowest first."""
-        return self._mappings
+        """What is mapped, lowest first, as it is now."""
+        process = self.native.process
+        while True:
+            before = process.mapping_changes
+            data = ctypes.string_at(self._table, process.mapping_count * MAPPING.size)
+            if not before & 1 and process.mapping_changes == before:
+                break
+        size = MAPPING.size
+        return [self._made(data[place : place + size]) for place in range(0, len(data), size)]
 
     def find(self, address: int) -> Mapping | None:
         """The mapping that holds *address*."""
-        index = bisect_right(self._starts, address) - 1
-        if index >= 0 and address < self._mappings[index].end:
-            return self._mappings[index]
+        found = ctypes.create_string_buffer(MAPPING.size)
+        if self._find(self._process, address, ctypes.addressof(found)):
+            return self._made(found.raw)
         return None
 
     def is_free(self, start: int, end: int) -> bool:
         """Whether nothing is mapped from *start* to *end*."""
-        index = bisect_right(self._starts, start) - 1
-        if index >= 0 and self._mappings[index].end > start:
-            return False
-        following = index + 1
-        return following >= len(self._starts) or self._starts[following] >= end
+        return bool(self._is_free(self._process, start, end))
 
     def neighbours(self, address: int) -> tuple[Mapping | None, Mapping | None]:
         """The first mapping that begins at *address* or above it, and the one before that."""
-        index = bisect_left(self._starts, address)
-        above = self._mappings[index] if index < len(self._mappings) else None
-        return above, self._mappings[index - 1] if index else None
+        index = self._count_until(self._process, address - 1)
+        above = self._entry(index) if index < self.count else None
+        return above, self._entry(index - 1) if index else None
 
     def covers(self, start: int, end: int) -> bool:
         """Whether all of *start* to *end* is mapped."""
-        index = bisect_right(self._starts, start) - 1
-        if index < 0:
-            return start >= end
-        while start < end:
-            if index >= len(self._mappings):
+        for piece in self.pieces(start, end):
+            if piece.start != start:
                 return False
-            mapping = self._mappings[index]
-            if not mapping.start <= start < mapping.end:
-                return False
-            start = mapping.end
-            index += 1
-        return True
+            start = piece.end
+        return start >= end
 
     def find_free(self, size: int, align: int = PAGE) -> int:
         """The highest free stretch of *size* bytes below `top`; 0 if there is none."""
-        end = self.top
-        index = bisect_left(self._starts, end)
-        if self.grows and index < len(self._starts):
-            end = min(end, self._mappings[index].start - self._gap(index))
-        while True:
-            floor = self._mappings[index - 1].end if index else LOWEST
-            start = (end - size) & -align
-            if start >= max(floor, LOWEST):
-                return start
-            if not index:
-                return 0
-            index -= 1
-            end = min(self._mappings[index].start - self._gap(index), self.top)
-
-    def _gap(self, index: int) -> int:
-        """How much must be free below a mapping."""
-        return STACK_GAP if self.grows and self._mappings[index].traits & GROWS_DOWN else 0
+        return int(self._find_free(self._process, size, align))
 
     def pieces(self, start: int, end: int) -> list[Mapping]:
         """What is mapped from *start* to *end*, cut off there."""
-        index = max(bisect_right(self._starts, start) - 1, 0)
+        index = max(self._count_until(self._process, start) - 1, 0)
+        count = self.count
         found = []
-        while index < len(self._mappings) and self._mappings[index].start < end:
-            mapping = self._mappings[index]
+        while index < count:
+            mapping = self._entry(index)
+            if mapping.start >= end:
+                break
             if mapping.end > start:
                 found.append(mapping.part(max(mapping.start, start), min(mapping.end, end)))
             index += 1
@@ -184,7 +246,7 @@ class Mappings:
             min(one.end - one.start, _INITIAL_STACK)
             if one.name == "[stack]" and one.traits & GROWS_DOWN
             else one.end - one.start
-            for one in self._mappings
+            for one in self.mappings
         )
 
     def may_add(self, size: int, is_data: bool, start: int = 0, end: int = 0) -> bool:
@@ -207,46 +269,75 @@ class Mappings:
         """Whether RLIMIT_DATA leaves room for *size* more bytes."""
         if self.data_limit == UNLIMITED:
             return True
-        data = sum(one.end - one.start for one in self._mappings if one.is_data)
+        data = sum(one.end - one.start for one in self.mappings if one.is_data)
         return data + size <= self.data_limit
 
     # Changing -------------------------------------------------------------------------
 
     def cut(self, start: int, end: int) -> list[tuple[int, int]]:
         """Forget what is mapped from *start* to *end*; which ranges of it were code."""
-        starts, mappings = self._starts, self._mappings
-        first = bisect_right(starts, start) - 1
-        if first < 0 or mappings[first].end <= start:
-            first += 1
-        last = bisect_left(starts, end)
-        if first >= last:
-            return []
-        code = []
-        kept = []
-        for mapping in mappings[first:last]:
-            if mapping.protection & PROT_EXEC:
-                code.append((max(mapping.start, start), min(mapping.end, end)))
-            if mapping.start < start:
-                kept.append(mapping.part(mapping.start, start))
-            if mapping.end > end:
-                kept.append(mapping.part(end, mapping.end))
-        mappings[first:last] = kept
-        starts[first:last] = [mapping.start for mapping in kept]
+        code = [
+            (piece.start, piece.end)
+            for piece in self.pieces(start, end)
+            if piece.protection & PROT_EXEC
+        ]
+        if start < end:
+            self._make_room()
+            self._cut(self._process, start, end)
         return code
 
     def add(self, mapping: Mapping) -> None:
         """Enter *mapping*, made one with its neighbours that are alike.
 
-        A program that maps again and again would have a list that takes long to search.
+        A program that maps again and again would have a table that takes long to search.
         """
-        starts, mappings = self._starts, self._mappings
-        index = bisect_left(starts, mapping.start)
-        if index and mappings[index - 1].continues_in(mapping):
-            index -= 1
-            mapping.start = mappings[index].start
-            del starts[index], mappings[index]
-        if index < len(mappings) and mapping.continues_in(mappings[index]):
-            mapping.end = mappings[index].end
-            del starts[index], mappings[index]
-        starts.insert(index, mapping.start)
-        mappings.insert(index, mapping)
+        self._make_room()
+        packed = _ENTRY.pack(
+            mapping.start, mapping.end, mapping.protection, mapping.flags, mapping.traits,
+            self.names.number(mapping.name), mapping.offset,
+        )  # fmt: skip
+        entry = ctypes.create_string_buffer(packed, MAPPING.size)
+        self._add(self._process, ctypes.addressof(entry))
+
+    def _make_room(self) -> None:
+        if self.count >= MAPPING_LIMIT - 2:
+            raise MemoryError
+
+    def clear_table(self) -> None:
+        """Forget all mappings."""
+        self.native.process.mapping_count = 0
+
+
+class NameTable:
+    """Names of mappings by number (`native.layout.MAPPING`)."""
+
+    def __init__(self) -> None:
+        self._texts = ["", "[heap]"]
+        self._numbers = {"": NO_NAME, "[heap]": HEAP_NAME}
+
+    def text(self, number: int) -> str:
+        """The name with that number."""
+        return self._texts[number & ~OF_FILE]
+
+    def number(self, text: str) -> int:
+        """The number of a name, with `OF_FILE` if it is a file's."""
+        known = self._numbers.get(text)
+        if known is None:
+            known = len(self._texts) | (OF_FILE if text[:1] == "/" else 0)
+            self._texts.append(text)
+            self._numbers[text] = known
+        return known
+
+
+class Lock:
+    """The lock of the table, which native calls take, too."""
+
+    def __init__(self, native: NativeCalls) -> None:
+        self._lock, self._unlock = native.helper("lock", 1), native.helper("unlock", 1)
+        self._process = native.process_address
+
+    def __enter__(self) -> None:
+        self._lock(self._process)
+
+    def __exit__(self, *_: object) -> None:
+        self._unlock(self._process)

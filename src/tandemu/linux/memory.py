@@ -42,6 +42,7 @@ from tandemu.linux.mappings import (
     Mappings,
     round_up,
 )
+from tandemu.linux.native.image import NativeCalls
 
 _HUGE_SHIFT, _HUGE_MASK, _HUGE_DEFAULT = 26, 63, 21
 _PASSED_ON = (
@@ -59,17 +60,13 @@ _SHORT_STRING = 128
 class Memory(Mappings):
     """The mapped pages of one program and safe access to them."""
 
-    def __init__(self, engine: UserEngine) -> None:
-        super().__init__(engine.size)
+    def __init__(self, engine: UserEngine, native: NativeCalls) -> None:
+        super().__init__(engine.size, native)
         self.engine = engine
         self.base = engine.base
-        self.break_start = self.break_end = 0
+        native.process.base, native.process.limit = self.base, self.limit
         self.data_size = 0
         """Of the loaded program, which brk's limit counts."""
-        self.locks_new = 0
-        """MAP_LOCKED or LOCK_ON_FAULT if mlockall(MCL_FUTURE) holds."""
-        self.denies_write_execute = 0
-        """PR_SET_MDWE."""
         self.stack_floor = 0
         """How far down the main stack may ever come."""
         self.has_one_thread = True
@@ -82,7 +79,9 @@ class Memory(Mappings):
 
     def code_page(self, address: int) -> CodePage:
         """Whether the page of *address* may be executed, and written: somewhere else, if shared."""
-        mapping = self.find(address)
+        # While it changes a mapping is not there for a moment.
+        with self.lock:
+            mapping = self.find(address)
         if mapping is None or not mapping.protection & PROT_EXEC:
             return CodePage.NONE
         if mapping.protection & PROT_WRITE or mapping.flags & MAP_SHARED:
@@ -179,7 +178,8 @@ class Memory(Mappings):
             host.quick(_MLOCK2, self.base + address, size, 1)
         if traits and not self.grows:
             # An access below it is refused and done again: the registers must be right then.
-            self.grows = True
+            self.grows = 1
+            self.native.process.grows = 1
             self.engine.be_precise()
         was_code = self.cut(address, end)
         self.add(mapping)
@@ -282,9 +282,8 @@ class Memory(Mappings):
     def clear(self) -> None:
         """Unmap everything: another program comes."""
         self.reserve(0, self.limit)
-        code = [(one.start, one.end) for one in self._mappings if one.protection & PROT_EXEC]
-        self._starts.clear()
-        self._mappings.clear()
+        code = [(one.start, one.end) for one in self.mappings if one.protection & PROT_EXEC]
+        self.clear_table()
         self.top = self.limit - TOP_GUARD
         self.break_start = self.break_end = self.data_size = self.locks_new = 0
         self._inherit_denial()
@@ -295,7 +294,7 @@ class Memory(Mappings):
         self.has_one_thread = True
         self.locks_new = 0
         self._inherit_denial()
-        for mapping in [one for one in self._mappings if one.traits & NOT_IN_CHILD]:
+        for mapping in [one for one in self.mappings if one.traits & NOT_IN_CHILD]:
             self.unmap(mapping.start, mapping.end - mapping.start)
 
     def _inherit_denial(self) -> None:

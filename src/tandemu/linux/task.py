@@ -147,9 +147,10 @@ class Task:
         elif isinstance(leaving, SignalDue):
             self._signal_due(leaving.status)
         elif isinstance(leaving, MemoryFault):
-            mapping = self.memory.find(leaving.address)
-            if mapping is None and grow_down(self.memory, leaving.address):
-                return
+            with self.kernel.memory_lock:
+                mapping = self.memory.find(leaving.address)
+                if mapping is None and grow_down(self.memory, leaving.address):
+                    return
             if mapping is not None and mapping.name[:1] == "/" and self._allows(leaving):
                 # Mapped, allowed, and still not there: behind the end of the file.
                 self.fault(SIGBUS, _BUS_ADRERR, leaving.address)
@@ -203,7 +204,8 @@ class Task:
     def _grow_stack(self) -> bool:
         """Have the stack grow to hold a frame, if it does."""
         stack = self.kernel.architecture.stack_pointer(self.state)
-        return grow_down(self.memory, stack - _LARGEST_FRAME)
+        with self.kernel.memory_lock:
+            return grow_down(self.memory, stack - _LARGEST_FRAME)
 
     def _signal_due(self, status: int) -> None:
         """What native code leaves of a signal (`native.signals`, SIGNAL_*)."""

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 calls = Calls()
 
 
-@calls.row("brk", "hex")
+@calls.row("brk", "hex", native=True)
 def _brk(task: Task, wanted: int) -> int:
     with task.kernel.memory_lock:
         return task.memory.set_break(wanted)
 
 
-@calls.row("mmap", "hex size hex hex fd long", missing="no-execute")
+@calls.row("mmap", "hex size hex hex fd long", native=True, missing="no-execute")
 def _mmap(
     task: Task, address: int, size: int, protection: int, flags: int, descriptor: int, offset: int
 ) -> int:
@@ -62,13 +62,13 @@ def _mmap(
         )
 
 
-@calls.row("munmap", "hex size")
+@calls.row("munmap", "hex size", native=True)
 def _munmap(task: Task, address: int, size: int) -> int:
     with task.kernel.memory_lock:
         return task.memory.unmap(address, size)
 
 
-@calls.row("mprotect", "hex size hex")
+@calls.row("mprotect", "hex size hex", native=True)
 def _mprotect(task: Task, address: int, size: int, protection: int) -> int:
     with task.kernel.memory_lock:
         return task.memory.protect(address, size, protection)
@@ -87,7 +87,7 @@ _POISON = frozenset((100, 101))
 _GUARD_INSTALL = 102
 
 
-@calls.row("madvise", "hex size int", missing="MADV_HWPOISON, MADV_SOFT_OFFLINE")
+@calls.row("madvise", "hex size int", native=True, missing="MADV_HWPOISON, MADV_SOFT_OFFLINE")
 def _madvise(task: Task, address: int, size: int, advice: int) -> int:
     memory, advice = task.memory, signed(advice)
     if advice in _POISON:

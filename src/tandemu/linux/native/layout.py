@@ -23,10 +23,36 @@ was no room for the frame, which ends the program."""
 ACTION = Layout("Action", handler=U64, flags=U64, mask=U64)
 """What the guest wants done at a signal: its struct sigaction."""
 
+MAPPING = Layout(
+    "Mapping",
+    start=U64,
+    end=U64,
+    protection=U32,
+    flags=U32,
+    traits=U32,
+    name=U32,
+    offset=U64,
+)
+"""One stretch of mapped pages, all alike (`linux.mappings`). *name* is the number of a name, with
+`OF_FILE` if that is a file's, whose *offset* counts then."""
+MAPPING_LIMIT = 1 << 17
+"""So many of them: the host's kernel has no more (vm.max_map_count), unless it was told to."""
+OF_FILE = 1 << 31
+NO_NAME, HEAP_NAME = 0, 1
+
 PROCESS = Layout(
     "Process",
     base=U64,
     limit=U64,
+    mappings=U64,
+    mapping_count=U64,
+    mapping_changes=U64,
+    mapping_lock=U32,
+    grows=U32,
+    restricted=U64,
+    top=U64,
+    break_start=U64,
+    break_end=U64,
     lowest_hidden=U32,
     has_sysroot=U32,
     trampoline=U64,
@@ -35,7 +61,11 @@ PROCESS = Layout(
     actions=ACTION[SIGNALS + 1],
 )
 """What all threads share: host address of the guest's address 0, and the number of bytes
-from there on that are the guest's. No descriptor below *lowest_hidden* is one of ours.
+from there on that are the guest's. *mappings* is the host address of the table of `MAPPING`s,
+lowest first, which changes under *mapping_lock* (a futex); *mapping_changes* is odd while it
+does. *grows*: some mapping grows downward; *restricted*: only Python knows all that limits the
+program's mappings; *top*: where those without a wish begin. No descriptor below *lowest_hidden*
+is one of ours.
 *trampoline* is the guest address of code that returns from signal handlers, *signal_handler*
 and *restorer* are what the host's kernel gets for a signal that the guest handles."""
 

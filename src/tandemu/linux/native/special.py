@@ -12,8 +12,8 @@ from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
 from tandemu.linux.native.layout import HEAD_SIZE
 from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors
 
-Special = Callable[[Marshal], Value]
-"""Builds the body of a routine; its result."""
+Special = Callable[[Marshal], Value | None]
+"""Builds the body of a routine; its result, if it does not return itself."""
 SPECIAL: dict[str, Special] = {}
 
 
