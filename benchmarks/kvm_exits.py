@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fcntl import ioctl
 
 from tandemu.accel import Exit
-from tandemu.board import X86Microvm, build_x86
+from tandemu.board import Lent, X86Microvm, assemble_x86_microvm
 from tandemu.kvm import KvmVcpu, KvmVm, abi
 
 EXITS, ROUNDS = 4_000, 25
@@ -26,9 +26,8 @@ def make() -> tuple[KvmVcpu, Callable[[KvmVcpu, Exit], bool]]:
     """A board's processor in real mode at `CODE_AT`, and what answers its exits."""
     vm = KvmVm()
     vcpu = vm.create_vcpu(0)
-    instance = build_x86(
-        X86Microvm(16 << 20), vm, [vcpu], console=lambda data: None, event=lambda event, code: None
-    )
+    lent = Lent(lambda data: None, lambda event, code: None)
+    instance = assemble_x86_microvm(X86Microvm(16 << 20), vm, [vcpu], lent)
     instance.memories["ram"].view[CODE_AT : CODE_AT + len(CODE)] = CODE
     vcpu.set_many({"cs": 0, "cs.base": 0, "rip": CODE_AT, "rflags": 2})
     return vcpu, instance.handle

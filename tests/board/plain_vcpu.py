@@ -7,8 +7,9 @@ code does not run on them; tests with real guests are in tests/machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from tandemu.accel import Exit, Fence, Interrupted, Vcpu
+from tandemu.accel import Capability, Exit, Fence, Interrupted, Vcpu
 from tandemu.memory import GuestMemory, RamRegion
 
 
@@ -47,6 +48,9 @@ class PlainVcpu:
     def set_many(self, values: Mapping[str, int]) -> None:
         self.registers.update(values)
 
+    def dump(self) -> str:
+        return "\n".join(f"{name:>9} {value:016x}" for name, value in self.registers.items())
+
     @property
     def state_names(self) -> Sequence[str]:
         return tuple(self.registers)
@@ -56,6 +60,8 @@ class PlainVcpu:
 
 
 class PlainVm:
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
     def __init__(self) -> None:
         self.memory = GuestMemory()
         self.now = 1234
@@ -80,6 +86,9 @@ class PlainVm:
 
     def start_time(self) -> None:
         pass
+
+    def statistics(self) -> dict[str, int]:
+        return {"vcpus": 1}
 
     def controllers(self) -> Mapping[str, int]:
         return {}

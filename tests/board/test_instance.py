@@ -7,7 +7,17 @@ import threading
 import pytest
 
 from tandemu.accel import FirmwareCall, Interrupted, MmioRead, MmioWrite
-from tandemu.board import BoardError, Hart, HartState, Instance, RiscvVirt, build, plan_boot, raw
+from tandemu.board import (
+    BoardError,
+    Hart,
+    HartState,
+    Instance,
+    Lent,
+    RiscvVirt,
+    assemble_riscv_virt,
+    plan_boot,
+    raw,
+)
 from tandemu.board.clock import Clock
 from tandemu.board.riscv_virt import CLINT, FLASH, MIB, PLIC, RAM_BASE, ROM, TEST, UART, VIRTIO
 from tandemu.device import DeviceError, SystemEvent
@@ -23,14 +33,13 @@ class Built:
         self.vcpus = [PlainVcpu(0), PlainVcpu(1)]
         self.printed = bytearray()
         self.events: list[tuple[SystemEvent, int]] = []
-        self.instance: Instance = build(
-            RiscvVirt(memory_bytes=4 * MIB, harts=2),
-            self.vm,
-            self.vcpus,
+        lent = Lent(
             console=self.printed.extend,
             event=lambda kind, code: self.events.append((kind, code)),
-            clock=lambda: 10**18,
+            time_of_day=lambda: 10**18,
         )
+        board = RiscvVirt(memory_bytes=4 * MIB, harts=2)
+        self.instance: Instance = assemble_riscv_virt(board, self.vm, self.vcpus, lent)
 
     def read(self, address: int, size: int = 4, hart: int = 0) -> int | None:
         assert self.instance.handle(self.vcpus[hart], MmioRead(address, size))
@@ -135,13 +144,8 @@ def test_saved_state(built: Built) -> None:
 
 def test_wrong_number_of_vcpus() -> None:
     with pytest.raises(BoardError, match="cannot have 1 vCPU"):
-        build(
-            RiscvVirt(harts=2),
-            PlainVm(),
-            [PlainVcpu(0)],
-            console=lambda data: None,
-            event=lambda kind, code: None,
-        )
+        lent = Lent(lambda data: None, lambda kind, code: None)
+        assemble_riscv_virt(RiscvVirt(harts=2), PlainVm(), [PlainVcpu(0)], lent)
 
 
 def test_hart_waits_for_its_start() -> None:

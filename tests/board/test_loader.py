@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandemu.board import (
+    BootPlan,
     LoadError,
     Program,
     RiscvVirt,
@@ -24,10 +25,18 @@ from tandemu.board import (
 )
 from tandemu.board.device_tree import parse as parse_tree
 from tandemu.board.reset_vector import reset_vector
-from tandemu.board.riscv_virt import MIB, RAM_BASE
+from tandemu.board.riscv_virt import MIB, RAM_BASE, ROM
 from tandemu.memory import GuestMemory, Ram, RamRegion
 
 PAYLOAD = bytes(range(256)) * 16
+
+
+def tree_at(plan: BootPlan) -> int:
+    return plan.named["the device tree"].start
+
+
+def rom_of(plan: BootPlan) -> bytes:
+    return bytes(next(one.data for one in plan.segments if one.address == ROM.base))
 
 
 def image(text_offset: int = 0x200000, image_size: int = 0x10000, flags: int = 0) -> bytes:
@@ -183,9 +192,9 @@ def test_linux_placement() -> None:
     board = RiscvVirt(memory_bytes=512 * MIB)
     initrd = memoryview(b"cpio" * 1000)
     plan = plan_boot(board, kernel=kernel(image()), initrd=initrd, bootargs="quiet")
-    assert (plan.entry, plan.device_tree, plan.supervisor) == (0x8020_0000, 0x9FE0_0000, True)
+    assert (plan.entry, tree_at(plan), plan.firmware_calls) == (0x8020_0000, 0x9FE0_0000, True)
     assert plan.named["the initrd"] == range(0x9000_0000, 0x9000_0000 + 4000)
-    tree = parse_tree(next(s.data for s in plan.segments if s.address == plan.device_tree))
+    tree = parse_tree(next(s.data for s in plan.segments if s.address == tree_at(plan)))
     chosen = tree.find("/chosen")
     assert chosen is not None
     assert chosen.properties["linux,initrd-end"] == (0x9000_0000 + 4000).to_bytes(8, "big")
@@ -194,7 +203,7 @@ def test_linux_placement() -> None:
 def test_large_memory_keeps_the_tree_below_3_gib() -> None:
     board = RiscvVirt(memory_bytes=8192 * MIB)
     plan = plan_boot(board, kernel=kernel(image()), initrd=memoryview(b"cpio"))
-    assert plan.device_tree == 0xBFE0_0000
+    assert tree_at(plan) == 0xBFE0_0000
     assert plan.named["the initrd"].start == 0xA000_0000
 
 
@@ -233,8 +242,8 @@ def test_firmware_and_kernel() -> None:
     board = RiscvVirt()
     firmware = raw(memoryview(PAYLOAD), "fw")
     plan = plan_boot(board, kernel=kernel(image()), firmware=firmware, builtin_firmware=False)
-    assert plan.entry == RAM_BASE and not plan.supervisor
-    assert struct.unpack_from("<6Q", plan.rom, 40) == (0x4942534F, 2, 0x8020_0000, 1, 0, 0)
+    assert plan.entry == RAM_BASE and not plan.firmware_calls
+    assert struct.unpack_from("<6Q", rom_of(plan), 40) == (0x4942534F, 2, 0x8020_0000, 1, 0, 0)
     large = raw(memoryview(bytes(3 * MIB)), "large")
     plan = plan_boot(board, kernel=kernel(image()), firmware=large, builtin_firmware=False)
     assert plan.named["test"].start == 0x8040_0000
@@ -246,7 +255,7 @@ def test_firmware_and_kernel() -> None:
 
 def test_bare_metal() -> None:
     plan = plan_boot(RiscvVirt(), kernel=kernel(elf()), builtin_firmware=False)
-    assert plan.entry == RAM_BASE and not plan.supervisor
+    assert plan.entry == RAM_BASE and not plan.firmware_calls
     low = kernel(elf(segments=((0x10000, 0x10000, PAYLOAD, 0x1000),), entry=0x10000))
     with pytest.raises(LoadError, match="below the RAM"):
         plan_boot(RiscvVirt(), kernel=low, builtin_firmware=False)
@@ -261,8 +270,8 @@ def test_writing() -> None:
     plan = plan_boot(board, kernel=kernel(elf()), builtin_firmware=False)
     plan.write(memory)
     assert bytes(ram.view[:0x1000]) == PAYLOAD and bytes(ram.view[0x1000:0x2000]) == bytes(0x1000)
-    assert bytes(rom.view[: len(plan.rom)]) == plan.rom
-    assert bytes(ram.view[plan.device_tree - RAM_BASE :][:4]) == bytes.fromhex("d00dfeed")
+    assert bytes(rom.view[: len(rom_of(plan))]) == rom_of(plan)
+    assert bytes(ram.view[tree_at(plan) - RAM_BASE :][:4]) == bytes.fromhex("d00dfeed")
 
 
 @pytest.mark.parametrize("xlen", [32, 64])

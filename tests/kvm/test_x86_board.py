@@ -9,11 +9,12 @@ import pytest
 
 from tandemu.board import (
     BoardError,
+    Lent,
     LoadError,
     X86Kernel,
     X86Microvm,
     aml,
-    build_x86,
+    assemble_x86_microvm,
     parse_x86_kernel,
     plan_x86_boot,
     zero_page,
@@ -147,13 +148,8 @@ def test_the_drawing_shows_every_part() -> None:
 
 def test_an_engine_without_interrupt_controllers_is_refused() -> None:
     with pytest.raises(BoardError, match="--accel kvm"):
-        build_x86(
-            X86Microvm(64 * MIB),
-            PlainVm(),
-            [PlainVcpu(0)],
-            console=lambda data: None,
-            event=lambda event, code: None,
-        )
+        lent = Lent(lambda data: None, lambda event, code: None)
+        assemble_x86_microvm(X86Microvm(64 * MIB), PlainVm(), [PlainVcpu(0)], lent)
 
 
 # ---- power ---------------------------------------------------------------------------------
@@ -232,7 +228,7 @@ def test_the_zero_page_holds_what_the_protocol_asks_for() -> None:
     ram = Ram(64 * MIB)
     memory.add(RamRegion(0, ram.size, ram))
     plan.write(memory)
-    page = bytes(ram.view[plan.registers["rsi"] :][:4096])
+    page = bytes(ram.view[plan.starts[0].registers["rsi"] :][:4096])
     assert zero_page.field(page, "header") == zero_page.MAGIC
     assert zero_page.field(page, "type_of_loader") == 0xFF
     line = zero_page.field(page, "cmd_line_ptr")

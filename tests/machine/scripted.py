@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import ClassVar
 
-from tandemu.accel import Exit, Fence, Interrupted, Vcpu
+from tandemu.accel import Capability, Exit, Fence, Interrupted, Vcpu
 from tandemu.memory import GuestMemory, RamRegion
 
 Script = Generator[Exit, int | None, None]
@@ -72,6 +73,9 @@ class ScriptedVcpu:
     def set_many(self, values: Mapping[str, int]) -> None:
         self.registers.update(values)
 
+    def dump(self) -> str:
+        return "\n".join(f"{name:>9} {value:016x}" for name, value in self.registers.items())
+
     @property
     def state_names(self) -> Sequence[str]:
         return tuple(self.registers)
@@ -79,12 +83,11 @@ class ScriptedVcpu:
     def fence(self, fence: Fence) -> None:
         self.fences.append(fence)
 
-    def statistics(self) -> dict[str, int]:
-        return {"vcpus": 1}
-
 
 class ScriptedVm:
     """An engine; *scripts* has one script a hart, the last one serves all others."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.PROFILE})
 
     def __init__(self, *scripts: Callable[[ScriptedVcpu], Script]) -> None:
         self.scripts = scripts
@@ -124,6 +127,9 @@ class ScriptedVm:
 
     def start_time(self) -> None:
         self.standing = False
+
+    def statistics(self) -> dict[str, int]:
+        return {"vcpus": len(self.vcpus)}
 
     def controllers(self) -> Mapping[str, int]:
         return {}

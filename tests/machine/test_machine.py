@@ -173,9 +173,9 @@ def test_registers_are_shown_on_request_and_after_a_break_down(scripted) -> None
     vm.start()
     vm.console.expect("x", 10)
     shown = vm.dump()
-    assert re.search(r"processor 0\n +pc 0+1234 ", shown)
+    assert re.search(r"processor 0\n +pc 0+1234\b", shown)
     # The second one may not have begun yet.
-    assert re.search(r"processor 1(\n +pc 0+1235 | is not started)", shown)
+    assert re.search(r"processor 1(\n +pc 0+1235\b| is not started)", shown)
     engine.vcpus[0].registers["mcause"] = 5
     engine.vcpus[0].kick()
     with pytest.raises(MachineError, match="broken"):

@@ -1,7 +1,9 @@
 """The accelerator protocol: what an engine offers, in KVM's shape."""
 
+from tandemu.accel.capability import Capability
 from tandemu.accel.protocol import (
     AccelError,
+    ControllerVm,
     EntryFailed,
     Exit,
     Fence,
@@ -11,6 +13,7 @@ from tandemu.accel.protocol import (
     MmioWrite,
     PortRead,
     PortWrite,
+    ProfilingVm,
     Shutdown,
     Stopped,
     Unsupported,
@@ -20,6 +23,8 @@ from tandemu.accel.protocol import (
 
 __all__ = [
     "AccelError",
+    "Capability",
+    "ControllerVm",
     "EntryFailed",
     "Exit",
     "Fence",
@@ -29,6 +34,7 @@ __all__ = [
     "MmioWrite",
     "PortRead",
     "PortWrite",
+    "ProfilingVm",
     "Shutdown",
     "Stopped",
     "Unsupported",

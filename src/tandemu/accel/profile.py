@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 OPTIMISED = ("translated", "optimised", "optimised twice")
 """What the levels of `HotPlace.level` are called."""
@@ -38,14 +38,6 @@ class Profile(NamedTuple):
     slices: int
     slice_length: int
     places: tuple[HotPlace, ...]
-
-
-@runtime_checkable
-class Profiling(Protocol):
-    """What an engine that profiles offers."""
-
-    def profile(self) -> Profile:
-        """Where guest code has spent its time so far. No processor may be running."""
 
 
 def add_profiles(profiles: Iterable[Profile]) -> Profile:

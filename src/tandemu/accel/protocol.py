@@ -10,9 +10,11 @@ Waiting for an interrupt (RISC-V WFI, x86 HLT) happens inside `run`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
+from tandemu.accel.capability import Capability
+from tandemu.accel.profile import Profile
 from tandemu.memory import GuestMemory, RamRegion
 
 
@@ -162,6 +164,9 @@ class Vcpu(Protocol):
     def set(self, register: str, value: int) -> None:
         """Set a register by its architectural name."""
 
+    def dump(self) -> str:
+        """Its registers as text, for people. It may not be running."""
+
     def set_many(self, values: Mapping[str, int]) -> None:
         """Set registers at once, by name: some are refused one by one."""
 
@@ -183,6 +188,8 @@ class Vcpu(Protocol):
 class Vm(Protocol):
     """One virtual machine: memory slots, vCPUs, a clock."""
 
+    capabilities: ClassVar[frozenset[Capability]]
+    """What it can do besides."""
     memory: GuestMemory
     """What the slots hold: the one door to it for all but the vCPUs, with the dirty logs."""
 
@@ -207,6 +214,9 @@ class Vm(Protocol):
     def start_time(self) -> None:
         """Let them go on from where they stand."""
 
+    def statistics(self) -> Mapping[str, int | float]:
+        """Counters by name, of all vCPUs. Any thread."""
+
     def controllers(self) -> Mapping[str, int]:
         """The state of interrupt controllers that are the engine's, by name; may be empty."""
 
@@ -215,3 +225,23 @@ class Vm(Protocol):
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""
+
+
+class ProfilingVm(Vm, Protocol):
+    """One with `Capability.PROFILE`."""
+
+    def profile(self) -> Profile:
+        """Where guest code has spent its time so far. No vCPU may be running."""
+
+
+class ControllerVm(Vm, Protocol):
+    """One with `Capability.INTERRUPT_LINES`: x86's local APICs and I/O APIC."""
+
+    def set_interrupt_line(self, gsi: int, level: bool) -> None:
+        """Set an input of the interrupt controllers. Any thread."""
+
+    def coalesce_port(self, port: int, take: Callable[[bytes], None]) -> None:
+        """Let *take* have writes of one byte to an I/O port together, while many come.
+
+        With `Capability.COALESCED_PORTS` only.
+        """

@@ -10,67 +10,79 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tandemu.board.boot_plan import BootPlan, File, HartStart, Images
     from tandemu.board.errors import BoardError, DeviceTreeError, LoadError
     from tandemu.board.hart import Hart, HartState
-    from tandemu.board.instance import Firmware, Instance, build
+    from tandemu.board.instance import Board, Firmware, Instance, Lent
     from tandemu.board.kernel_image import parse_kernel
-    from tandemu.board.loader import BootPlan, plan_boot
+    from tandemu.board.loader import plan_boot, plan_riscv_virt
     from tandemu.board.program import Program, Segment, raw, read_file
+    from tandemu.board.riscv_assembly import assemble_riscv_virt
     from tandemu.board.riscv_virt import RiscvVirt
-    from tandemu.board.x86_instance import X86Instance, build_x86
+    from tandemu.board.x86_assembly import assemble_x86_microvm
     from tandemu.board.x86_kernel import X86Kernel, parse_x86_kernel
-    from tandemu.board.x86_loader import X86BootPlan, plan_x86_boot
+    from tandemu.board.x86_loader import plan_x86_boot, plan_x86_microvm
     from tandemu.board.x86_microvm import X86Microvm
 
 __all__ = [
+    "Board",
     "BoardError",
     "BootPlan",
     "DeviceTreeError",
+    "File",
     "Firmware",
     "Hart",
+    "HartStart",
     "HartState",
+    "Images",
     "Instance",
+    "Lent",
     "LoadError",
     "Program",
     "RiscvVirt",
     "Segment",
-    "X86BootPlan",
-    "X86Instance",
     "X86Kernel",
     "X86Microvm",
-    "build",
-    "build_x86",
+    "assemble_riscv_virt",
+    "assemble_x86_microvm",
     "parse_kernel",
     "parse_x86_kernel",
     "plan_boot",
+    "plan_riscv_virt",
     "plan_x86_boot",
+    "plan_x86_microvm",
     "raw",
     "read_file",
 ]
 
 _MODULES = {
+    "BootPlan": "boot_plan",
+    "File": "boot_plan",
+    "HartStart": "boot_plan",
+    "Images": "boot_plan",
     "BoardError": "errors",
     "DeviceTreeError": "errors",
     "LoadError": "errors",
     "Hart": "hart",
     "HartState": "hart",
+    "Board": "instance",
     "Firmware": "instance",
     "Instance": "instance",
-    "build": "instance",
+    "Lent": "instance",
     "parse_kernel": "kernel_image",
-    "BootPlan": "loader",
     "plan_boot": "loader",
+    "plan_riscv_virt": "loader",
     "Program": "program",
     "Segment": "program",
     "raw": "program",
     "read_file": "program",
+    "assemble_riscv_virt": "riscv_assembly",
     "RiscvVirt": "riscv_virt",
-    "X86Instance": "x86_instance",
-    "build_x86": "x86_instance",
+    "assemble_x86_microvm": "x86_assembly",
     "X86Kernel": "x86_kernel",
     "parse_x86_kernel": "x86_kernel",
-    "X86BootPlan": "x86_loader",
     "plan_x86_boot": "x86_loader",
+    "plan_x86_microvm": "x86_loader",
     "X86Microvm": "x86_microvm",
 }
 """Where each of them is."""

@@ -1,59 +1,34 @@
-"""A ``riscv-virt`` board put together: devices in the map, wires, RAM slots, exits answered.
+"""A board put together: devices in the map, RAM slots, exits answered.
 
-`build` makes it from the board's value and what the machine lends it: an
-engine's VM and vCPUs, a console, a clock. The machine's vCPU threads hand every
-exit to `Instance.handle`, which answers accesses to devices and calls of
-built-in firmware. Left to the machine: threads, resets (it builds anew), time-outs.
+What is on it is the affair of the board's own `assemble`; everything here is the same for all.
+The machine's vCPU threads hand every exit to `Instance.handle`, which answers accesses to devices
+and calls of built-in firmware. Left to the machine: threads, resets (it builds anew), time-outs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from tandemu.accel import Exit, FirmwareCall, MmioRead, MmioWrite, Vcpu, Vm
+from tandemu.accel import (
+    Exit,
+    FirmwareCall,
+    MmioRead,
+    MmioWrite,
+    PortRead,
+    PortWrite,
+    Vcpu,
+    Vm,
+)
+from tandemu.bits import Record
+from tandemu.board.boot_plan import BootPlan
 from tandemu.board.clock import Clock
 from tandemu.board.errors import BoardError
 from tandemu.board.hart import Hart
-from tandemu.board.loader import BootPlan
-from tandemu.board.riscv_virt import (
-    CLINT,
-    FLASH,
-    INTERRUPT_SOURCES,
-    MACHINE_EXTERNAL,
-    MACHINE_SOFTWARE,
-    PCIE_CONFIGURATION,
-    PCIE_MEMORY,
-    PCIE_PORTS,
-    PLIC,
-    RAM_BASE,
-    ROM,
-    RTC,
-    SUPERVISOR_EXTERNAL,
-    TEST,
-    UART,
-    VIRTIO,
-    RiscvVirt,
-)
 from tandemu.device import Peripheral, State, SystemEvent
-from tandemu.device.cfi_flash import CfiFlash
-from tandemu.device.clint import Clint
-from tandemu.device.empty_slot import EmptyBus, EmptyVirtioSlot
-from tandemu.device.goldfish_rtc import GoldfishRtc
-from tandemu.device.pci import (
-    ConfigurationWindow,
-    DeviceMaker,
-    HostBridge,
-    MemoryWindow,
-    PciDevice,
-    PciResources,
-)
-from tandemu.device.pci.host_bridge import PINS
-from tandemu.device.plic import Plic
-from tandemu.device.syscon import Syscon
+from tandemu.device.pci import DeviceMaker, HostBridge, PciDevice, PciResources
 from tandemu.device.uart16550 import Uart16550
 from tandemu.memory import DeviceMap, Ram, RamRegion
 
@@ -68,38 +43,105 @@ class Firmware(Protocol):
         """Put a hart that was started where it was asked to begin."""
 
 
-class Instance:
-    """One board, running. Made by `build`."""
+class Board(Protocol):
+    """A board as a value: how large it is. Its parts are in its own module."""
 
-    def __init__(self, board: RiscvVirt, vm: Vm, vcpus: Sequence[Vcpu], clock: Clock) -> None:
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+
+    @property
+    def harts(self) -> int:
+        """How many processors it has."""
+
+    @property
+    def xlen(self) -> int:
+        """Width of a register in bits."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much RAM it has."""
+
+    def drawing(self) -> str:
+        """The memory map as text, one part a line."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Lent(Record):
+    """What the machine lends a board.
+
+    *console* takes what the serial port transmits, *console_ready* hears that the port has room
+    again; *event* takes power-off, reset and the like; *time_of_day* is the host's time in ns
+    since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus in order.
+    """
+
+    console: Callable[[bytes], None]
+    event: Callable[[SystemEvent, int], None]
+    console_ready: Callable[[], None] = _nothing
+    time_of_day: Callable[[], int] = time.time_ns
+    devices: Mapping[str, DeviceMaker] = MappingProxyType({})
+
+
+class Instance:
+    """One board, running, on an engine's *vm* and *vcpus*, one a hart."""
+
+    def __init__(self, board: Board, vm: Vm, vcpus: Sequence[Vcpu], lent: Lent) -> None:
         if len(vcpus) != board.harts:
             raise BoardError(f"a board of {board.harts} harts cannot have {len(vcpus)} vCPUs")
         self.board = board
         self.vm = vm
+        self.lent = lent
         self.map = DeviceMap()
+        self.ports = DeviceMap()
+        """x86's I/O ports, a space of addresses of its own."""
         self.harts = [Hart(index, vcpu) for index, vcpu in enumerate(vcpus)]
         self.devices: dict[str, Peripheral] = {}
         """Every device that has state, by the name under which it is saved."""
         self.memories: dict[str, Ram] = {}
         """RAM, boot ROM and flash banks."""
-        self.clock = clock
+        self.clock = Clock(lent.time_of_day)
         self.uart: Uart16550
-        self.plic: Plic
-        self.pci: HostBridge
-        self.firmware: Firmware | None = None
+        """The console's port."""
+        self.pci: HostBridge | None = None
         self.pci_devices: dict[str, PciDevice] = {}
         """What is plugged into the PCI bus, by name."""
+        self.firmware: Firmware | None = None
+        self.press_power_button: Callable[[], None] = _nothing
+        self._plan: BootPlan | None = None
+
+    # What the board's assembly calls ------------------------------------------------------
+
+    def add(
+        self, name: str, base: int, size: int, device: Peripheral, *, ports: bool = False
+    ) -> None:
+        """Add a device with state; it is saved under *name*."""
+        self.devices[name] = device
+        (self.ports if ports else self.map).add_device(base, size, device)
+
+    def add_memory(self, name: str, base: int, size: int, *, readonly: bool = False) -> RamRegion:
+        """Add RAM, or ROM."""
+        ram = self.memories[name] = Ram(size, f"guest-{name}")
+        region = RamRegion(base, size, ram, readonly=readonly)
+        self.vm.set_memory_slot(region)
+        return region
 
     def plug(self, name: str, make: DeviceMaker) -> None:
         """Plug a device into the first free PCI slot; its state is saved under *name*."""
+        if self.pci is None:
+            raise BoardError(f"the board {self.board.kind} has no bus to plug {name} into")
         device = make(PciResources(self.vm.memory, None))
         self.pci.plug(device.function)
         self.pci_devices[name] = device
         for part, peripheral in device.parts().items():
             self.devices[f"{name}.{part}"] = peripheral
 
+    # Running ------------------------------------------------------------------------------
+
     def handle(self, vcpu: Vcpu, exit: Exit) -> bool:
-        """Answer an exit; False if it is none of the board's affairs. The vCPU's own thread."""
+        """Answer an exit; False if it is none of the board's concern. The vCPU's own thread."""
         if isinstance(exit, MmioWrite):
             found = self.map.write(exit.address, exit.size, exit.value)
             vcpu.complete(0 if found else None)
@@ -107,26 +149,30 @@ class Instance:
         if isinstance(exit, MmioRead):
             vcpu.complete(self.map.read(exit.address, exit.size))
             return True
+        if isinstance(exit, PortWrite):
+            self.ports.write(exit.port, exit.size, exit.value)
+            return True
+        if isinstance(exit, PortRead):
+            vcpu.complete(self.ports.read(exit.port, exit.size))
+            return True
         if isinstance(exit, FirmwareCall) and self.firmware is not None:
             self.firmware.call(self.harts[vcpu.index])
             return True
         return False
 
     def begin(self, plan: BootPlan) -> None:
-        """Load everything and start the harts that start at power-on. Once."""
+        """Load everything and start the processors that start at power-on. Once."""
         plan.write(self.vm.memory)
-        if plan.supervisor:
-            self.harts[0].start(plan.entry, plan.device_tree)
-        else:
-            for hart in self.harts:
-                hart.start(ROM.base, 0)
+        self._plan = plan
+        for hart, start in zip(self.harts, plan.starts, strict=False):
+            hart.start(start.address, start.opaque)
 
     def enter(self, hart: Hart) -> None:
-        """Put a hart that `Hart.wait` started where it begins. Its own thread."""
+        """Put a hart that `Hart.begin` started where it begins. Its own thread."""
         if self.firmware is not None:
             self.firmware.enter(hart)
-        else:
-            hart.vcpu.set("pc", hart.address)
+        elif self._plan is not None:
+            hart.vcpu.set_many(self._plan.starts[hart.index].registers)
 
     def reset_devices(self) -> None:
         """Put every device into its state after reset."""
@@ -146,9 +192,9 @@ class Instance:
             device.load(saved[name])
 
     def close(self) -> None:
-        """Stop the alarm and free the memory. No vCPU may be running.
+        """Stop alarms and devices, and free the memory. No vCPU may be running.
 
-        The alarm may raise an interrupt until then, so the VM is closed after this.
+        An alarm may raise an interrupt until then, so the VM is closed after this.
         """
         for hart in self.harts:
             hart.release()
@@ -157,102 +203,3 @@ class Instance:
         self.clock.close()
         for ram in self.memories.values():
             ram.close()
-
-
-def build(
-    board: RiscvVirt,
-    vm: Vm,
-    vcpus: Sequence[Vcpu],
-    *,
-    console: Callable[[bytes], None],
-    event: Callable[[SystemEvent, int], None],
-    console_ready: Callable[[], None] = lambda: None,
-    clock: Callable[[], int] = time.time_ns,
-    devices: Mapping[str, DeviceMaker] = MappingProxyType({}),
-) -> Instance:
-    """Put *board* together on an engine's *vm* and *vcpus*, one a hart.
-
-    *console* takes what the UART transmits, *console_ready* hears that the UART
-    has room again; *event* takes power-off and reset; *clock* is the host's time
-    in ns since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus
-    in their order.
-    """
-    instance = Instance(board, vm, vcpus, Clock(clock))
-    _add_memory(instance, "ram", RAM_BASE, board.memory_bytes)
-    _add_memory(instance, "rom", ROM.base, ROM.size, readonly=True)
-    outputs = [
-        partial(vcpu.set_interrupt, line)
-        for vcpu in vcpus
-        for line in (MACHINE_EXTERNAL, SUPERVISOR_EXTERNAL)
-    ]
-    plic = instance.plic = Plic(outputs, INTERRUPT_SOURCES)
-    _add(instance, "plic", PLIC.base, PLIC.size, plic)
-    clint = Clint(
-        board.harts,
-        vm.time,
-        vm.set_time,
-        lambda hart, ticks: vcpus[hart].set("mtimecmp", ticks),
-        lambda hart, level: vcpus[hart].set_interrupt(MACHINE_SOFTWARE, level),
-    )
-    _add(instance, "clint", CLINT.base, CLINT.size, clint)
-    _add(instance, "test", TEST.base, TEST.size, Syscon(event))
-    alarm = instance.clock.alarm()
-    rtc = GoldfishRtc(instance.clock.time_of_day_ns, alarm.set, plic.line(RTC.interrupt))
-    alarm.ring = rtc.alarm
-    _add(instance, "rtc", RTC.base, RTC.size, rtc)
-    uart = instance.uart = Uart16550(console, plic.line(UART.interrupt), console_ready)
-    _add(instance, "uart", UART.base, UART.size, uart)
-    for base in VIRTIO.bases():
-        instance.map.add_device(base, VIRTIO.size, EmptyVirtioSlot())
-    _add_pci(instance, plic)
-    for number, base in enumerate(FLASH.bases()):
-        _add_flash(instance, f"flash{number}", base, FLASH.size)
-    for name, make in devices.items():
-        instance.plug(name, make)
-    return instance
-
-
-def _add_pci(instance: Instance, plic: Plic) -> None:
-    """The host bridge, with nothing plugged in but itself."""
-    first = PCIE_CONFIGURATION.interrupt
-    bridge = instance.pci = HostBridge([plic.line(first + pin) for pin in range(PINS)])
-    instance.devices["pci"] = bridge.functions[0]
-    windows = instance.board.pci
-    add_device = instance.map.add_device
-    add_device(PCIE_PORTS.base, PCIE_PORTS.size, EmptyBus())
-    add_device(PCIE_CONFIGURATION.base, PCIE_CONFIGURATION.size, ConfigurationWindow(bridge))
-    for window in (PCIE_MEMORY, windows.high):
-        add_device(window.base, window.size, MemoryWindow(bridge, window.base))
-
-
-def _add(instance: Instance, name: str, base: int, size: int, device: Peripheral) -> None:
-    instance.devices[name] = device
-    instance.map.add_device(base, size, device)
-
-
-def _add_memory(
-    instance: Instance, name: str, base: int, size: int, *, readonly: bool = False
-) -> RamRegion:
-    ram = instance.memories[name] = Ram(size, f"guest-{name}")
-    region = RamRegion(base, size, ram, readonly=readonly)
-    instance.vm.set_memory_slot(region)
-    return region
-
-
-def _add_flash(instance: Instance, name: str, base: int, size: int) -> None:
-    """A flash bank: a read-only slot while it is in read-array mode, a device besides."""
-    region = _add_memory(instance, name, base, size, readonly=True)
-
-    def set_direct(direct: bool) -> None:
-        if direct:
-            instance.vm.set_memory_slot(region)
-        else:
-            instance.vm.remove_memory_slot(base)
-
-    _add(
-        instance,
-        name,
-        base,
-        size,
-        CfiFlash(region.ram.view, set_direct, replaced=region.ram.replaced),
-    )

@@ -9,42 +9,44 @@ initrd and device tree move to where there is room.
 
 from __future__ import annotations
 
-from tandemu.bits import Record, align_down, align_up
+from tandemu.bits import align_down, align_up
+from tandemu.board.boot_plan import BootPlan, File, HartStart, Images
 from tandemu.board.errors import LoadError
+from tandemu.board.kernel_image import parse_kernel
 from tandemu.board.part import GIB, MIB
 from tandemu.board.program import Program, Segment
 from tandemu.board.reset_vector import reset_vector
 from tandemu.board.riscv_virt import RAM_BASE, ROM, RiscvVirt
-from tandemu.memory import GuestMemory
 
 DEVICE_TREE_SLACK = 64 << 10
 """Room behind the device tree for nodes that firmware adds."""
 _PAGE = 4096
 
 
-class BootPlan(Record):
-    """Everything to put into memory, and where to begin.
+def plan_riscv_virt(board: RiscvVirt, images: Images) -> BootPlan:
+    """What a ``riscv-virt`` begins with, from what the user gave."""
 
-    *entry* is where the boot hart begins: the kernel's entry, in S-mode, with the
-    built-in firmware; else what the boot ROM jumps to in M-mode.
-    """
+    def program(file: File | None, *, allow_raw: bool) -> Program | None:
+        if file is None:
+            return None
+        return parse_kernel(
+            file.data,
+            file.name,
+            xlen=board.xlen,
+            limit_bytes=board.memory_bytes,
+            allow_raw=allow_raw,
+        )
 
-    entry: int
-    device_tree: int
-    segments: tuple[Segment, ...]
-    rom: bytes
-    supervisor: bool
-    named: dict[str, range]
-    """What stands where, for messages and listings."""
-
-    def write(self, memory: GuestMemory) -> None:
-        """Put everything into guest memory, the boot ROM included.
-
-        The memory is new, so it is zero where a segment has no data: pages that
-        are zero are left untouched and cost nothing.
-        """
-        for segment in (*self.segments, Segment(ROM.base, memoryview(self.rom), len(self.rom))):
-            segment.load(memory)
+    built_in = images.firmware is None and not images.bare
+    return plan_boot(
+        board,
+        kernel=program(images.kernel, allow_raw=not built_in),
+        firmware=program(images.firmware, allow_raw=True),
+        builtin_firmware=built_in,
+        initrd=images.initrd,
+        bootargs=images.bootargs,
+        random_seed=images.random_seed,
+    )
 
 
 def plan_boot(
@@ -96,7 +98,12 @@ def plan_boot(
         device_tree=tree,
         next_address=kernel.entry if kernel is not None else 0,
     )
-    return BootPlan(first.entry, tree, tuple(segments), rom, builtin_firmware, space.taken)
+    segments.append(Segment(ROM.base, memoryview(rom), len(rom)))
+    if builtin_firmware:
+        starts: tuple[HartStart, ...] = (HartStart(first.entry, tree),)
+    else:
+        starts = (HartStart(ROM.base, 0, {"pc": ROM.base}),) * board.harts
+    return BootPlan(first.entry, tuple(segments), starts, space.taken, builtin_firmware)
 
 
 class _Space:

@@ -7,17 +7,15 @@ kernel at 1 MiB (bzImage) or where it is linked; the initrd as high as the kerne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from tandemu.bits import Record, align_down
+from tandemu.bits import align_down
 from tandemu.board.acpi import RESET_VALUE
 from tandemu.board.acpi_power import RESET
+from tandemu.board.boot_plan import BootPlan, HartStart, Images
 from tandemu.board.errors import LoadError
 from tandemu.board.program import Segment
-from tandemu.board.x86_kernel import Protocol, X86Kernel
+from tandemu.board.x86_kernel import Protocol, X86Kernel, parse_x86_kernel
 from tandemu.board.x86_microvm import ACPI_TABLES, LOW_RAM, POWER, X86Microvm
 from tandemu.board.zero_page import PAGE, random_seed, start_info, zero_page
-from tandemu.memory import GuestMemory
 
 GDT, START, STACK, PAGE_TABLES = 0x500, 0x7000, 0x8FF0, 0x9000
 COMMAND_LINE, SEED = 0x2_0000, 0x3_0000
@@ -36,21 +34,26 @@ _DESCRIPTORS = (
 )
 
 
-class X86BootPlan(Record):
-    """Everything to put into memory, and the registers to begin with."""
+_WRITE_BACK = 0x806
+"""MTRRs on, memory is write-back by default: what firmware would have set."""
 
-    entry: int
-    segments: tuple[Segment, ...]
-    registers: Mapping[str, int]
-    named: dict[str, range]
-    """What stands where, for messages and listings."""
 
-    supervisor = False
-
-    def write(self, memory: GuestMemory) -> None:
-        """Put everything into guest memory, which is new: zero where there is no data."""
-        for segment in self.segments:
-            segment.load(memory)
+def plan_x86_microvm(board: X86Microvm, images: Images) -> BootPlan:
+    """What an ``x86-microvm`` begins with, from what the user gave."""
+    if images.firmware is not None:
+        raise LoadError(
+            "the board x86-microvm starts its kernel itself and has no firmware: leave --firmware"
+            " out"
+        )
+    if images.kernel is None:
+        raise LoadError("nothing to boot: give a bzImage or vmlinux with --kernel")
+    return plan_x86_boot(
+        board,
+        parse_x86_kernel(images.kernel.data, images.kernel.name),
+        initrd=images.initrd,
+        bootargs=images.bootargs,
+        random=images.random_seed,
+    )
 
 
 def plan_x86_boot(
@@ -60,7 +63,7 @@ def plan_x86_boot(
     initrd: memoryview | None = None,
     bootargs: str = "",
     random: bytes = b"",
-) -> X86BootPlan:
+) -> BootPlan:
     """Decide what stands where."""
     text = bootargs.encode() + b"\0"
     if len(text) - 1 > kernel.command_line_bytes:
@@ -101,7 +104,11 @@ def plan_x86_boot(
         named["the initrd"] = where
     named["what the kernel is told"] = range(GDT, LOW_RAM.stop)
     named["ACPI tables"] = ACPI_TABLES
-    return X86BootPlan(kernel.entry, tuple(segments), registers, named)
+    everywhere = {"mtrr_def_type": _WRITE_BACK}
+    first = HartStart(kernel.entry, 0, {**everywhere, **registers})
+    # The engine starts the others when the first one asks.
+    others = (HartStart(kernel.entry, 0, everywhere),) * (board.harts - 1)
+    return BootPlan(kernel.entry, tuple(segments), (first, *others), named)
 
 
 def _too_small(name: str, end: int) -> LoadError:

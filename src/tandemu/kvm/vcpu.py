@@ -438,10 +438,6 @@ class KvmVcpu:
         address: int = request.physical_address
         return address if request.valid else None
 
-    def statistics(self) -> dict[str, int | float]:
-        """Counters by name. Any thread."""
-        return {"exits": self.exits}
-
     def close(self) -> None:
         """Free it. It may not be running."""
         with self._lock:

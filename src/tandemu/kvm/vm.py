@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
+from tandemu.accel import Capability
 from tandemu.bits import Record, replace
 from tandemu.kvm import abi, cpuid
-from tandemu.kvm.abi import Capability
+from tandemu.kvm.abi import Capability as KernelCapability
 from tandemu.kvm.calls import with_entries
 from tandemu.kvm.coalescing import CoalescedPort
 from tandemu.kvm.errors import KvmError
@@ -63,6 +65,10 @@ class KvmVm:
     without firmware calls. All vCPUs are made before one is used: each knows their number.
     """
 
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.CPU_MODELS, Capability.INTERRUPT_LINES, Capability.COALESCED_PORTS}
+    )
+
     def __init__(
         self,
         xlen: int = 64,
@@ -104,9 +110,9 @@ class KvmVm:
             raise
 
     def _make_controllers(self, timer: bool) -> None:
-        if self.system.capability(Capability.SET_IDENTITY_MAP_ADDR):
+        if self.system.capability(KernelCapability.SET_IDENTITY_MAP_ADDR):
             self.file.structure(abi.SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(_IDENTITY_MAP))
-        if self.system.capability(Capability.SET_TSS_ADDR):
+        if self.system.capability(KernelCapability.SET_TSS_ADDR):
             self.file.number(abi.SET_TSS_ADDR, _TASK_STATE)
         self.file.number(abi.CREATE_IRQCHIP)
         if timer:
@@ -141,7 +147,7 @@ class KvmVm:
 
     def set_memory_slot(self, region: RamRegion) -> None:
         """Map *region*; a region at the same base is replaced."""
-        limit = self.system.capability(Capability.NR_MEMSLOTS) or 32
+        limit = self.system.capability(KernelCapability.NR_MEMSLOTS) or 32
         if len(self.slots.keys() - {region.base}) >= limit:
             raise KvmError(f"more than {limit} memory slots: merge some regions")
         try:
@@ -180,7 +186,7 @@ class KvmVm:
 
     def create_vcpu(self, index: int) -> KvmVcpu:
         """Create vCPU number *index*, reset. The first one starts; others wait for it."""
-        limit = self.system.capability(Capability.MAX_VCPUS) or 4
+        limit = self.system.capability(KernelCapability.MAX_VCPUS) or 4
         if index >= limit:
             raise KvmError(f"vCPU {index}: this host's KVM has at most {limit} in a VM")
         vcpu = KvmVcpu(self, index)
@@ -238,10 +244,14 @@ class KvmVm:
         """
         if self.coalesced is not None:
             raise KvmError(f"port {self.coalesced.port:#x} is coalesced already: only one can be")
-        page = self.system.capability(Capability.COALESCED_MMIO)
-        if page and self.system.capability(Capability.COALESCED_PIO) and self.vcpus:
+        page = self.system.capability(KernelCapability.COALESCED_MMIO)
+        if page and self.system.capability(KernelCapability.COALESCED_PIO) and self.vcpus:
             vcpu = self.vcpus[0]
             self.coalesced = CoalescedPort(self.file, vcpu.file, page, port, take, vcpu.nudge)
+
+    def statistics(self) -> Mapping[str, int | float]:
+        """Counters by name, of all vCPUs. Any thread."""
+        return {"exits": sum(vcpu.exits for vcpu in self.vcpus)}
 
     def controllers(self) -> Mapping[str, int]:
         """The I/O APIC, and PIC and PIT where they are in use, as the kernel's structures."""

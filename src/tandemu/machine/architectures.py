@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tandemu import board as boards
@@ -11,9 +11,8 @@ from tandemu.board import BoardError
 from tandemu.machine.errors import OptionError
 
 if TYPE_CHECKING:
-    from tandemu.board import RiscvVirt, X86Microvm
-
-    Board = RiscvVirt | X86Microvm
+    from tandemu.accel import Vcpu, Vm
+    from tandemu.board import Board, BootPlan, Images, Instance, Lent, RiscvVirt, X86Microvm
 
 _RISCV_COMMON = (
     "zicbom",
@@ -31,15 +30,26 @@ _RISCV_COMMON = (
 )
 
 
-class Architecture(Record):
-    """What a guest of this architecture runs on; *boards* maps names to their makers.
+class BoardKind(Record):
+    """A board there is: how to make its value, what it begins with, how to put it together.
 
-    A maker takes the memory in bytes and the number of CPUs. The first board is the default.
+    *make* takes the memory in bytes and the number of CPUs. *plan* and *assemble* are the names of
+    functions of the package `board`, which has them loaded when they are needed: `Images` to
+    `BootPlan`, and (board, VM, vCPUs, `Lent`) to `Instance`. *has_bus*: devices can be plugged in.
     """
+
+    make: Callable[[int, int], Board]
+    plan: str
+    assemble: str
+    has_bus: bool = False
+
+
+class Architecture(Record):
+    """What a guest of this architecture runs on; the first of *boards* is the default."""
 
     name: str
     xlen: int
-    boards: Mapping[str, Callable[[int, int], Board]]
+    boards: Mapping[str, BoardKind]
 
 
 def _riscv64_virt(memory_bytes: int, cpus: int) -> RiscvVirt:
@@ -51,9 +61,12 @@ def _x86_64_microvm(memory_bytes: int, cpus: int) -> X86Microvm:
     return boards.X86Microvm(memory_bytes, cpus)
 
 
+RISCV_VIRT = BoardKind(_riscv64_virt, "plan_riscv_virt", "assemble_riscv_virt", has_bus=True)
+X86_MICROVM = BoardKind(_x86_64_microvm, "plan_x86_microvm", "assemble_x86_microvm")
+
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "riscv64": Architecture("riscv64", 64, {"riscv-virt": _riscv64_virt}),
-    "x86_64": Architecture("x86_64", 64, {"x86-microvm": _x86_64_microvm}),
+    "riscv64": Architecture("riscv64", 64, {"riscv-virt": RISCV_VIRT}),
+    "x86_64": Architecture("x86_64", 64, {"x86-microvm": X86_MICROVM}),
 }
 
 
@@ -73,12 +86,32 @@ def find_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def make_board(architecture: Architecture, name: str, memory_bytes: int, cpus: int) -> Board:
+class BoardChoice(Record):
+    """A board of a kind, with so much memory and so many CPUs."""
+
+    kind: BoardKind
+    board: Board
+
+    def plan(self, images: Images) -> BootPlan:
+        """What it begins with; `BoardError` says what does not fit."""
+        plan: BootPlan = getattr(boards, self.kind.plan)(self.board, images)
+        return plan
+
+    def assemble(self, vm: Vm, vcpus: Sequence[Vcpu], lent: Lent) -> Instance:
+        """The board put together."""
+        instance: Instance = getattr(boards, self.kind.assemble)(self.board, vm, vcpus, lent)
+        return instance
+
+
+def choose_board(
+    architecture: Architecture, name: str, memory_bytes: int, cpus: int
+) -> BoardChoice:
     """The board called *name* (empty: the first) with so much memory and so many CPUs."""
     name = name or next(iter(architecture.boards))
     if name not in architecture.boards:
         raise _known("board", name, architecture.boards)
+    kind = architecture.boards[name]
     try:
-        return architecture.boards[name](memory_bytes, cpus)
+        return BoardChoice(kind, kind.make(memory_bytes, cpus))
     except BoardError as error:
         raise OptionError(str(error)) from error

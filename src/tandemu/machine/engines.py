@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from tandemu.accel import Vm
+from tandemu.accel import Capability, Vm
 from tandemu.bits import Record
 from tandemu.machine.errors import MachineError, OptionError
 
@@ -22,15 +22,17 @@ class Engine(Record):
     module: str
     attribute: str
     guests: frozenset[str]
-    has_cpu_models: bool = False
-    """Whether it can show a guest less than it has: its class takes *cpu_model*."""
-    profiles: bool = False
-    """Whether it can tell where guest code spends its time (`accel.profile`)."""
+    capabilities: frozenset[Capability] = frozenset()
+    """Those of its class's that are asked for before it is loaded."""
 
 
 ENGINES: Mapping[str, Engine] = {
-    "kvm": Engine("tandemu.kvm", "KvmVm", frozenset({"x86_64"}), has_cpu_models=True),
-    "jit": Engine("tandemu.jit.machine.vm", "JitVm", frozenset({"riscv64"}), profiles=True),
+    "kvm": Engine(
+        "tandemu.kvm", "KvmVm", frozenset({"x86_64"}), frozenset({Capability.CPU_MODELS})
+    ),
+    "jit": Engine(
+        "tandemu.jit.machine.vm", "JitVm", frozenset({"riscv64"}), frozenset({Capability.PROFILE})
+    ),
 }
 """By name. ``auto`` takes the first that has the guest and runs on this host."""
 
@@ -92,10 +94,14 @@ def kvm_problem() -> str:
     return problem
 
 
+def _able(capability: Capability) -> list[str]:
+    return [name for name, engine in ENGINES.items() if capability in engine.capabilities]
+
+
 def check_cpu_model(model: str, engine: str) -> str:
     """*model* if the engine called *engine* has models at all, or none is asked for."""
-    if model and not ENGINES[engine].has_cpu_models:
-        able = [name for name, other in ENGINES.items() if other.has_cpu_models]
+    if model and Capability.CPU_MODELS not in ENGINES[engine].capabilities:
+        able = _able(Capability.CPU_MODELS)
         raise OptionError(
             f"the engine {engine} has no CPU models, {', '.join(able)} has: leave --cpu out"
         )
@@ -104,8 +110,8 @@ def check_cpu_model(model: str, engine: str) -> str:
 
 def check_profile(wanted: bool, engine: str) -> bool:
     """*wanted*, if the engine called *engine* can take a profile."""
-    if wanted and not ENGINES[engine].profiles:
-        able = [name for name, other in ENGINES.items() if other.profiles]
+    if wanted and Capability.PROFILE not in ENGINES[engine].capabilities:
+        able = _able(Capability.PROFILE)
         raise OptionError(
             f"the engine {engine} sees nothing of the guest's code, {', '.join(able)} does: "
             "leave --profile out, or use a profiler inside the guest"

@@ -15,7 +15,7 @@ from tandemu import board as boards
 from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
-from tandemu.machine.architectures import Architecture, find_architecture, make_board
+from tandemu.machine.architectures import Architecture, choose_board, find_architecture
 from tandemu.machine.attachments import Drive, Path, Share, gather
 from tandemu.machine.console import Console
 from tandemu.machine.engines import (
@@ -37,10 +37,9 @@ from tandemu.machine.state import MachineState, put_state, read_state
 
 if TYPE_CHECKING:
     from tandemu.accel import Vcpu, Vm
-    from tandemu.board import Program, X86Microvm
+    from tandemu.board import BootPlan, File
     from tandemu.guests import Progress
     from tandemu.machine.attached import Attached
-    from tandemu.machine.power_cycle import Plan
 
 NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
@@ -105,9 +104,10 @@ class Machine:
         self.accel = choose_engine(accel, arch)
         self._profiles = check_profile(profile, self.accel)
         self.cpu_model = check_cpu_model(cpu, self.accel)
-        self.board = make_board(self.architecture, board, self.memory_bytes, len(self.cpus))
+        self._board = choose_board(self.architecture, board, self.memory_bytes, len(self.cpus))
+        self.board = self._board.board
         self.attachments = gather(drives, shares, root)
-        if self.attachments and self.board.kind != "riscv-virt":
+        if self.attachments and not self._board.kind.has_bus:
             raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
         append = " ".join(filter(None, (self.attachments.boot_words, append)))
         try:
@@ -191,67 +191,29 @@ class Machine:
 
     # ---- what is loaded ------------------------------------------------------------------
 
-    def _program(self, source: Source, name: str, *, allow_raw: bool) -> Program:
-        data, name = _content(source, name)
-        return boards.parse_kernel(
-            data,
-            name,
-            xlen=self.board.xlen,
-            limit_bytes=self.memory_bytes,
-            allow_raw=allow_raw,
-        )
-
     def _plan_boot(
         self,
         kernel: Source | None,
         initrd: Source | None,
         append: str,
         firmware: Source | None,
-    ) -> Plan:
+    ) -> BootPlan:
         if "\0" in append or len(append.encode()) > _LONGEST_APPEND_BYTES:
             raise OptionError(
                 f"a kernel command line of {len(append)} characters: must be at most "
                 f"{_LONGEST_APPEND_BYTES} bytes without NUL"
             )
-        if self.board.kind == "x86-microvm":
-            return self._plan_x86_boot(self.board, kernel, initrd, append, firmware)
-        own_firmware = firmware is not None and firmware != NO_FIRMWARE
-        return boards.plan_boot(
-            self.board,
-            kernel=None
-            if kernel is None
-            else self._program(kernel, "the kernel", allow_raw=firmware is not None),
-            firmware=self._program(firmware, "the firmware", allow_raw=True)
-            if own_firmware and firmware is not None
-            else None,
-            builtin_firmware=firmware is None,
-            initrd=None if initrd is None else _content(initrd, "the initrd")[0],
+        bare = firmware == NO_FIRMWARE
+        own = None if bare or firmware is None else _file(firmware, "the firmware")
+        images = boards.Images(
+            kernel=None if kernel is None else _file(kernel, "the kernel"),
+            firmware=own,
+            bare=bare,
+            initrd=None if initrd is None else _file(initrd, "the initrd").data,
             bootargs=append,
             random_seed=os.urandom(_SEED_BYTES),
         )
-
-    def _plan_x86_boot(
-        self,
-        board: X86Microvm,
-        kernel: Source | None,
-        initrd: Source | None,
-        append: str,
-        firmware: Source | None,
-    ) -> Plan:
-        if firmware is not None and firmware != NO_FIRMWARE:
-            raise OptionError(
-                "the board x86-microvm starts its kernel itself and has no firmware: leave "
-                "--firmware out"
-            )
-        if kernel is None:
-            raise OptionError("nothing to boot: give a bzImage or vmlinux with --kernel")
-        return boards.plan_x86_boot(
-            board,
-            boards.parse_x86_kernel(*_content(kernel, "the kernel")),
-            initrd=None if initrd is None else _content(initrd, "the initrd")[0],
-            bootargs=append,
-            random=os.urandom(_SEED_BYTES),
-        )
+        return self._board.plan(images)
 
     @property
     def layout(self) -> str:
@@ -307,7 +269,7 @@ class Machine:
     def _power_on(self, engine: EngineFactory) -> PowerCycle:
         try:
             return PowerCycle(
-                *(engine, self.board, self._plan, self.console, self._notice),
+                *(engine, self._board, self._plan, self.console, self._notice),
                 devices=self._attached.makers if self._attached is not None else {},
             )
         except _told_errors() as error:
@@ -563,7 +525,8 @@ def _told_errors() -> tuple[type[Exception], ...]:
     return BoardError, AccelError, NativeError
 
 
-def _content(source: Source, name: str) -> tuple[memoryview, str]:
+def _file(source: Source, name: str) -> File:
+    """What *source* holds; one that is no path is called *name*."""
     if isinstance(source, bytes | bytearray):
-        return memoryview(source), name
-    return boards.read_file(source), os.fspath(source)
+        return boards.File(memoryview(source), name)
+    return boards.File(boards.read_file(source), os.fspath(source))

@@ -13,17 +13,25 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, cast
 
 from tandemu import board as boards
-from tandemu.accel import AccelError, EntryFailed, Exit, Shutdown, Unsupported, Vcpu, Vm
-from tandemu.accel.profile import Profile, Profiling
+from tandemu.accel import (
+    AccelError,
+    EntryFailed,
+    Exit,
+    ProfilingVm,
+    Shutdown,
+    Unsupported,
+    Vcpu,
+    Vm,
+)
+from tandemu.accel.profile import Profile
 from tandemu.bits import Record
 from tandemu.board import Hart, HartState
 from tandemu.device import SystemEvent
 from tandemu.firmware import Sbi
 from tandemu.machine.console import Console, Port
-from tandemu.machine.dump import describe
 from tandemu.machine.engines import EngineFactory, Notice
 from tandemu.machine.errors import MachineError
 from tandemu.machine.gate import Gate
@@ -31,11 +39,9 @@ from tandemu.machine.panic import TAIL_BYTES, SpinWatch, cause_before_reset
 from tandemu.machine.result import POWERED_OFF, Result, failed, panicked
 
 if TYPE_CHECKING:
-    from tandemu.board import BootPlan, Instance, RiscvVirt, X86BootPlan, X86Instance, X86Microvm
+    from tandemu.board import BootPlan, Instance
     from tandemu.device.pci import DeviceMaker
-
-    Board = RiscvVirt | X86Microvm
-    Plan = BootPlan | X86BootPlan
+    from tandemu.machine.architectures import BoardChoice
 
 _JOIN_S = 60.0
 PATIENCE_S = 10.0
@@ -45,14 +51,6 @@ _WATCH_INTERVAL_S = 0.5
 _LINE_STATUS, _DATA_READY = 5, 1
 
 Statistics = Mapping[str, int | float]
-
-
-@runtime_checkable
-class Counting(Protocol):
-    """What a vCPU that counts its work offers besides `Vcpu`."""
-
-    def statistics(self) -> Statistics:
-        """Counters by name. Any thread."""
 
 
 class Reset(Record):
@@ -75,8 +73,8 @@ class PowerCycle:
     def __init__(
         self,
         engine: EngineFactory,
-        board: Board,
-        plan: Plan,
+        board: BoardChoice,
+        plan: BootPlan,
         console: Console,
         notice: Notice | None = None,
         *,
@@ -92,50 +90,35 @@ class PowerCycle:
         self._console = console
         self._began_at = console.printed
         self._threads: list[threading.Thread] = []
-        self._devices = devices
         self._stuck = False
         self.last_dump = ""
         """The registers of the processor that ended it, if one broke down."""
-        self.vm: Vm = engine(xlen=board.xlen, firmware_calls=plan.supervisor, notice=notice)
+        self.vm: Vm = engine(
+            xlen=board.board.xlen, firmware_calls=plan.firmware_calls, notice=notice
+        )
         try:
-            vcpus = [self.vm.create_vcpu(index) for index in range(board.harts)]
-            self.instance = self._assemble(board, vcpus, plan)
+            vcpus = [self.vm.create_vcpu(index) for index in range(board.board.harts)]
+            self.instance = self._assemble(board, vcpus, plan, devices)
         except BaseException:
             self.vm.close()
             raise
 
-    def _assemble(self, board: Board, vcpus: list[Vcpu], plan: Plan) -> Instance | X86Instance:
+    def _assemble(
+        self,
+        board: BoardChoice,
+        vcpus: list[Vcpu],
+        plan: BootPlan,
+        devices: Mapping[str, DeviceMaker],
+    ) -> Instance:
         """The board put together, loaded, its console connected."""
-        instance: Instance | X86Instance
-        if board.kind == "x86-microvm":
-            assert isinstance(plan, boards.X86BootPlan)
-            instance = boards.build_x86(
-                board,
-                self.vm,
-                vcpus,
-                console=self._console.transmit,
-                event=self._on_event,
-                console_ready=self._console.feed,
-            )
-            instance.begin(plan)
-        else:
-            assert isinstance(plan, boards.BootPlan)
-            instance = self._build(board, vcpus, plan)
-        uart = instance.uart
-        self._console.connect(Port(uart.receive, lambda: uart.listening))
-        return instance
-
-    def _build(self, board: RiscvVirt, vcpus: list[Vcpu], plan: BootPlan) -> Instance:
         console = self._console
-        instance = boards.build(
-            board,
-            self.vm,
-            vcpus,
+        lent = boards.Lent(
             console=console.transmit,
             event=self._on_event,
             console_ready=console.feed,
-            devices=self._devices,
+            devices=devices,
         )
+        instance = board.assemble(self.vm, vcpus, lent)
         uart = instance.uart
 
         def typed(limit: int) -> bytes:
@@ -145,16 +128,17 @@ class PowerCycle:
                 taken.append(uart.read(0, 1))
             return bytes(taken)
 
-        if plan.supervisor:
+        if plan.firmware_calls:
             instance.firmware = Sbi(
                 instance.harts,
                 self.vm.memory,
-                xlen=board.xlen,
+                xlen=board.board.xlen,
                 console=console.transmit,
                 event=self._on_event,
                 console_input=typed,
             )
         instance.begin(plan)
+        console.connect(Port(uart.receive, lambda: uart.listening))
         return instance
 
     def _on_event(self, event: SystemEvent, code: int) -> None:
@@ -271,7 +255,7 @@ class PowerCycle:
 
     def _note_registers(self, hart: Hart) -> None:
         try:
-            self.last_dump = describe(hart.vcpu)
+            self.last_dump = self._describe(hart)
         except AccelError as error:
             self.last_dump = f"processor {hart.index}: its registers cannot be read: {error}"
 
@@ -354,23 +338,16 @@ class PowerCycle:
     @staticmethod
     def _describe(hart: Hart) -> str:
         if hart.state is HartState.STARTED:
-            return describe(hart.vcpu)
+            return f"processor {hart.index}\n{hart.vcpu.dump()}"
         return f"processor {hart.index} is not started"
 
     def statistics(self) -> Statistics:
-        """The engine's counters, or the vCPUs' added up; empty where there are none."""
-        if isinstance(self.vm, Counting):
-            return dict(self.vm.statistics())
-        total: dict[str, int | float] = {}
-        for hart in self.instance.harts:
-            if isinstance(hart.vcpu, Counting):
-                for name, value in hart.vcpu.statistics().items():
-                    total[name] = total.get(name, 0) + value
-        return total
+        """The engine's counters."""
+        return dict(self.vm.statistics())
 
-    def profile(self) -> Profile | None:
+    def profile(self) -> Profile:
         """Where the guest has spent its time, if the engine can tell. Nothing may be running."""
-        return self.vm.profile() if isinstance(self.vm, Profiling) else None
+        return cast(ProfilingVm, self.vm).profile()
 
     def close(self) -> None:
         """Give everything back, unless a thread might still use it."""

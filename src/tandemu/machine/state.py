@@ -17,7 +17,7 @@ from tandemu.device import DeviceError
 from tandemu.machine.errors import MachineError
 
 if TYPE_CHECKING:
-    from tandemu.board import Instance, X86Instance
+    from tandemu.board import Instance
     from tandemu.device import State
 
 
@@ -40,7 +40,7 @@ class MachineState(Record):
     devices: Mapping[str, Mapping[str, object]]
 
 
-def read_state(vm: Vm, instance: Instance | X86Instance) -> MachineState:
+def read_state(vm: Vm, instance: Instance) -> MachineState:
     """The state of a machine that is at rest."""
     devices: dict[str, State] = instance.save()
     return MachineState(
@@ -57,7 +57,7 @@ def _hart_image(hart: Hart) -> HartImage:
     return HartImage(int(hart.state), hart.address, hart.opaque, registers)
 
 
-def put_state(vm: Vm, instance: Instance | X86Instance, state: MachineState) -> None:
+def put_state(vm: Vm, instance: Instance, state: MachineState) -> None:
     """Give a machine that is at rest the state of another of its kind.
 
     `MachineError` says what does not fit; the machine is then good for nothing but its end.

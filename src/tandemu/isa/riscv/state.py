@@ -128,6 +128,16 @@ _STATE_CSRS_32 = ("menvcfgh", "pmpcfg1", "pmpcfg3", "mcycleh", "minstreth")
 """What a hart of 32 bits has besides."""
 
 
+DUMPED = (
+    *("pc", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1"),
+    *(f"a{number}" for number in range(8)),
+    *(f"s{number}" for number in range(2, 12)),
+    *("t3", "t4", "t5", "t6", "mstatus", "mepc", "mcause", "mtval"),
+    *("sepc", "scause", "stval", "satp"),
+)
+"""What is shown of a hart that broke down."""
+
+
 def state_names(xlen: int) -> tuple[str, ...]:
     """The registers that make up all architectural state of a hart, in the order to set them in.
 

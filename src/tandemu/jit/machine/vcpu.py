@@ -61,6 +61,7 @@ _TIMERS = frozenset({"mtimecmp", "stimecmp"})
 _PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
 _PLAIN_CSRS = frozenset({"mstatus", "satp", "mie", "scounteren"})
 """Writing what they hold changes nothing: starting a hart need not load the slow way."""
+_DUMPED_IN_A_LINE = 4
 _PARTS = frozenset(riscv.PARTS)
 _INTEGER_REGISTERS = {
     **{name: number for number, name in enumerate(INTEGER_NAMES)},
@@ -369,6 +370,13 @@ class JitVcpu(TranslatedCpu):
             cpu.effects = cpu.effects | riscv.WAIT if value else cpu.effects & ~riscv.WAIT
         else:
             setattr(cpu, name.replace(".", "_"), value & mask(64))
+
+    def dump(self) -> str:
+        """The registers as text, for people."""
+        digits = self._vm.engine.xlen // 4
+        cells = [f"{name:>9} {self.get(name):0{digits}x}" for name in riscv.DUMPED]
+        starts = range(0, len(cells), _DUMPED_IN_A_LINE)
+        return "\n".join("".join(cells[start:][:_DUMPED_IN_A_LINE]) for start in starts)
 
     def profile(self) -> Profile:
         """Where this vCPU, which is at rest, has spent its time."""

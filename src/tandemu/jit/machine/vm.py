@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tandemu.accel import AccelError, Fence
+from tandemu.accel import AccelError, Capability, Fence
 from tandemu.accel.profile import Profile, add_profiles
 from tandemu.bits import mask
 from tandemu.jit.engine.load import Engine, load_engine
@@ -60,6 +60,8 @@ class _Tracker:
 
 class JitVm:
     """Memory slots, vCPUs and a clock; *firmware_calls* answers S-mode ECALLs by exits."""
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.PROFILE})
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class JitVm:
         """The compiler of hot code."""
         return region_service(self.optimiser.kept)
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> Mapping[str, int | float]:
         """Counters of all vCPUs added up, by name. Any thread."""
         total: Counter[str] = Counter()
         for vcpu in self.vcpus:

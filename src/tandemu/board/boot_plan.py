@@ -1,0 +1,62 @@
+"""What a board begins with: memory's content, and where each processor starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tandemu.bits import Record
+from tandemu.board.program import Segment
+from tandemu.memory import GuestMemory
+
+
+class HartStart(Record):
+    """A processor that starts at power-on: at *address*, with *opaque* for built-in firmware.
+
+    *registers* are set first, if there is no such firmware.
+    """
+
+    address: int
+    opaque: int = 0
+    registers: Mapping[str, int] = {}
+
+
+class BootPlan(Record):
+    """Everything to put into memory, and where to begin.
+
+    *entry* is the address of what was loaded last in the chain: the kernel's with built-in
+    firmware, else that of what the board starts first. *starts* are the processors that run at
+    power-on, from number 0 on. *firmware_calls*: the machine answers the kernel's calls.
+    """
+
+    entry: int
+    segments: tuple[Segment, ...]
+    starts: tuple[HartStart, ...]
+    named: Mapping[str, range]
+    """What stands where, for messages and listings."""
+    firmware_calls: bool = False
+
+    def write(self, memory: GuestMemory) -> None:
+        """Put everything into guest memory, which is new: zero where there is no data."""
+        for segment in self.segments:
+            segment.load(memory)
+
+
+class Images(Record):
+    """What a user gives a machine to boot, read but not yet looked into.
+
+    *firmware* None: the board's own way to start a kernel. *bare*: no firmware at all.
+    """
+
+    kernel: File | None = None
+    firmware: File | None = None
+    bare: bool = False
+    initrd: memoryview | None = None
+    bootargs: str = ""
+    random_seed: bytes = b""
+
+
+class File(Record):
+    """The content of a file, and what it is called in messages."""
+
+    data: memoryview
+    name: str
