@@ -29,7 +29,8 @@ _MREMAP = NUMBERS["mremap"]
 _MAYMOVE_FIXED = 3
 _RING_HEAD = struct.Struct("<8I")  # id, events, head, tail, magic, features, length of this
 _RING_MAGIC = 0xA10A10A1
-_EVENT_SIZE, _EVENT_REQUEST = 32, 8
+EVENT_SIZE, EVENT_REQUEST = 32, 8
+"""struct io_event; where its request's address is."""
 _REQUEST_SIZE = 64
 _CODE_AT, _BUFFER_AT = 16, 24
 _PLAIN = frozenset((0, 1))
@@ -50,7 +51,7 @@ def _io_setup(task: Task, count: int, result: int) -> int:
         return done
     ring = context.value
     head = _RING_HEAD.unpack(ctypes.string_at(ring, _RING_HEAD.size))
-    size = round_up(_RING_HEAD.size + head[1] * _EVENT_SIZE)
+    size = round_up(_RING_HEAD.size + head[1] * EVENT_SIZE)
     with task.kernel.memory_lock:
         place = memory.find_free(size) if head[4] == _RING_MAGIC else 0
         if not place:
@@ -142,22 +143,5 @@ def _io_cancel(task: Task, context: int, request: int, result: int) -> int:
     )  # fmt: skip
 
 
-def _give_events(task: Task, events: int, count: int) -> int:
-    """Tell of the requests by their addresses in the window."""
-    memory = task.memory
-    for index in range(max(count, 0)):
-        place = events + index * _EVENT_SIZE + _EVENT_REQUEST
-        memory.write_word(place, memory.read_word(place) - memory.base)
-    return count
-
-
-@calls.row("io_getevents", "ptr long long ptr ptr", restarts=False)
-def _io_getevents(
-    task: Task, context: int, least: int, most: int, events: int, timeout: int
-) -> int:
-    memory = task.memory
-    result = host.call(
-        NUMBERS["io_getevents"], for_host(memory, context), least, most, for_host(memory, events),
-        for_host(memory, timeout) if timeout else 0,
-    )  # fmt: skip
-    return _give_events(task, events, result)
+calls.direct("io_getevents", "ptr long long ptr ptr", restarts=False)
+calls.direct("io_pgetevents", "ptr long long ptr ptr ptr", restarts=False)

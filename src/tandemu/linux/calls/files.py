@@ -295,7 +295,7 @@ calls.refuse(
     errno.EPERM,
 )
 calls.refuse(
-    "io_pgetevents io_uring_setup io_uring_enter io_uring_register",
+    "io_uring_setup io_uring_enter io_uring_register",
     "programs fall back to read and write",
 )
 calls.refuse(

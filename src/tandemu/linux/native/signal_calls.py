@@ -8,6 +8,7 @@ from typing import Any
 from tandemu.accel.user import CALL_DONE
 from tandemu.bits import U32, U64, Layout
 from tandemu.ir import I32, I64, Constant, Value
+from tandemu.linux.calls.aio import EVENT_REQUEST, EVENT_SIZE
 from tandemu.linux.host import NEVER_BLOCKED, NUMBERS, SIGNAL_KICK, bit
 from tandemu.linux.native import riscv64 as guest
 from tandemu.linux.native.layout import ACTION, SIGNALS
@@ -191,3 +192,37 @@ def _epoll_pwait(m: Marshal) -> Value:
     given = (descriptor, events, count, timeout)
     number = NUMBERS[m.name]
     return with_mask(m, mask, lambda place: m.make(number, (*given, place, _MASK_SIZE)))
+
+
+@special("io_getevents", "io_pgetevents")
+def _io_getevents(m: Marshal) -> Value:
+    context, least, most, events, timeout, *both = m.given
+    b, pair = m.b, m.thread.pointer("structure")
+    number = NUMBERS[m.name]
+
+    def name_requests(found: Value) -> None:
+        # The kernel tells of a request by its address, which is the guest's in the window.
+        index = b.variable(I64, 0)
+        with b.While(lambda: index.value.ult(found)):
+            place = events + index.value * EVENT_SIZE + EVENT_REQUEST
+            m.fault_if(~m.read(pair, place, 8))
+            b.store(pair, b.load(pair, I64) - m.process.base)
+            m.write_or_fault(place, pair, 8)
+            index.value = index.value + 1
+
+    m.after(name_requests)
+    given = (m.moved(context), least, most, m.moved(events), m.moved(timeout))
+    if not both:
+        return m.make(number, given)
+    mask = b.variable(I64, 0)
+    with b.If(both[0] != 0):
+        m.fault_if(~m.read(pair, both[0], 16))
+        mask.value = b.load(pair, I64)
+        m.error_if((mask.value != 0) & (b.load(pair.offset(8), I64) != _MASK_SIZE), errno.EINVAL)
+
+    def call(place: Value) -> Value:
+        b.store(pair, place)
+        b.store(pair.offset(8), Constant(I64, _MASK_SIZE))
+        return m.make(number, (*given, pair.from_pointer()))
+
+    return with_mask(m, mask.value, call)
