@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 from typing import TYPE_CHECKING, NoReturn
 
+from tandemu.linux import host
 from tandemu.linux.calls.helpers import signed
 from tandemu.linux.errors import ProgramEnded
+from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
@@ -102,11 +105,17 @@ def _set_robust_list(task: Task, head: int, size: int) -> int:
     return 0
 
 
-@calls.row("get_robust_list", "pid ptr ptr", missing="of the calling thread only")
+@calls.row("get_robust_list", "pid ptr ptr", missing="of other processes")
 def _get_robust_list(task: Task, pid: int, head: int, size: int) -> int:
-    if signed(pid) not in (0, task.tid):
-        return -errno.EPERM
-    task.memory.write_word(head, task.robust_list)
+    pid = signed(pid)
+    owner = next((one for one in task.kernel.tasks if one.tid == pid), None)
+    if owner is None and pid:
+        details = ctypes.create_string_buffer(16)
+        place = ctypes.addressof(details)
+        result = host.call(NUMBERS["get_robust_list"], pid, place, place + 8)
+        # What the host knows of a process is Tandemu's own.
+        return result if result < 0 else -errno.EPERM
+    task.memory.write_word(head, (owner or task).robust_list)
     task.memory.write_word(size, 24)
     return 0
 
