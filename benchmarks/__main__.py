@@ -31,6 +31,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Case | Measured] | Iterator[Case]]] 
     "compute": compute.cases,
     "hot": hot.cases,
     "exec": programs.cases,
+    "calls": programs.call_cases,
     "programs": applications.cases,
     "memory": applications.memory_cases,
     "translate": translate.cases,

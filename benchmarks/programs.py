@@ -56,6 +56,14 @@ def commands(program: Path, *arguments: str) -> dict[str, Command]:
     }
 
 
+def call_cases(folder: Path) -> Iterator[Case]:
+    """What each of many system calls costs, in µs: one metric for each call."""
+    check_command()
+    source = ROOT / "benchmarks" / "guest" / "system_calls.c"
+    program = build.guest_linux([source], folder / "system-calls")
+    yield Case("calls", "system-calls", commands(program), expect="done")
+
+
 def cases(folder: Path) -> Iterator[Case]:
     """Compile every program into *folder*; the native build tells the right checksum."""
     check_command()

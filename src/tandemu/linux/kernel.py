@@ -106,6 +106,8 @@ class Kernel:
         """Held while the engine makes or frees a processor, and by fork: see there."""
         process = self.native.process
         process.has_sysroot = 1 if sysroot else 0
+        name = architecture.name.encode()
+        process.machine[0 : len(name)] = list(name)
         self.descriptors.tell(process)
         self.settle = self.native.helper("settle", 2)
         self.enter_handler = self.native.helper("enter", 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
@@ -19,22 +18,11 @@ if TYPE_CHECKING:
 
 calls = Calls()
 
-_FIELD = 65
 _LIMIT = struct.Struct("<QQ")
 _MASK32 = 0xFFFFFFFF
 
 
-@calls.row("uname", "ptr")
-def _uname(task: Task, result: int) -> int:
-    buffer = ctypes.create_string_buffer(_FIELD * 6)
-    host.call(NUMBERS["uname"], ctypes.addressof(buffer))
-    names = bytearray(buffer.raw)
-    machine = task.kernel.architecture.name.encode()
-    names[_FIELD * 4 : _FIELD * 5] = machine.ljust(_FIELD, b"\0")
-    task.memory.write(result, names)
-    return 0
-
-
+calls.direct("uname", "ptr")
 calls.direct("getrandom", "out size hex")
 calls.direct("sysinfo", "ptr")
 calls.direct("syslog", "int out size")

@@ -40,6 +40,9 @@ MAPPING_LIMIT = 1 << 17
 OF_FILE = 1 << 31
 NO_NAME, HEAP_NAME = 0, 1
 
+NAME_SIZE = 65
+"""Of each text of struct utsname."""
+
 PROCESS = Layout(
     "Process",
     base=U64,
@@ -55,6 +58,7 @@ PROCESS = Layout(
     break_end=U64,
     lowest_hidden=U32,
     has_sysroot=U32,
+    machine=U8[NAME_SIZE],
     trampoline=U64,
     signal_handler=U64,
     restorer=U64,
@@ -65,9 +69,9 @@ from there on that are the guest's. *mappings* is the host address of the table 
 lowest first, which changes under *mapping_lock* (a futex); *mapping_changes* is odd while it
 does. *grows*: some mapping grows downward; *restricted*: only Python knows all that limits the
 program's mappings; *top*: where those without a wish begin. No descriptor below *lowest_hidden*
-is one of ours.
-*trampoline* is the guest address of code that returns from signal handlers, *signal_handler*
-and *restorer* are what the host's kernel gets for a signal that the guest handles."""
+is one of ours. *machine* is what uname calls the guest's processor. *trampoline* is the guest
+address of code that returns from signal handlers, *signal_handler* and *restorer* are what the
+host's kernel gets for a signal that the guest handles."""
 
 THREAD = Layout(
     "Thread",

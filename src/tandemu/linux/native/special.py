@@ -9,7 +9,7 @@ from tandemu.linux.calls.files import LOCKS
 from tandemu.linux.calls.ioctls import WITH_NUMBER, WITH_POINTER
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
-from tandemu.linux.native.layout import HEAD_SIZE
+from tandemu.linux.native.layout import HEAD_SIZE, NAME_SIZE
 from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors
 
 Special = Callable[[Marshal], Value | None]
@@ -121,6 +121,42 @@ def _futex(m: Marshal) -> Value:
     time = b.select(has_value, timeout, m.moved(timeout))
     other = b.select(_is_one_of(command, _WITH_SECOND_FUTEX), m.moved(second), second)
     return m.make(NUMBERS["futex"], (m.moved(address), operation, value, time, other, third))
+
+
+# What the system is called, and its clocks ------------------------------------------------
+
+_MACHINE, _NAMES = 4, 6
+
+
+@special("uname")
+def _uname(m: Marshal) -> Value:
+    place = m.area()
+    result = m.call(NUMBERS["uname"], place.from_pointer())
+    m.b.copy(place.offset(NAME_SIZE * _MACHINE), m.process.pointer("machine"), NAME_SIZE)
+    m.write_or_fault(m.given[0], place, NAME_SIZE * _NAMES)
+    return result
+
+
+@special("clock_gettime")
+def _clock_gettime(m: Marshal) -> Value:
+    # The C library knows how to ask without the kernel. It says no error that we could read.
+    b, place = m.b, m.thread.pointer("structure")
+    clock = m.given[0].trunc(I32)
+    with b.If(b.call("clock_gettime", clock, place, result=I32) == 0, likely=True):
+        m.write_or_fault(m.given[1], place, 16)
+        b.Return(0)
+    return m.make(NUMBERS["clock_gettime"], m.arguments())
+
+
+@special("gettimeofday")
+def _gettimeofday(m: Marshal) -> Value:
+    b, place = m.b, m.thread.pointer("structure")
+    time, zone = m.given
+    with b.If((time != 0) & (zone == 0), likely=True):
+        b.call("gettimeofday", place, b.constant(I64, 0), result=I32)
+        m.write_or_fault(time, place, 16)
+        b.Return(0)
+    return m.make(NUMBERS["gettimeofday"], m.arguments())
 
 
 # Sockets --------------------------------------------------------------------------------
