@@ -144,6 +144,16 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--root", metavar="DIR|FILE", help="the guest's root: a folder or a disk image, as above"
     )
+    run.add_argument(
+        "--vsock", metavar="PATH", help="the guest's sockets as a Unix socket here, and PATH_PORT"
+    )
+    run.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one more device: rng, the host's random bytes",
+    )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(
         "--firmware",

@@ -48,7 +48,8 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
         on_disk = options.root is not None and not gather(root=options.root).root_is_folder
-        name = (DISK_GUESTS if options.drive or on_disk else DEFAULT_GUESTS).get(arch)
+        modules = options.drive or on_disk or options.vsock or options.device
+        name = (DISK_GUESTS if modules else DEFAULT_GUESTS).get(arch)
         if name is None:
             known = ", ".join(DEFAULT_GUESTS)
             raise UnknownGuestError(
@@ -111,6 +112,8 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         drives=options.drive,
         shares=options.share,
         root=options.root,
+        vsock=options.vsock,
+        devices=options.device,
     )
     file = options.kernel or options.firmware or ""
     what = image.recipe.name if image else os.path.basename(file)

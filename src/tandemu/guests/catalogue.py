@@ -190,7 +190,7 @@ RECIPES: Mapping[str, GuestRecipe] = {recipe.name: recipe for recipe in _RECIPES
 DEFAULT_GUESTS: Mapping[str, str] = {"riscv64": "debian-riscv64", "x86_64": "debian-amd64"}
 """Architecture to the guest that is run when none is named."""
 DISK_GUESTS: Mapping[str, str] = {**DEFAULT_GUESTS, "riscv64": "debian-disk-riscv64"}
-"""The same for a machine that has disks."""
+"""The same for a machine with disks and other devices whose drivers are modules."""
 
 
 def find_recipe(name: str) -> GuestRecipe:

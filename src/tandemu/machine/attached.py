@@ -13,7 +13,9 @@ from collections.abc import Callable
 from tandemu.device.pci import DeviceMaker, PciResources
 from tandemu.device.virtio import VirtioDevice, VirtioPci
 from tandemu.device.virtio.block import Block
+from tandemu.device.virtio.entropy import Entropy
 from tandemu.device.virtio.filesystem import FileSystem
+from tandemu.device.virtio.vsock import Vsock, listen
 from tandemu.host.disk import DiskError, open_image
 from tandemu.host.share import Caching, ShareError, ShareSettings
 from tandemu.host.share import Share as FolderServer
@@ -37,6 +39,10 @@ class Attached:
                 self._add_drive(f"disk{number}", drive)
             for number, share in enumerate(attachments.shares):
                 self._add_share(f"share{number}", share, min(cpus, _SHARE_QUEUES))
+            if attachments.vsock:
+                self._add_vsock(attachments.vsock)
+            if "rng" in attachments.devices:
+                self._add("rng", Entropy)
         except (DiskError, ShareError, OSError) as error:
             self._open.close()
             raise MachineError(str(error)) from error
@@ -67,6 +73,18 @@ class Attached:
         tag = share.tag.encode("ascii")
         self._add(name, lambda memory: FileSystem(memory, server, tag, queue_count=queues))
 
+    def _add_vsock(self, path: str) -> None:
+        try:
+            listener = listen(path)
+        except OSError as error:
+            raise MachineError(
+                f"no socket can be made at {path}: {error.strerror}. If another machine has it, "
+                "give this one a path of its own"
+            ) from error
+        self._open.callback(listener.close)
+        self._open.callback(_remove, path)
+        self._add("vsock", lambda memory: Vsock(memory, listener, path))
+
     def _add(self, name: str, make: Callable[[GuestMemory], VirtioDevice]) -> None:
         def on_pci(resources: PciResources) -> VirtioPci:
             return VirtioPci(make(resources.memory), resources.message)
@@ -76,3 +94,8 @@ class Attached:
     def close(self) -> None:
         """Close everything. No device may be running."""
         self._open.close()
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -13,6 +13,10 @@ Path = str | os.PathLike[str]
 DEFAULT_TAG = "share"
 """What a folder is mounted as if nothing else is said."""
 ROOT_TAG = "root"
+DEVICES = ("rng",)
+"""What a machine has if it is asked for by name."""
+_LONGEST_SOCKET = 96
+"""Bytes that a socket's path may have: those of the system's, without a port's number."""
 _CACHES = ("none", "auto", "always")
 _OWNERS = ("", "host", "recorded")
 _INTERFACES = ("virtio",)
@@ -151,10 +155,15 @@ def parse_share(given: Path | Share) -> Share:
 
 
 class Attachments(Record):
-    """All that a machine is given; *boot_words* go onto the kernel's command line."""
+    """All that a machine is given; *boot_words* go onto the kernel's command line.
+
+    *vsock* is the path of a socket, "" for none; *devices* are names of `DEVICES`.
+    """
 
     drives: tuple[Drive, ...] = ()
     shares: tuple[Share, ...] = ()
+    vsock: str = ""
+    devices: tuple[str, ...] = ()
     boot_words: str = ""
 
     def __post_init__(self) -> None:
@@ -164,9 +173,18 @@ class Attachments(Record):
                 raise OptionError(
                     f"two shares have the tag {tag!r}: name them apart, as in DIR:TAG"
                 )
+        for name in self.devices:
+            if name not in DEVICES:
+                raise OptionError(f"no device is called {name!r}: there are {', '.join(DEVICES)}")
+            if self.devices.count(name) > 1:
+                raise OptionError(f"the device {name} is asked for twice: a machine has one")
+        if len(os.fsencode(self.vsock)) > _LONGEST_SOCKET:
+            raise OptionError(
+                f"the socket's path {self.vsock!r} is too long: at most {_LONGEST_SOCKET} bytes"
+            )
 
     def __bool__(self) -> bool:
-        return bool(self.drives or self.shares)
+        return bool(self.drives or self.shares or self.vsock or self.devices)
 
     @property
     def root_is_folder(self) -> bool:
@@ -178,6 +196,8 @@ def gather(
     drives: Iterable[Path | Drive] = (),
     shares: Iterable[Path | Share] = (),
     root: Path | Drive | Share | None = None,
+    vsock: Path | None = None,
+    devices: Iterable[str] = (),
 ) -> Attachments:
     """What the arguments of a machine say; *root* is a folder or a disk image."""
     all_drives = [parse_drive(drive) for drive in drives]
@@ -191,7 +211,8 @@ def gather(
         else:
             all_drives.insert(0, found)
             words = f"root=/dev/vda {'ro' if found.read_only else 'rw'}"
-    return Attachments(tuple(all_drives), tuple(all_shares), words)
+    socket = "" if vsock is None else os.fspath(vsock)
+    return Attachments(tuple(all_drives), tuple(all_shares), socket, tuple(devices), words)
 
 
 def _parse_root(given: Path | Drive | Share) -> Drive | Share:

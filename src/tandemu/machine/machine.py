@@ -61,6 +61,7 @@ class Machine:
     with exit status 124. Without *reboot* a guest's reset is its end. *notice* hears of long
     work that is done once, such as compiling the engine. *drives* are disk images, *shares*
     folders, *root* is one or the other: paths, texts as of the options, `Drive`s, `Share`s.
+    *vsock* is the path of a Unix socket, *devices* are names such as ``"rng"``.
     Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
@@ -91,6 +92,8 @@ class Machine:
         drives: Iterable[Path | Drive] = (),
         shares: Iterable[Path | Share] = (),
         root: Path | None = None,
+        vsock: Path | None = None,
+        devices: Iterable[str] = (),
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
@@ -106,7 +109,7 @@ class Machine:
         self.cpu_model = check_cpu_model(cpu, self.accel)
         self._board = choose_board(self.architecture, board, self.memory_bytes, len(self.cpus))
         self.board = self._board.board
-        self.attachments = gather(drives, shares, root)
+        self.attachments = gather(drives, shares, root, vsock, devices)
         if self.attachments and not self._board.kind.has_bus:
             raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
         append = " ".join(filter(None, (self.attachments.boot_words, append)))
@@ -153,6 +156,8 @@ class Machine:
         drives: Iterable[Path | Drive] = (),
         shares: Iterable[Path | Share] = (),
         root: Path | None = None,
+        vsock: Path | None = None,
+        devices: Iterable[str] = (),
         progress: Progress | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there.
@@ -187,6 +192,8 @@ class Machine:
             drives=drives,
             shares=shares,
             root=root,
+            vsock=vsock,
+            devices=devices,
         )
 
     # ---- what is loaded ------------------------------------------------------------------

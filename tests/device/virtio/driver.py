@@ -185,14 +185,16 @@ class Ring:
 
     def wait(self) -> tuple[int, int]:
         """Wait for the next chain that comes back."""
+        driver = self.driver
         while True:
-            self.driver.interrupted.clear()
+            driver.interrupted.clear()
+            if driver.level:
+                driver.get(0x1000, 1)  # acknowledge
             found = self.used()
             if found is not None:
-                self.driver.get(0x1000, 1)
                 return found
-            assert self.driver.interrupted.wait(WAIT_S), "no interrupt came"
-            self.driver.get(0x1000, 1)
+            if not driver.level:
+                assert driver.interrupted.wait(WAIT_S), "no interrupt came"
 
     def call(
         self, out: Sequence[bytes], sizes: Sequence[int] = (), *, indirect: bool = False

@@ -10,8 +10,17 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tandemu.device.virtio.block import Block
-from tandemu.device.virtio.features import NEEDS_RESET
-from tests.device.virtio.driver import SPLIT, VARIANTS, Buffer, Driver, Ring, make_memory
+from tandemu.device.virtio.features import NEEDS_RESET, RING_PACKED
+from tests.device.virtio.driver import (
+    RAM_BASE,
+    RAM_BYTES,
+    SPLIT,
+    VARIANTS,
+    Buffer,
+    Driver,
+    Ring,
+    make_memory,
+)
 
 SECTOR = 512
 IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES = 0, 1, 4, 8, 11, 13
@@ -236,3 +245,22 @@ def test_state_moves_to_another_device() -> None:
     assert bed.request(IN, 7, sizes=[SECTOR])[0] == OK
     old.close()
     bed.driver.close()
+
+
+@pytest.mark.parametrize("features", list(VARIANTS.values()), ids=list(VARIANTS))
+def test_what_the_device_writes_is_noted(features: int) -> None:
+    bed = Bed(features)
+    driver, ring = bed.driver, bed.rings[0]
+    driver._free = RAM_BASE + 0x10_0000
+    header = driver.place(struct.pack("<IIQ", IN, 0, 0))
+    driver._free = RAM_BASE + 0x10_3000
+    ring.add([header], [driver.room(2 * 4096), driver.room(1)])
+    with driver.memory.open_dirty_log() as log:
+        ring.kick()
+        ring.wait()
+        bits = int.from_bytes(log.take(RAM_BASE), "little")
+    pages = {number for number in range(RAM_BYTES >> 12) if bits >> number & 1}
+    assert {0x103, 0x104} <= pages and 0x100 not in pages
+    used = ring.areas[0 if features & RING_PACKED else 2] - RAM_BASE >> 12
+    assert used in pages
+    driver.close()
