@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import pytest
+
 from tandemu.accel import Capability
 from tandemu.board import RiscvVirt
-from tandemu.isa.riscv.instruction_set import RV64GC
+from tandemu.isa.riscv.instruction_set import BY_XLEN
 from tandemu.machine.architectures import choose_board, find_architecture
 from tandemu.machine.engines import ENGINES
 
@@ -14,10 +16,11 @@ HINTS = {"zicbop", "zihintpause"}
 """Executed, and not told of: they do nothing here."""
 
 
-def test_the_device_tree_names_every_extension_of_the_instruction_set() -> None:
-    board = choose_board(find_architecture("riscv64"), "", 64 << 20, 1).board
-    assert isinstance(board, RiscvVirt)
-    executed = {name.lower() for name in RV64GC.extensions} - {"priv"}
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_the_device_tree_names_every_extension_of_the_instruction_set(xlen: int) -> None:
+    board = choose_board(find_architecture(f"riscv{xlen}"), "", 64 << 20, 1).board
+    assert isinstance(board, RiscvVirt) and board.xlen == xlen
+    executed = {name.lower() for name in BY_XLEN[xlen].extensions} - {"priv"}
     assert executed - set(board.extensions) == HINTS
 
 

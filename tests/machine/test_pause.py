@@ -24,8 +24,8 @@ BUSY = bytes.fromhex("130515006ff0dfff")
 """again: addi a0, a0, 1; j again"""
 
 
-def busy_machine(cpus: int = 1) -> Machine:
-    return Machine(kernel=BUSY, firmware="none", memory="16M", cpus=cpus, timeout=PATIENCE_S)
+def busy_machine(cpus: int = 1, arch: str = "riscv64") -> Machine:
+    return Machine(arch, kernel=BUSY, firmware="none", memory="16M", cpus=cpus, timeout=PATIENCE_S)
 
 
 def is_moving(vm: Machine) -> bool:
@@ -227,9 +227,10 @@ def test_the_state_of_another_machine_does_not_fit() -> None:
             two.put_state(one.read_state())
 
 
-def test_all_state_goes_into_another_machine() -> None:
+@pytest.mark.parametrize("arch", ["riscv64", "riscv32"])
+def test_all_state_goes_into_another_machine(arch: str) -> None:
     chance = random.Random(5)
-    with busy_machine() as one, busy_machine() as two:
+    with busy_machine(arch=arch) as one, busy_machine(arch=arch) as two:
         one.start(paused=True)
         two.start(paused=True)
         registers = one.cpus[0].registers

@@ -52,20 +52,29 @@ class Architecture(Record):
     boards: Mapping[str, BoardKind]
 
 
+_RISCV_EXTENSIONS = ("i", "m", "a", "f", "d", "c", *_RISCV_COMMON)
+
+
 def _riscv64_virt(memory_bytes: int, cpus: int) -> RiscvVirt:
-    extensions = ("i", "m", "a", "f", "d", "c", *_RISCV_COMMON)
-    return boards.RiscvVirt(memory_bytes, cpus, 64, extensions, "sv48")
+    return boards.RiscvVirt(memory_bytes, cpus, 64, _RISCV_EXTENSIONS, "sv48")
+
+
+def _riscv32_virt(memory_bytes: int, cpus: int) -> RiscvVirt:
+    return boards.RiscvVirt(memory_bytes, cpus, 32, _RISCV_EXTENSIONS, "sv32")
 
 
 def _x86_64_microvm(memory_bytes: int, cpus: int) -> X86Microvm:
     return boards.X86Microvm(memory_bytes, cpus)
 
 
-RISCV_VIRT = BoardKind(_riscv64_virt, "plan_riscv_virt", "assemble_riscv_virt", has_bus=True)
+_RISCV_FUNCTIONS = ("plan_riscv_virt", "assemble_riscv_virt")
+RISCV64_VIRT = BoardKind(_riscv64_virt, *_RISCV_FUNCTIONS, has_bus=True)
+RISCV32_VIRT = BoardKind(_riscv32_virt, *_RISCV_FUNCTIONS, has_bus=True)
 X86_MICROVM = BoardKind(_x86_64_microvm, "plan_x86_microvm", "assemble_x86_microvm")
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "riscv64": Architecture("riscv64", 64, {"riscv-virt": RISCV_VIRT}),
+    "riscv64": Architecture("riscv64", 64, {"riscv-virt": RISCV64_VIRT}),
+    "riscv32": Architecture("riscv32", 32, {"riscv-virt": RISCV32_VIRT}),
     "x86_64": Architecture("x86_64", 64, {"x86-microvm": X86_MICROVM}),
 }
 

@@ -31,7 +31,10 @@ ENGINES: Mapping[str, Engine] = {
         "tandemu.kvm", "KvmVm", frozenset({"x86_64"}), frozenset({Capability.CPU_MODELS})
     ),
     "jit": Engine(
-        "tandemu.jit.machine.vm", "JitVm", frozenset({"riscv64"}), frozenset({Capability.PROFILE})
+        "tandemu.jit.machine.vm",
+        "JitVm",
+        frozenset({"riscv64", "riscv32"}),
+        frozenset({Capability.PROFILE}),
     ),
 }
 """By name. ``auto`` takes the first that has the guest and runs on this host."""
