@@ -124,7 +124,7 @@ def test_process_has_streams_and_an_environment(build: Callable[..., Path], tmp_
             [str(build("copy")), "x"], env={"COLOUR": "green"}, stdin=source, stdout=target,
             argv0="name",
         ).run()  # fmt: skip
-    assert result == (2, 0)
+    assert (result.status, result.signal) == (2, 0)
     assert out.read_bytes() == b"name green\n" + b"through" * 3000
 
 
@@ -142,7 +142,7 @@ def test_a_hook_rewrites_what_is_written(build: Callable[..., Path], tmp_path: P
         result = Process(
             [str(build("copy"))], env={"COLOUR": "red"}, stdout=target, hook=hook, argv0="me"
         ).run()
-    assert result == (1, 0)
+    assert (result.status, result.signal) == (1, 0)
     assert out.read_bytes() == b"ME RED\n"
 
 

@@ -13,10 +13,16 @@ import pytest
 
 import tandemu.native
 from tandemu.native import NativeCache, NativeError
-from tandemu.native.cache import ENTRY_LIMIT, default_directory
+from tandemu.native import cache as cache_module
+from tandemu.native.cache import ENTRY_LIMIT, default_directory, memory_directory
 
 # For processes of a test: they find the package under test, installed or not.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(tandemu.native.__file__).parents[2])}
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_told", set())
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ class Builder:
 
 @pytest.fixture
 def cache(tmp_path: Path, sources: Path) -> NativeCache:
-    return NativeCache(str(tmp_path / "cache"), str(sources))
+    return NativeCache(str(tmp_path / "cache"), str(sources), memory=lambda make: None)
 
 
 def entries(cache: NativeCache) -> list[Path]:
@@ -126,15 +132,108 @@ def test_failed_build_leaves_nothing(cache: NativeCache) -> None:
     assert entries(cache) == []
 
 
-def test_unwritable_directory_is_a_notice(tmp_path: Path, sources: Path) -> None:
+def test_an_unwritable_directory_is_told_once_and_code_is_kept_in_memory(
+    tmp_path: Path, sources: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    cache = NativeCache(str(tmp_path / "file" / "below"), str(sources))
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    place = str(tmp_path / "file" / "below")
+    cache = NativeCache(place, str(sources), memory=lambda make: str(memory))
     build, notices = Builder(), list[str]()
-    assert cache.load_or_build("x", [], build, notices.append) == build.result
-    assert "not kept" in notices[1]
-    assert "XDG_CACHE_HOME" in notices[1]
-    with pytest.warns(RuntimeWarning, match="not kept"):
-        cache.load_or_build("x", [], build)
+    for name in ("x", "y", "x"):
+        assert cache.load_or_build(name, [], build, notices.append) == build.result
+    assert build.calls == 2
+    compiling, problem, compiling_too = notices
+    assert "below cannot be written" in problem and str(memory) in problem
+    assert "XDG_CACHE_HOME" in problem
+    assert compiling.endswith("x (one-off)") and compiling_too.endswith("y (one-off)")
+
+
+def test_without_any_place_it_is_compiled_at_each_start(tmp_path: Path, sources: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = NativeCache(str(tmp_path / "file" / "b"), str(sources), memory=lambda make: None)
+    build, notices = Builder(), list[str]()
+    for _ in range(2):
+        assert cache.load_or_build("x", [], build, notices.append) == build.result
+    assert build.calls == 2
+    assert ["compiled at each start" in text for text in notices] == [False, True, False]
+    homeless = NativeCache("", str(sources), memory=lambda make: None)
+    homeless.directory = None
+    with pytest.warns(RuntimeWarning, match="no home directory"):
+        homeless.load_or_build("x", [], build)
+
+
+def test_a_directory_in_memory_is_this_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandemu.native.cache._SHARED_MEMORY", str(tmp_path))
+    assert memory_directory(make=False) is None
+    path = Path(memory_directory() or "")
+    assert path.parent == tmp_path and path.stat().st_mode & 0o777 == 0o700
+    assert memory_directory() == str(path)
+    path.chmod(0o777)
+    assert memory_directory() is None
+    path.rmdir()
+    (tmp_path / "other").mkdir(mode=0o700)
+    path.symlink_to(tmp_path / "other")
+    assert memory_directory() is None
+    monkeypatch.setattr("tandemu.native.cache._SHARED_MEMORY", str(tmp_path / "nowhere"))
+    assert memory_directory() is None
+
+
+def test_one_of_several_processes_compiles_and_the_others_wait(
+    sources: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+from tandemu.native import NativeCache
+cache = NativeCache({str(tmp_path / "cache")!r}, {str(sources)!r})
+def build():
+    print("build", flush=True)
+    sys.stdin.read()
+    return b"code"
+print("got", cache.load_or_build("x", [], build, lambda text: print(text, flush=True)))
+"""
+    first = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdin and first.stdout
+    assert first.stdout.readline().startswith("compiling")
+    assert first.stdout.readline() == "build\n"
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    waiting = "another process compiles native code for x; waiting for it\n"
+    for other in others:
+        assert other.stdout and other.stdout.readline() == waiting
+    first.stdin.close()
+    assert first.stdout.read() == "got b'code'\n"
+    for process in (first, *others):
+        assert process.wait() == 0
+        assert process.stdout
+        assert process is first or process.stdout.read() == "got b'code'\n"
+        process.stdout.close()
+
+
+def test_one_that_dies_is_not_waited_for(sources: Path, tmp_path: Path) -> None:
+    arguments = f"{str(tmp_path / 'cache')!r}, {str(sources)!r}"
+    code = f"""
+import os, sys
+from tandemu.native import NativeCache
+NativeCache({arguments}).load_or_build("x", [], lambda: os._exit(3))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, env=ENVIRONMENT)
+    assert done.returncode == 3
+    cache = NativeCache(str(tmp_path / "cache"), str(sources))
+    assert cache.load_or_build("x", [], Builder()) == Builder().result
 
 
 def test_full_disk_is_a_notice(sources: Path, tmp_path: Path) -> None:
@@ -144,9 +243,9 @@ from tandemu.native import NativeCache
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 notes = []
-cache = NativeCache({str(tmp_path / "cache")!r}, {str(sources)!r})
+cache = NativeCache({str(tmp_path / "cache")!r}, {str(sources)!r}, memory=lambda make: None)
 assert cache.load_or_build("x", [], lambda: b"code" * 1000, notes.append) == b"code" * 1000
-assert "not kept" in notes[1], notes
+assert "compiled at each start" in notes[1], notes
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
     assert list((tmp_path / "cache").glob("x-*")) == []

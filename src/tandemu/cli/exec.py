@@ -17,11 +17,18 @@ _USAGE_STATUS, _CANNOT_RUN, _NOT_FOUND = 2, 126, 127
 
 
 def binfmt_line(command: str) -> str:
-    """What to write to /proc/sys/fs/binfmt_misc/register for riscv64 programs."""
+    """What to write to /proc/sys/fs/binfmt_misc/register for riscv64 programs.
+
+    Flag P: *command* is told what the program is to be called, behind its path.
+    """
     magic = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0"
     mask = b"\xff\xff\xff\xff\xff\xff\xff\0\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
     encoded = ["".join(f"\\x{byte:02x}" for byte in part) for part in (magic, mask)]
-    return f":tandemu-riscv64:M::{encoded[0]}:{encoded[1]}:{command}:"
+    return f":tandemu-riscv64:M::{encoded[0]}:{encoded[1]}:{command}:P"
+
+
+def _notice(text: str) -> None:
+    print(f"tandemu: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         _become(Process(
             request.program, env=environment, sysroot=request.sysroot, argv0=request.argv0,
             strace="--strace" in request.switches, stats="--stats" in request.switches,
-            profile="--profile" in request.switches,
+            profile="--profile" in request.switches, notice=_notice,
         ))  # fmt: skip
     except LinuxError as error:
         print(f"tandemu: {error}", file=sys.stderr)

@@ -14,6 +14,10 @@ class LinuxError(RuntimeError):
         self.code = code
 
 
+class HookFailed(BaseException):
+    """A hook raised the cause: it is the caller's mistake, and no call's result."""
+
+
 class ProgramEnded(BaseException):
     """The guest thread on this host thread is over; it unwinds the thread's loop."""
 

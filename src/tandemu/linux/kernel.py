@@ -22,7 +22,7 @@ from tandemu.linux import host, identity, loader, paths, signals, succession
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
-from tandemu.linux.errors import LinuxError, ProgramEnded
+from tandemu.linux.errors import HookFailed, LinuxError, ProgramEnded
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
@@ -66,12 +66,13 @@ class Kernel:
         count: bool = False,
         profile: bool = False,
         hook: Hook | None = None,
+        notice: Callable[[str], None] | None = None,
         limits: Mapping[int, tuple[int, int]] = NO_LIMITS,
     ) -> None:
         self.engine = engine
         engine.descriptors = self.descriptors = Descriptors()
         self.architecture = architecture
-        self.native = NativeCalls(rows, engine.copy_routine)
+        self.native = NativeCalls(rows, engine.copy_routine, notice)
         self.memory = Memory(engine, self.native)
         self.memory_lock = self.memory.lock
         self.limits = Limits(self.memory, limits)
@@ -84,6 +85,8 @@ class Kernel:
         self.count = count
         self.profile = profile
         self.hook = hook
+        self.tell_failure: Callable[[BaseException], None] | None = None
+        """Takes an error of ours or of a hook instead of the error output."""
         self.statistics: dict[str, int] = {}
         self._begun_s = time.monotonic()
         self.unknown: dict[int, int] = {}
@@ -161,7 +164,7 @@ class Kernel:
             if self.count:
                 self.statistics[row.name] = self.statistics.get(row.name, 0) + 1
             call = Call(self.memory, row.name, number, list(arguments), task.tid)
-            answer = self.hook(call) if self.hook is not None else None
+            answer = self._ask(self.hook, call) if self.hook is not None else None
             text = describe_call(row, call.arguments, self.memory) if self.strace else ""
             if self.strace and row.name in _NO_RETURN:
                 self._print(task, text)
@@ -180,6 +183,14 @@ class Kernel:
             return result
 
         return observed
+
+    @staticmethod
+    def _ask(hook: Hook, call: Call) -> int | None:
+        """What *hook* says to *call*; what it raises is not to be taken for a call's failure."""
+        try:
+            return hook(call)
+        except BaseException as error:
+            raise HookFailed from error
 
     def watch_calls(self, decide: Decide) -> None:
         """Have *decide* asked about system calls, which may answer in their place (seccomp)."""
@@ -395,7 +406,13 @@ class Kernel:
         self.end_task(task)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """An error of ours: the process ends, saying so."""
+        """An error of ours or of a hook: the process ends, saying so."""
+        if self.tell_failure is not None:
+            self.tell_failure(error)
+            os._exit(1)
+        if isinstance(error, HookFailed) and error.__cause__ is not None:
+            sys.excepthook(type(error.__cause__), error.__cause__, error.__cause__.__traceback__)
+            os._exit(1)
         if os.environ.get("TANDEMU_DEBUG"):
             sys.excepthook(type(error), error, error.__traceback__)
         _say(f"tandemu: an error in Tandemu itself: {type(error).__name__}: {error}")

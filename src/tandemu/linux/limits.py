@@ -75,6 +75,12 @@ def take_over() -> dict[int, Pair]:
     return found
 
 
+def give_back(found: Mapping[int, Pair]) -> None:
+    """Set what `take_over` found: the program is another process, and this one goes on."""
+    for kind, (soft, hard) in found.items():
+        set_host_limit(kind, soft, hard)
+
+
 class Limits:
     """The limits of one process as the program knows them; *inherited* is of `take_over`."""
 

@@ -7,14 +7,16 @@ at a call, change it or answer it, and what it remembers stays in the child.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, NamedTuple, NoReturn
 
 from tandemu.accel.user import UserEngine
 from tandemu.jit.program.user import JitUserEngine
-from tandemu.linux import host, limits
+from tandemu.linux import caller, host, limits
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.calls import all_rows
 from tandemu.linux.elf import ElfFile
@@ -24,8 +26,12 @@ from tandemu.linux.loader import check_machine
 from tandemu.linux.riscv64 import Riscv64
 from tandemu.linux.succession import lead
 
+Notice = Callable[[str], None]
+"""Hears of long work that is done once, such as compiling the engine."""
+
 ARCHITECTURES: tuple[type[Architecture], ...] = (Riscv64,)
 _SHEBANG_DEPTH = 4
+_MOST_REPORT_BYTES = 1 << 16
 
 
 class ProcessResult(NamedTuple):
@@ -35,11 +41,14 @@ class ProcessResult(NamedTuple):
     """What it gave to exit, or 128 + the signal it died of, as a shell says it."""
     signal: int
     """The signal it died of, or 0."""
+    stdout: bytes | None = None
+    """What it wrote, where that is a `subprocess.PIPE`."""
+    stderr: bytes | None = None
 
 
-def make_engine(architecture: Architecture) -> UserEngine:
-    """The engine that runs programs for *architecture*."""
-    engine: UserEngine = JitUserEngine(xlen=architecture.xlen)
+def make_engine(architecture: Architecture, notice: Notice | None = None) -> UserEngine:
+    """The engine that runs programs for *architecture*; *notice* hears of long work."""
+    engine: UserEngine = JitUserEngine(xlen=architecture.xlen, notice=notice)
     return engine
 
 
@@ -58,9 +67,12 @@ class Process:
     """A foreign Linux program, ready to run.
 
     *argv* is the command line, the program first. *env* is its environment (default:
-    this process's). *stdin*, *stdout* and *stderr* are files or descriptors (default:
-    inherited). *hook* is called with every system call as a `trace.Call`: returning a
-    number answers it, changing ``call.arguments`` changes it, returning None lets it be.
+    this process's). *stdin*, *stdout* and *stderr* are files, descriptors, or
+    ``subprocess.PIPE``, ``DEVNULL`` and ``STDOUT`` (default: inherited); the program has no
+    others of the caller's but those in *pass_fds*. *hook* is called with every system call
+    as a `trace.Call`: returning a number answers it, changing ``call.arguments`` changes it,
+    returning None lets it be; what it raises, `run` raises. *notice* hears of long work that
+    is done once, such as compiling the engine.
     """
 
     def __init__(
@@ -78,6 +90,8 @@ class Process:
         profile: bool = False,
         argv0: str | bytes | None = None,
         engine: UserEngine | None = None,
+        pass_fds: Sequence[int] = (),
+        notice: Notice | None = None,
     ) -> None:
         if not argv:
             raise LinuxError("no program was given")
@@ -95,20 +109,71 @@ class Process:
         self._hook, self._strace = hook, strace
         self._stats, self._profile = stats, profile
         self._engine = engine
+        self._inherited: Mapping[int, tuple[int, int]] = {}
+        self._passed = tuple(pass_fds)
+        self._notice = notice
 
-    def run(self) -> ProcessResult:
-        """Run the program to its end in a child process."""
-        kernel = self._prepare()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self._redirect()
-                self._run_here(kernel)
-            except BaseException as error:
-                kernel.fail(error)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        kernel.engine.close()
-        return ProcessResult(128 - status, -status) if status < 0 else ProcessResult(status, 0)
+    def run(self, input: bytes = b"") -> ProcessResult:
+        """Run the program to its end in a child process.
+
+        *input* is what it reads where *stdin* is ``subprocess.PIPE``. LinuxError if it cannot be
+        run; what the hook raised, with its traceback as the cause.
+        """
+        streams = caller.Streams(*self._streams)
+        try:
+            return self._run(streams, input)
+        finally:
+            streams.close()
+
+    def _run(self, streams: caller.Streams, data: bytes) -> ProcessResult:
+        try:
+            kernel = self._prepare()
+        finally:
+            limits.give_back(self._inherited)
+        news, report = os.pipe2(os.O_CLOEXEC)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+            pid = os.fork()
+            if pid == 0:
+                self._be_child(kernel, streams, report)
+        finally:
+            os.close(report)
+        try:
+            streams.begun()
+            found = streams.communicate(data)
+            ended = os.waitpid(pid, 0)[1]
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(news)
+            raise
+        finally:
+            kernel.engine.close()
+        # The program's own children may hold the other end for long.
+        os.set_blocking(news, False)
+        with open(news, "rb", buffering=0) as file:
+            failure = file.read(_MOST_REPORT_BYTES)
+        if failure:
+            caller.raise_failure(failure)
+        status = os.waitstatus_to_exitcode(ended)
+        out, err = found.get(1), found.get(2)
+        if status < 0:
+            return ProcessResult(128 - status, -status, out, err)
+        return ProcessResult(status, 0, out, err)
+
+    def _be_child(self, kernel: Kernel, streams: caller.Streams, report: int) -> NoReturn:
+        try:
+            number = kernel.descriptors.hide(report)
+            kernel.tell_failure = lambda error: _write(number, caller.describe_failure(error))
+            streams.install()
+            caller.keep_only((*kernel.descriptors.hidden(), *self._passed))
+            caller.pass_on(self._passed)
+            limits.take_over()
+            self._run_here(kernel)
+        except BaseException as error:
+            kernel.fail(error)
 
     def become(self, closed: Sequence[int] = ()) -> NoReturn:
         """Turn this very process into the program; it does not return.
@@ -155,31 +220,29 @@ class Process:
 
     def _load(self, descriptor: int, path: str, arguments: list[bytes]) -> Kernel:
         architecture = _architecture_of(descriptor, path)
-        inherited = limits.take_over()
-        engine = self._engine or make_engine(architecture)
+        inherited = self._inherited = limits.take_over()
+        engine = self._engine or make_engine(architecture, self._notice)
         kernel = Kernel(
             engine, architecture, all_rows(), sysroot=self.sysroot, strace=self._strace,
             count=self._stats, profile=self._profile, hook=self._hook, limits=inherited,
+            notice=self._notice,
         )  # fmt: skip
         environment = [name + b"=" + value for name, value in self.environment.items()]
         kernel.load(descriptor, path, arguments, environment, os.fsencode(self.path))
         return kernel
 
-    def _redirect(self) -> None:
-        for number, stream in enumerate(self._streams):
-            if stream is not None:
-                descriptor = stream if isinstance(stream, int) else stream.fileno()
-                if descriptor != number:
-                    os.dup2(descriptor, number)
-                else:
-                    os.set_inheritable(number, True)
-
     def _run_here(self, kernel: Kernel) -> NoReturn:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         task = kernel.first_task()
         task.refresh_host_mask()
         kernel.start(task)
         lead(kernel, task)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.write(descriptor, data)
 
 
 def _architecture_of(descriptor: int, path: str) -> Architecture:

@@ -6,16 +6,20 @@ the host's processor and the llvmlite that compiles: whatever could change the
 code changes the key. An entry is written to a temporary file and renamed, so
 that concurrent processes and interrupted ones leave whole files or none; it
 carries a checksum, and one that does not verify, or that belongs to somebody
-else, is rebuilt. A cache that cannot be written costs a notice and time,
-nothing else.
+else, is rebuilt. Of several processes that need the same code one compiles, and
+the others wait for it. Where the cache cannot be written, code is kept in memory,
+in a folder of `/dev/shm`: for the children of this process, and for later ones until
+the host restarts. That costs a notice, nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
+import stat
 import struct
 import time
 import warnings
@@ -42,7 +46,11 @@ _PREFIX = struct.Struct("<8sIIIQ")  # magic, version, CRC-32, sizes of key and p
 _ENTRY_SUFFIX = ".native"
 _MEMO_SUFFIX = ".sources"
 _TEMPORARY_SUFFIX = ".part"
+_LOCK_SUFFIX = ".lock"
 _STALE_TEMPORARY_S = 3600
+_SHARED_MEMORY = "/dev/shm"
+_told: set[str] = set()
+"""What this process has been told already: once is enough, however many entries there are."""
 # A file changed so shortly before it was hashed may change again within one
 # tick of the file system's clock: its state is not worth remembering yet.
 _RACY_NS = 2_000_000_000
@@ -57,8 +65,31 @@ def default_directory() -> str | None:
     return os.path.join(base, "tandemu", "native") if os.path.isabs(base) else None
 
 
+def memory_directory(make: bool = True) -> str | None:
+    """A directory of this user's in the host's memory; None where there is or can be none.
+
+    Everybody may write beside it: one that somebody else has made under its name is not taken.
+    """
+    path = os.path.join(_SHARED_MEMORY, f"tandemu-{os.geteuid()}")
+    try:
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        state = os.lstat(path)
+    except OSError:
+        return None
+    own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+    return path if own and not state.st_mode & 0o077 else None
+
+
 def _warn(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=4)
+    warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
+def _tell_once(text: str, notice: Notice | None) -> None:
+    if text not in _told:
+        _told.add(text)
+        (notice or _warn)(text)
 
 
 class NativeCache:
@@ -69,7 +100,9 @@ class NativeCache:
         directory: str | None = None,
         source_root: str | None = None,
         packages: Sequence[str] = GENERATOR_PACKAGES,
+        memory: Callable[[bool], str | None] = memory_directory,
     ) -> None:
+        self._memory = memory
         self.directory = default_directory() if directory is None else directory
         self.packages = packages
         if source_root is None:
@@ -86,31 +119,97 @@ class NativeCache:
         """Return what `build` makes, from disk if it was made before.
 
         *name* ("riscv64") begins the entry's file name, *key_parts* are the
-        options the code depends on. *notice* is told when something is compiled
-        and when the cache cannot be used (without it, the latter is a warning).
+        options the code depends on. *notice* is told when something is compiled, here or by a
+        process that is waited for, and when the cache cannot be used (without it, the latter is
+        a warning).
         What `build` raises passes through, and nothing is stored.
         """
         if not _NAME.fullmatch(name):
             raise NativeError(f"cache entry name {name!r}: must match {_NAME.pattern}")
         key = self.key(key_parts)
-        path = None
-        if self.directory is not None and key is not None:
-            path = os.path.join(self.directory, f"{name}-{zlib.crc32(key):08x}{_ENTRY_SUFFIX}")
-            payload = _read_entry(path, key)
-            if payload is not None:
-                return payload
+        if key is None:
+            payload = self._build(name, build, notice)
+            _tell_once(
+                "native code is not kept for the next start, since there are no sources to "
+                "identify it by: install Tandemu as it comes",
+                notice,
+            )
+            return payload
+        file_name = f"{name}-{zlib.crc32(key):08x}{_ENTRY_SUFFIX}"
+        kept = self._read(file_name, key)
+        if kept is not None:
+            return kept
+        with self._lock(name, notice) as waited:
+            kept = self._read(file_name, key) if waited else None
+            if kept is not None:
+                return kept
+            payload = self._build(name, build, notice)
+            problem = self._keep(file_name, key, payload)
+        if problem:
+            _tell_once(problem, notice)
+        return payload
+
+    @staticmethod
+    def _build(name: str, build: Callable[[], bytes], notice: Notice | None) -> bytes:
         if notice is not None:
             notice(f"compiling native code for {name} (one-off)")
-        payload = build()
-        problem = "there is no home directory or no source to identify it by"
-        if path is not None and key is not None:
-            problem = self._store(path, key, payload)
-        if problem:
-            (notice or _warn)(
-                f"native code for {name} is not kept for the next start: {problem}; "
-                "set XDG_CACHE_HOME to a directory of yours with free space"
-            )
+        return build()
+
+    def _read(self, file_name: str, key: bytes) -> bytes | None:
+        """The entry's payload, from disk or from memory."""
+        payload = None
+        if self.directory is not None:
+            payload = _read_entry(os.path.join(self.directory, file_name), key)
+        if payload is None and (folder := self._memory(False)) is not None:
+            payload = _read_entry(os.path.join(folder, file_name), key)
         return payload
+
+    @contextlib.contextmanager
+    def _lock(self, name: str, notice: Notice | None) -> Iterator[bool]:
+        """Let one process at a time build what is called *name*; whether this one had to wait.
+
+        Its file stays. Where there can be none, everybody builds for himself.
+        """
+        descriptor = -1
+        if self.directory is not None:
+            descriptor = _open_lock(self.directory, name)
+        if descriptor < 0 and (folder := self._memory(True)) is not None:
+            descriptor = _open_lock(folder, name)
+        if descriptor < 0:
+            yield False
+            return
+        waited = False
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = True
+                if notice is not None:
+                    notice(f"another process compiles native code for {name}; waiting for it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError:
+                pass  # a file system without locks
+            yield waited
+        finally:
+            os.close(descriptor)
+
+    def _keep(self, file_name: str, key: bytes, payload: bytes) -> str:
+        """Write an entry to disk, or else into memory; what to say of it, or nothing."""
+        mend = "make it writable, or set XDG_CACHE_HOME to a directory of yours with free space"
+        if self.directory is None:
+            problem = "there is no home directory to keep native code in"
+            mend = "set XDG_CACHE_HOME to a directory of yours"
+        else:
+            problem = self._store(os.path.join(self.directory, file_name), key, payload)
+        if not problem:
+            return ""
+        folder = self._memory(True)
+        if folder is None or self._store(os.path.join(folder, file_name), key, payload):
+            return f"{problem}, and native code is compiled at each start: {mend}"
+        return (
+            f"{problem}, and native code is kept in memory until the host restarts (in {folder}): "
+            f"{mend}"
+        )
 
     def key(self, key_parts: Sequence[str]) -> bytes | None:
         """Return what identifies code made with *key_parts*; None without sources on disk.
@@ -168,14 +267,15 @@ class NativeCache:
         try:
             write_atomically(path, prefix, key, payload)
         except OSError as error:
-            return f"cannot write {path} ({error.strerror or error})"
-        self._prune(keep=os.path.basename(path))
+            folder = os.path.dirname(path)
+            return f"{folder} cannot be written ({error.strerror or error})"
+        self._prune(os.path.dirname(path), keep=os.path.basename(path))
         return ""
 
-    def _prune(self, keep: str) -> None:
+    def _prune(self, folder: str, keep: str) -> None:
         """Remove the entries used longest ago beyond the limits, and abandoned temporary files."""
         entries: list[tuple[float, int, str]] = []
-        with contextlib.suppress(OSError), os.scandir(self.directory) as scan:
+        with contextlib.suppress(OSError), os.scandir(folder) as scan:
             for item in scan:
                 with contextlib.suppress(OSError):
                     state = item.stat(follow_symlinks=False)
@@ -192,6 +292,16 @@ class NativeCache:
             if count >= ENTRY_LIMIT or total > SIZE_LIMIT:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+
+def _open_lock(folder: str, name: str) -> int:
+    """The lock file of what is called *name*; negative where there can be none."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        path = os.path.join(folder, f"{name}{_LOCK_SUFFIX}")
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return -1
 
 
 def load_or_build(

@@ -39,6 +39,7 @@ from tandemu.jit.translate.blocks import LARGEST_STENCIL
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.jit.translate.translator import TranslatorRoutines, build_translator
 from tandemu.native import container
+from tandemu.native.beside import CompilingBeside
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.extractor import extract
 from tandemu.native.linker import link
@@ -146,11 +147,11 @@ class Program:
 def generate(program: Program) -> bytes:
     """Compile an engine."""
     stencil_program = program.stencils
-    stencil_object = compile_object(lower(stencil_program.functions), model=CodeModel.STENCIL)
-    names = [function.name for function in stencil_program.functions]
-    table = extract(stencil_object, names, SYMBOLS)
-    _check_sizes(table)
+    stencil_object = CompilingBeside(lower(stencil_program.functions), model=CodeModel.STENCIL)
     runtime = compile_object(lower(program.runtime_functions()), model=CodeModel.RUNTIME)
+    names = [function.name for function in stencil_program.functions]
+    table = extract(stencil_object.result(), names, SYMBOLS)
+    _check_sizes(table)
     decoder = program.isa.decoder
     return container.pack(
         ENGINE_KIND,
