@@ -13,6 +13,7 @@ from benchmarks import (
     applications,
     boot,
     compute,
+    disk,
     host,
     hot,
     kvm,
@@ -36,6 +37,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Case | Measured] | Iterator[Case]]] 
     "memory": applications.memory_cases,
     "translate": translate.cases,
     "smp": smp.cases,
+    "disk": disk.cases,
     "kvm": kvm.cases,
 }
 

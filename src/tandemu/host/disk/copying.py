@@ -1,7 +1,8 @@
 """Copying one image's contents into another: what is zeros stays a hole.
 
-Workers read ahead and look for zeros (and compress); writing is done in order by the caller's
-thread, so that the new file is laid out as the disk is.
+Writing is done in order by the caller's thread, so that the new file is laid out as the disk is.
+Where there is something to wait for or to compress, workers read ahead of it; for plain files
+the kernel does that, and a hand-over between threads would cost more than it saves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from tandemu.host.disk.image import Content, Image
 from tandemu.host.disk.vectors import is_zero, zeros
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 512 << 10
 _ZERO_UNIT = 4096
 _WORKERS = 4
 _AHEAD = 8
@@ -96,8 +97,10 @@ def copy(
     size = source.size_bytes
     chunk = max(CHUNK_BYTES, unit)
     step = packing.unit if packing is not None else chunk
-    pool = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "disk-copy")
-    free = deque(_Buffer(step) for _ in range(_AHEAD))
+    pool = None
+    if packing is not None or not (source.is_local and target.is_local):
+        pool = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "disk-copy")
+    free = deque(_Buffer(step) for _ in range(1 if pool is None else _AHEAD))
     waiting: deque[tuple[int, int, _Buffer, Future[bytes | None]]] = deque()
 
     def read(offset: int, length: int, buffer: _Buffer) -> bytes | None:
@@ -136,11 +139,17 @@ def copy(
             if not free:
                 write_first()
             buffer = free.popleft()
-            waiting.append((offset, length, buffer, pool.submit(read, offset, length, buffer)))
+            if pool is None:
+                reading: Future[bytes | None] = Future()
+                reading.set_result(read(offset, length, buffer))
+            else:
+                reading = pool.submit(read, offset, length, buffer)
+            waiting.append((offset, length, buffer, reading))
         while waiting:
             write_first()
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
     advance(size, size)
     target.flush()
 

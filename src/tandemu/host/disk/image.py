@@ -73,6 +73,8 @@ class Image(ABC):
     read_only: bool
     backing: Image | None = None
     """The image below, if there is one."""
+    is_local: bool = True
+    """Whether its data stand in files of this host, rather than behind a connection."""
 
     def readv(self, offset: int, buffers: Buffers) -> None:
         """Fill *buffers* with what stands at *offset*."""

@@ -41,6 +41,7 @@ class NbdImage(Image):
     """The export at *address*, as an image. Its connection is not made anew if it breaks."""
 
     format = "raw"
+    is_local = False
 
     def __init__(self, address: p.Address, *, read_only: bool = False) -> None:
         self.address = address

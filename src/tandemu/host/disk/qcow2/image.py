@@ -99,15 +99,22 @@ class Qcow2Image(Qcow2Reader):
     def _write_some(self, offset: int, buffers: Buffers, done: int, length: int) -> int:
         """Write as much of *length* bytes as goes at once; how much that was."""
         writeback = self._live()
+        plan: tuple[int, int] | Growth
         with self.lock:
-            self._wait_for_growth(offset, length)
+            if self._growing:
+                self._wait_for_growth(offset, length)
             self._check_trouble()
-            plan = self._plan(offset, length)
+            host = self.mapping.plain_data(offset, length, own=True)
+            if host >= 0 and host >> self.mapping.cluster_bits not in self._reserved:
+                plan = (host, length)
+            else:
+                plan = self._plan(offset, length)
             generation = writeback.inflight.enter()
         try:
             if isinstance(plan, tuple):
                 host, count = plan
-                self._data.writev(host, cut(buffers, done, count))
+                part = cut(buffers, done, count) if done or count < length else buffers
+                self._data.writev(host, part)
                 return count
             count = min(plan.end - offset, length)
             self._fill(plan, offset, cut(buffers, done, count), count)

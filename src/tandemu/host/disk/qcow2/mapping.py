@@ -81,6 +81,7 @@ class Mapping:
         self.words = 2 if header.extended else 1
         self.coverage_bits = header.cluster_bits + (header.l2_entries.bit_length() - 1)
         self._index_mask = header.l2_entries - 1
+        self._unplain = L2_RESERVED | PACKED | ZERO | (header.cluster_bytes - 512)
         self.host_end = -(-storage.size() >> header.cluster_bits) << header.cluster_bits
         self.l1 = unpack_words(read_at(storage, header.l1_offset, header.l1_size * 8))
         self.changed_l1: set[int] = set()
@@ -186,6 +187,23 @@ class Mapping:
     def locate(self, offset: int) -> tuple[int, int]:
         """The L1 index of a guest offset, and the index of its cluster in the L2 table."""
         return offset >> self.coverage_bits, (offset >> self.cluster_bits) & self._index_mask
+
+    def plain_data(self, offset: int, length: int, *, own: bool) -> int:
+        """The host offset of a range within one cluster of plain data, or -1: the usual case.
+
+        *own*: nothing else may refer to the cluster.
+        """
+        index = offset >> self.coverage_bits
+        table = self.tables.get(index)
+        within = offset & (self.cluster_bytes - 1)
+        if table is None or self.extended or within + length > self.cluster_bytes:
+            return -1
+        entry = table.entries[(offset >> self.cluster_bits) & self._index_mask]
+        host = entry & OFFSET_MASK
+        if entry & self._unplain or not host or (own and not entry & self.l1[index] & COPIED):
+            return -1
+        self.tables.move_to_end(index)
+        return host + within
 
     def runs(self, offset: int, length: int) -> list[Run]:
         """What stands where in a range of the guest's, as few runs as there can be."""

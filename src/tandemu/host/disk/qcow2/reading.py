@@ -105,7 +105,11 @@ class Qcow2Reader(Image):
 
     def _readv(self, offset: int, buffers: Buffers, length: int) -> None:
         with self.lock:
-            runs = self.mapping.runs(offset, length)
+            host = self.mapping.plain_data(offset, length, own=False)
+            if host >= 0:
+                runs = [(IS_DATA, offset, length, host)]
+            else:
+                runs = self.mapping.runs(offset, length)
             generation = self._writeback.inflight.enter() if self._writeback else 0
             end = self.mapping.end()
         try:
