@@ -108,7 +108,7 @@ class Kernel:
         self.threads_lock = _thread.allocate_lock()
         """Held while the engine makes or frees a processor, and by fork: see there."""
         process = self.native.process
-        process.has_sysroot = 1 if sysroot else 0
+        process.has_sysroot, process.root = (1, self.files.root) if sysroot else (0, 0)
         name = architecture.name.encode()
         process.machine[0 : len(name)] = list(name)
         self.descriptors.tell(process)

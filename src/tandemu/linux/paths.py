@@ -23,10 +23,10 @@ _OPENAT2 = NUMBERS["openat2"]
 OPEN_HOW = struct.Struct("<QQQ")
 """struct open_how of openat2(2): flags, mode, resolve."""
 _host_openat2 = host.bound_openat2()
-_O_PATH = 0o10000000
+O_PATH = 0o10000000
 RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
-_HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
-_MERGED = frozenset(("bin", "lib", "lib64", "sbin"))
+HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
+MERGED_FOLDERS = frozenset(("bin", "lib", "lib64", "sbin"))
 _MOST_LINKS = 40
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = -100, 0x100, 0x1000
 
@@ -44,11 +44,12 @@ class Files:
     def __init__(self, kernel: Kernel, sysroot: str) -> None:
         self._kernel = kernel
         self.sysroot = os.path.realpath(sysroot) if sysroot else ""
-        self._root = -1
+        self.root = -1
+        """The descriptor of the sysroot."""
         if self.sysroot:
             try:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-                self._root = kernel.descriptors.hide(os.open(self.sysroot, flags))
+                self.root = kernel.descriptors.hide(os.open(self.sysroot, flags))
             except OSError as error:
                 raise LinuxError(
                     f"the sysroot {sysroot} cannot be used: {error.strerror}; give the folder"
@@ -58,11 +59,11 @@ class Files:
 
     def resolve(self, path: str, follow: bool = True) -> str:
         """The host's name of *path*."""
-        if self._root < 0:
+        if self.root < 0:
             return path
         if path[:1] == "/" and not _is_hosts_own(path):
             found = self._look_up(path, follow)
-            if not found and path.split("/", 2)[1] in _MERGED:
+            if not found and path.split("/", 2)[1] in MERGED_FOLDERS:
                 # Unpacked packages lack the links /lib -> usr/lib and so on.
                 found = self._look_up("/usr" + path, follow)
             if found:
@@ -82,7 +83,7 @@ class Files:
         if self.own_file(path) == "exe":
             return os.dup(kernel.image_descriptor)
         found = self.resolve(os.fsdecode(path)) or "."
-        how = _O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0)
+        how = O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0)
         return os.open(found, how, dir_fd=None if directory == _AT_FDCWD else directory)
 
     def open_inside(self, path: bytes, flags: int, resolve: int = 0) -> int:
@@ -93,7 +94,7 @@ class Files:
         if _is_hosts_own(os.fsdecode(path)):
             return -errno.ENOENT
         how = OPEN_HOW.pack(flags, 0, resolve | RESOLVE_IN_ROOT)
-        found: int = _host_openat2(_OPENAT2, self._root, path + b"\0", how, OPEN_HOW.size)
+        found: int = _host_openat2(_OPENAT2, self.root, path + b"\0", how, OPEN_HOW.size)
         return found if found != -1 else host.failure()
 
     def resolve_new(self, path: str, follow: bool = False) -> str:
@@ -130,9 +131,9 @@ class Files:
 
     def _look_up(self, path: str, follow: bool) -> str:
         """The host's name of *path* inside of the sysroot; empty if it is not there."""
-        flags = _O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        flags = O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         how = OPEN_HOW.pack(flags, 0, RESOLVE_IN_ROOT)
-        found = _host_openat2(_OPENAT2, self._root, os.fsencode(path) + b"\0", how, OPEN_HOW.size)
+        found = _host_openat2(_OPENAT2, self.root, os.fsencode(path) + b"\0", how, OPEN_HOW.size)
         if found < 0:
             return ""
         try:
@@ -211,7 +212,7 @@ class Files:
 
 
 def _is_hosts_own(path: str) -> bool:
-    return path.startswith(_HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
+    return path.startswith(HOSTS_OWN) and path.split("/", 2)[1] in _OWN_NAMES
 
 
-_OWN_NAMES = frozenset(name[1:] for name in _HOSTS_OWN)
+_OWN_NAMES = frozenset(name[1:] for name in HOSTS_OWN)

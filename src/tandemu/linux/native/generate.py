@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tandemu.ir import Function, lower
 from tandemu.linux.host import NUMBERS
-from tandemu.linux.native import mappings, memory_calls, paths, signal_calls
+from tandemu.linux.native import mappings, memory_calls, path_calls, paths, signal_calls
 from tandemu.linux.native.marshal import Marshal
 from tandemu.linux.native.signals import ENTER, SET_MASK, SETTLE, build_handle_signal
 from tandemu.linux.native.special import SPECIAL
@@ -14,7 +14,7 @@ from tandemu.linux.table import Row
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.linker import link
 
-__all__ = ["build", "functions", "memory_calls", "paths", "signal_calls"]
+__all__ = ["build", "functions", "memory_calls", "path_calls", "paths", "signal_calls"]
 
 
 def build_call(row: Row) -> Function:

@@ -58,6 +58,7 @@ PROCESS = Layout(
     break_end=U64,
     lowest_hidden=U32,
     has_sysroot=U32,
+    root=U64,
     machine=U8[NAME_SIZE],
     trampoline=U64,
     signal_handler=U64,
@@ -69,9 +70,10 @@ from there on that are the guest's. *mappings* is the host address of the table 
 lowest first, which changes under *mapping_lock* (a futex); *mapping_changes* is odd while it
 does. *grows*: some mapping grows downward; *restricted*: only Python knows all that limits the
 program's mappings; *top*: where those without a wish begin. No descriptor below *lowest_hidden*
-is one of ours. *machine* is what uname calls the guest's processor. *trampoline* is the guest
-address of code that returns from signal handlers, *signal_handler* and *restorer* are what the
-host's kernel gets for a signal that the guest handles."""
+is one of ours. *root* is the descriptor of the sysroot. *machine* is what uname calls the guest's
+processor. *trampoline* is the guest address of code that returns from signal handlers,
+*signal_handler* and *restorer* are what the host's kernel gets for a signal that the guest
+handles."""
 
 THREAD = Layout(
     "Thread",
@@ -89,6 +91,7 @@ THREAD = Layout(
     pending=U64,
     held=U64,
     word=U64,
+    in_sysroot=U64,
     information=U8[INFORMATION_SIZE],
     held_information=U8[INFORMATION_SIZE],
     path=U8[PATH_ROOM],
@@ -105,4 +108,5 @@ its own is over, if *has_saved*. *pending* is the signal with *information* that
 delivered and the guest has not got, 0 for none: all others are blocked on the host until then.
 *held*: one that the host cannot block but the guest does.
 
-The rest is room for what a call converts."""
+*in_sysroot* says of the path that was read last whether it is looked up in the sysroot first
+(`native.paths`). The rest is room for what a call converts."""

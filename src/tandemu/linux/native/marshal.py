@@ -121,7 +121,10 @@ class Marshal:
 
     def make(self, number: int, arguments: Sequence[Value | int]) -> Value:
         """Make the host's call *number*, then do what has to be done after it."""
-        made = self.call(number, *arguments)
+        return self.finish(self.call(number, *arguments))
+
+    def finish(self, made: Value) -> Value:
+        """Do what has to be done after the host's call; *made* is its result."""
         restarts = Constant(I64, INTERRUPTED_RESTARTS)
         interrupted = self.b.select(self.restarts, restarts, Constant(I64, INTERRUPTED))
         result = self.b.select(made == -errno.EINTR, interrupted, made)

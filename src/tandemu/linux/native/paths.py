@@ -1,18 +1,37 @@
-"""The first look at a path: is it one that Python has to see?
+"""The first look at a path: is it one that Python has to see? And the sysroot.
 
 Whatever could lead to a file of /proc that tells of the program itself goes to
 `linux.paths`, which knows: a path with a component ``proc``, and one that ends in the name of
-such a file, from whatever directory and through whatever link. With a sysroot, an absolute
-path does, too. All others are the host's kernel's, as they are.
+such a file, from whatever directory and through whatever link. All others are the host's
+kernel's, as they are.
+
+With a sysroot, an absolute path is looked up there first, by the host's kernel (openat2 with
+RESOLVE_IN_ROOT), and then on the host. Nothing is remembered, so it is right whoever renames what.
+Python has what makes, removes and renames, packages without links at their top (``/lib``), and
+links of the host that lead to what only the sysroot has.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
 from tandemu.accel.user import CALL_ELSEWHERE
 from tandemu.ir import I1, I8, I64, PTR, Builder, Constant, Function, Value
+from tandemu.linux.calls.helpers import AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.layout import PROCESS, THREAD
 from tandemu.linux.native.marshal import KINDS, NOBODYS, Marshal
-from tandemu.linux.paths import OWN_NAMES
+from tandemu.linux.paths import (
+    HOSTS_OWN,
+    MERGED_FOLDERS,
+    O_PATH,
+    OPEN_HOW,
+    OWN_NAMES,
+    RESOLVE_IN_ROOT,
+)
 
 _PAGE = 4096
 _MOST = 4096
@@ -43,6 +62,7 @@ def build_read_path() -> Function:
     offset = b.variable(I64, 0)
     # Of the component that is being read: its length, its first letters as a number.
     length, word = b.variable(I64, 0), b.variable(I64, 0)
+    first, first_length = b.variable(I64, 0), b.variable(I64, 0)
     special = b.variable(I1, Constant(I1, 0))
     with b.Loop():
         place = start + offset.value
@@ -56,9 +76,14 @@ def build_read_path() -> Function:
         with b.While(lambda: index.value.ult(size)):
             letter = b.load(target.offset(index.value), I8).zext(I64)
             with b.If(letter == 0):
-                _finish(b, process, word.value, length.value, special.value)
+                with b.If(first_length.value == 0):
+                    first.value, first_length.value = word.value, length.value
+                _classify(b, thread, process, first.value, first_length.value)
+                _finish(b, word.value, length.value, special.value)
             with b.If(letter == _SLASH):
                 special.value = special.value | _is(word.value, length.value, "proc")
+                with b.If(first_length.value == 0):
+                    first.value, first_length.value = word.value, length.value
                 word.value = 0
                 length.value = 0
             with b.Else():
@@ -77,14 +102,36 @@ def _is(word: Value, length: Value, name: str) -> Value:
     return (word == _word(name)) & (length == len(name))
 
 
-def _finish(b: Builder, process: object, word: Value, length: Value, special: Value) -> None:
+IN_SYSROOT, MERGED, ON_HOST = 1, 2, 3
+"""`THREAD.in_sysroot`: it is looked up in the sysroot; and maybe below /usr of that; or the host's
+in any case, but a link there may lead into the sysroot. 0: none of that."""
+_OF_LINKS = frozenset(
+    ("mkdirat", "mknodat", "unlinkat", "symlinkat", "linkat", "renameat", "renameat2")
+)
+"""Calls that follow no link at the end of their paths."""
+
+
+def _classify(b: Builder, thread: Any, process: Any, word: Value, length: Value) -> None:
+    """Note whether the sysroot is asked first, by the first component of the path."""
+
+    def is_one_of(names: Iterable[str]) -> Value:
+        found: Value = Constant(I1, 0)
+        for name in names:
+            found = found | _is(word, length, name)
+        return found
+
+    absolute = b.load(b.room, I8) == _SLASH
+    merged, own = is_one_of(MERGED_FOLDERS), is_one_of(name[1:] for name in HOSTS_OWN)
+    kind = b.select(merged, Constant(I64, MERGED), Constant(I64, IN_SYSROOT))
+    kind = b.select(own, Constant(I64, ON_HOST), kind)
+    thread.in_sysroot = b.select(absolute & (process.has_sysroot != 0), kind, Constant(I64, 0))
+
+
+def _finish(b: Builder, word: Value, length: Value, special: Value) -> None:
     """The path has been read: decide."""
     found = special
     for name in ("proc", *OWN_NAMES):
         found = found | _is(word, length, name)
-    struct = b.struct(PROCESS, process.pointer())  # type: ignore[attr-defined]
-    absolute = b.load(b.room, I8) == _SLASH
-    found = found | (absolute & (struct.has_sysroot != 0))
     b.Return(b.select(found, CALL_ELSEWHERE, b.room.from_pointer()))
 
 
@@ -93,9 +140,64 @@ READ_PATH = build_read_path()
 
 def read_path(m: Marshal, address: Value) -> Value:
     """The host address of the path at the guest's *address*; or the call is left to Python."""
+    m.thread.in_sysroot = 0
     found = m.b.call(READ_PATH, m.b.thread, address, m.path_room())
     m.elsewhere_if(found == CALL_ELSEWHERE)
     return found
 
 
-KINDS["path"] = lambda m, index: read_path(m, m.given[index])
+def _path(m: Marshal, index: int) -> Value:
+    """A path that the host's call gets: none of the sysroot."""
+    found = read_path(m, m.given[index])
+    kind = m.thread.in_sysroot
+    is_host = (kind == 0) | (kind == ON_HOST) if m.name in _OF_LINKS else kind == 0
+    m.elsewhere_if(~is_host)
+    return found
+
+
+KINDS["path"] = _path
+
+
+def open_inside(m: Marshal, path: Value, flags: Value) -> Value:
+    """openat2(2) in the sysroot."""
+    how = m.thread.pointer("structure")
+    m.b.store(how, flags)
+    m.b.store(how.offset(8), Constant(I64, 0))
+    m.b.store(how.offset(16), Constant(I64, RESOLVE_IN_ROOT))
+    number = NUMBERS["openat2"]
+    return m.call(number, m.process.root, path, how.from_pointer(), OPEN_HOW.size)
+
+
+def look_up(
+    m: Marshal, path: Value, nofollow: Value, found: Callable[[Value], Value],
+    on_host: Callable[[], Value],
+) -> Value:  # fmt: skip
+    """Make a call with *path*: *found* with a descriptor (O_PATH) of the sysroot's file; or
+    *on_host*, where that has none. *nofollow*: a link is meant itself."""
+    b, thread = m.b, m.thread
+    result = b.variable(I64, 0)
+    kind = thread.in_sysroot
+    with b.If((kind == 0) | (kind == ON_HOST), likely=True):
+        result.value = on_host()
+        with b.If((result.value == -errno.ENOENT) & (kind == ON_HOST) & ~nofollow):
+            m.elsewhere_if(is_link(m, path))
+    with b.Else():
+        follow = b.select(nofollow, Constant(I64, os.O_NOFOLLOW), Constant(I64, 0))
+        descriptor = open_inside(m, path, follow | (O_PATH | os.O_CLOEXEC))
+        with b.If(descriptor.sge(0), likely=True):
+            result.value = found(descriptor)
+            b.system_call(NUMBERS["close"], descriptor)
+        with b.Else():
+            # Of any other error Python knows more.
+            m.elsewhere_if((descriptor != -errno.ENOENT) | (thread.in_sysroot == MERGED))
+            result.value = on_host()
+            with b.If((result.value == -errno.ENOENT) & ~nofollow):
+                m.elsewhere_if(is_link(m, path))
+    return result.value
+
+
+def is_link(m: Marshal, path: Value) -> Value:
+    """Whether the host has something of that name, even if it leads nowhere."""
+    place = m.area().from_pointer()
+    number = NUMBERS["newfstatat"]
+    return m.b.system_call(number, AT_FDCWD, path, place, AT_SYMLINK_NOFOLLOW) == 0

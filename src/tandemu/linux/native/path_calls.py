@@ -1,0 +1,101 @@
+"""The system calls that most often look paths up, in the sysroot too."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tandemu.ir import I1, I64, Constant, Value
+from tandemu.linux.calls.helpers import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from tandemu.linux.host import NUMBERS
+from tandemu.linux.native.marshal import KINDS, Marshal
+from tandemu.linux.native.paths import MERGED, ON_HOST, is_link, look_up, open_inside, read_path
+from tandemu.linux.native.special import special
+
+_EMPTY = 511
+"""Where in a thread's structure a text of no letters stands."""
+
+
+def _empty(m: Marshal) -> Value:
+    place: Value = m.thread.pointer("structure").offset(_EMPTY)
+    m.b.fill(place, 0, 1)
+    return place.from_pointer()
+
+
+@special("newfstatat")
+def _newfstatat(m: Marshal) -> Value:
+    number, (directory, name, _, flags) = NUMBERS["newfstatat"], m.given
+    path, place = read_path(m, name), KINDS["stat"](m, 2)
+    nofollow = (flags & AT_SYMLINK_NOFOLLOW) != 0
+    made = look_up(
+        m, path, nofollow,
+        lambda file: m.call(number, file, _empty(m), place, flags | AT_EMPTY_PATH),
+        lambda: m.call(number, directory, path, place, flags),
+    )  # fmt: skip
+    return m.finish(made)
+
+
+@special("statx")
+def _statx(m: Marshal) -> Value:
+    number, (directory, name, flags, mask, result) = NUMBERS["statx"], m.given
+    path, place = read_path(m, name), m.moved(result)
+    nofollow = (flags & AT_SYMLINK_NOFOLLOW) != 0
+    made = look_up(
+        m, path, nofollow,
+        lambda file: m.call(number, file, _empty(m), flags | AT_EMPTY_PATH, mask, place),
+        lambda: m.call(number, directory, path, flags, mask, place),
+    )  # fmt: skip
+    return m.finish(made)
+
+
+@special("faccessat", "faccessat2")
+def _faccessat(m: Marshal) -> Value:
+    directory, name, mode = m.given[:3]
+    flags = m.given[3] if m.given[3:] else Constant(I64, 0)
+    path = read_path(m, name)
+    rest = (flags,) if m.given[3:] else ()
+    checked = NUMBERS["faccessat2"]
+    made = look_up(
+        m, path, (flags & AT_SYMLINK_NOFOLLOW) != 0,
+        lambda file: m.call(checked, file, _empty(m), mode, flags | AT_EMPTY_PATH),
+        lambda: m.call(NUMBERS[m.name], directory, path, mode, *rest),
+    )  # fmt: skip
+    return m.finish(made)
+
+
+@special("readlinkat")
+def _readlinkat(m: Marshal) -> Value:
+    number, (directory, name, _, _) = NUMBERS["readlinkat"], m.given
+    path, place, size = read_path(m, name), KINDS["out"](m, 2), KINDS["size"](m, 3)
+    made = look_up(
+        m, path, Constant(I1, 1),
+        lambda file: m.call(number, file, _empty(m), place, size),
+        lambda: m.call(number, directory, path, place, size),
+    )  # fmt: skip
+    # What is no link says so of its name; of a descriptor it would be ENOENT.
+    no_link = (made == -errno.ENOENT) & (m.thread.in_sysroot != 0)
+    m.elsewhere_if(no_link)
+    return m.finish(made)
+
+
+@special("openat")
+def _openat(m: Marshal) -> Value:
+    b, thread = m.b, m.thread
+    directory, name, given, mode = m.given
+    flags = given & 0xFFFFFFFF
+    path = read_path(m, name)
+    result = b.variable(I64, 0)
+    kind = thread.in_sysroot
+    with b.If((kind == 0) | (kind == ON_HOST), likely=True):
+        result.value = m.call(NUMBERS["openat"], directory, path, flags, mode)
+        with b.If((result.value == -errno.ENOENT) & (kind == ON_HOST)):
+            m.elsewhere_if(is_link(m, path))
+    with b.Else():
+        m.elsewhere_if((flags & os.O_CREAT) != 0)
+        result.value = open_inside(m, path, flags)
+        with b.If(result.value.slt(0)):
+            m.elsewhere_if((result.value != -errno.ENOENT) | (kind == MERGED))
+            result.value = m.call(NUMBERS["openat"], directory, path, flags, mode)
+            with b.If(result.value == -errno.ENOENT):
+                m.elsewhere_if(is_link(m, path))
+    return m.finish(result.value)
