@@ -24,6 +24,9 @@ def test_options() -> None:
         *("a,b", "raw", True, "virtio", "x", 2)
     )
     assert parse_drive("a,readonly=off") == Drive("a")
+    assert parse_drive("a,bps=50M,bps-burst=1G,iops=300") == Drive(
+        "a", bytes_per_s=50 << 20, burst_bytes=1 << 30, operations_per_s=300
+    )
     assert parse_drive(Path("a,b")) == Drive("a,b")
 
 
@@ -38,6 +41,8 @@ def test_options() -> None:
         ("a,if=ide", "must be one of"),
         ("a,queues=many", "must be a number"),
         ("a,queues=0", "must be 1 to"),
+        ("a,bps=fast", "must be a number"),
+        ("a,iops-burst=5", "how many may come at once"),
         ("a,serial=" + "x" * 21, "at most 20"),
     ],
 )

@@ -131,7 +131,8 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="FILE[,OPTION…]",
-        help="a disk image as a disk; options: format=F, readonly, serial=S, queues=N",
+        help="a disk image as a disk; options: format=F, readonly, serial=S, queues=N, bps=SIZE "
+        "and iops=N (limits a second; bps-burst=, iops-burst= at once)",
     )
     run.add_argument(
         "--share",

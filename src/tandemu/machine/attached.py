@@ -17,6 +17,7 @@ from tandemu.device.virtio.entropy import Entropy
 from tandemu.device.virtio.filesystem import FileSystem
 from tandemu.device.virtio.vsock import Vsock, listen
 from tandemu.host.disk import DiskError, open_image
+from tandemu.host.disk.limit import LimitedImage, Limits
 from tandemu.host.share import Caching, ShareError, ShareSettings
 from tandemu.host.share import Share as FolderServer
 from tandemu.machine.attachments import Attachments, Drive, Share
@@ -53,15 +54,23 @@ class Attached:
     def _add_drive(self, name: str, drive: Drive) -> None:
         image = open_image(drive.path, drive.format or None, drive.read_only)
         self._open.callback(image.close)
+        limits = Limits(
+            drive.bytes_per_s, drive.operations_per_s, drive.burst_bytes, drive.burst_operations
+        )
+        limited = LimitedImage(image, limits) if limits.is_any else None
 
         def make(memory: GuestMemory) -> VirtioDevice:
-            return Block(
+            device = Block(
                 memory,
-                image,
+                limited or image,
                 identity=drive.serial.encode("ascii"),
                 read_only=drive.read_only,
                 queue_count=drive.queues,
             )
+            if limited is not None:
+                workers = device.workers.values()
+                limited.is_urgent = lambda: any(worker.wanted for worker in workers)
+            return device
 
         self._add(name, make)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 from tandemu.bits import Record, replace
@@ -22,13 +23,15 @@ _OWNERS = ("", "host", "recorded")
 _INTERFACES = ("virtio",)
 _LONGEST_SERIAL = 20
 _MOST_QUEUES = 16
+_NUMBER = re.compile(r"(\d{1,18})([KMGT]?)", flags=re.ASCII | re.IGNORECASE)
 
 
 class Drive(Record):
     """The disk image at *path* as a disk of the guest's.
 
     *format* "" means that it is told from the file's content; *serial* is what the guest can tell
-    the disk by.
+    the disk by. *bytes_per_s* and *operations_per_s* bound how fast it is, after a burst at once
+    (0: of one second).
     """
 
     path: str
@@ -37,6 +40,10 @@ class Drive(Record):
     interface: str = "virtio"
     serial: str = ""
     queues: int = 1
+    bytes_per_s: int = 0
+    operations_per_s: int = 0
+    burst_bytes: int = 0
+    burst_operations: int = 0
 
     def __post_init__(self) -> None:
         if not self.path or "\0" in self.path:
@@ -52,6 +59,15 @@ class Drive(Record):
             )
         if not 1 <= self.queues <= _MOST_QUEUES:
             raise OptionError(f"a drive with {self.queues} queues: must be 1 to {_MOST_QUEUES}")
+        for rate, burst, name in (
+            (self.bytes_per_s, self.burst_bytes, "bps"),
+            (self.operations_per_s, self.burst_operations, "iops"),
+        ):
+            if not (0 <= rate < 1 << 62 and 0 <= burst < 1 << 62) or (burst and not rate):
+                raise OptionError(
+                    f"a drive with {name}={rate} and {name}-burst={burst}: must be a number a "
+                    "second, and with it how many may come at once"
+                )
 
 
 def split_option(text: str) -> tuple[str, dict[str, str]]:
@@ -86,24 +102,35 @@ def _refuse_others(text: str, named: Mapping[str, str], known: Iterable[str]) ->
             )
 
 
+def _number(text: str, named: Mapping[str, str], name: str, default: int) -> int:
+    """The number that *text* gives *name*, with K, M, G or T or without."""
+    value = named.get(name, str(default))
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        raise OptionError(f"{name}={value} in {text!r}: must be a number, such as 100 or 50M")
+    return int(match[1]) << 10 * " KMGT".index(match[2].upper() or " ")
+
+
 def parse_drive(given: Path | Drive) -> Drive:
-    """A drive from ``FILE[,format=F][,readonly][,if=virtio][,serial=S][,queues=N]``."""
+    """A drive from ``FILE[,format=F][,readonly][,if=virtio][,serial=S][,queues=N]`` and limits.
+
+    The limits are ``[,bps=SIZE[,bps-burst=SIZE]][,iops=N[,iops-burst=N]]``.
+    """
     if isinstance(given, Drive):
         return given
     if not isinstance(given, str):
         return Drive(os.fspath(given))
     path, named = split_option(given)
-    _refuse_others(given, named, ("format", "readonly", "if", "serial", "queues"))
-    queues = named.get("queues", "1")
-    if not queues.isascii() or not queues.isdigit() or len(queues) > 4:
-        raise OptionError(f"queues={queues} in {given!r}: must be a number")
+    limits = ("bps", "iops", "bps-burst", "iops-burst")
+    _refuse_others(given, named, ("format", "readonly", "if", "serial", "queues", *limits))
     return Drive(
         path,
         named.get("format", ""),
         "readonly" in named and _flag(given, "readonly", named["readonly"]),
         named.get("if", "virtio"),
         named.get("serial", ""),
-        int(queues),
+        _number(given, named, "queues", 1),
+        *(_number(given, named, name, 0) for name in limits),
     )
 
 

@@ -77,3 +77,14 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(DiskUsageError):
         Limits(**wrong)
     assert not Limits().is_any
+
+
+def test_what_is_urgent_does_not_wait_and_is_paid_for_later(tmp_path: Path) -> None:
+    image, clock = limited(tmp_path, Limits(bytes_per_s=MIB))
+    with image:
+        image.is_urgent = lambda: clock.now > 1
+        image.read(0, 8 * MIB)
+        assert 1 < clock.now < 1.1
+        image.is_urgent = lambda: False
+        image.read(0, 512)
+        assert clock.now == pytest.approx(7, abs=0.1)

@@ -63,8 +63,8 @@ class Worker:
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody waits for it to rest: a long callback then returns early."""
-        return self._claims > 0
+        """Whether somebody waits for it to rest or end: a long callback then returns early."""
+        return self._claims > 0 or self._closing
 
     def rest(self) -> None:
         """Return when no callback runs, and let none run until `go_on`. Any thread but its own."""

@@ -17,6 +17,9 @@ from tandemu.host.disk.errors import DiskUsageError
 from tandemu.host.disk.image import Description, Extent, Image
 from tandemu.host.disk.vectors import Buffers
 
+_NAP_S = 0.02
+"""For how long a request that waits does not look whether it is urgent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -71,6 +74,8 @@ class LimitedImage(Image):
     """*image* within *limits*. A request that is too early waits in its own thread.
 
     Flushes are operations too; discards and zeros are operations that move no bytes.
+    *is_urgent*: asked while a request waits; if it says so, that one goes on at once, and the next
+    ones pay for it. A machine that is to be paused does not wait for its limits.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class LimitedImage(Image):
         self.size_bytes, self.read_only = image.size_bytes, image.read_only
         self.backing, self.is_local = image.backing, image.is_local
         self._clock, self._sleep = clock, sleep
+        self.is_urgent: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
         now = clock()
         self._buckets: list[tuple[Bucket, bool]] = []
@@ -102,8 +108,10 @@ class LimitedImage(Image):
                 (bucket.take(length if of_bytes else 1, now) for bucket, of_bytes in self._buckets),
                 default=0.0,
             )
-        if delay > 0:
-            self._sleep(delay)
+        end = now + delay
+        while delay > 0 and not self.is_urgent():
+            self._sleep(min(delay, _NAP_S))
+            delay = end - self._clock()
 
     def _readv(self, offset: int, buffers: Buffers, length: int) -> None:
         self._wait(length)

@@ -85,6 +85,10 @@ class Qcow2Image(Qcow2Reader):
         super().load()
         self._packed_at = 0
 
+    def _forget_packed(self) -> None:
+        super()._forget_packed()
+        self._packed_at = 0  # it may be in one of them
+
     # ---- writing --------------------------------------------------------------------------
 
     def _writev(self, offset: int, buffers: Buffers, length: int) -> None:

@@ -92,9 +92,13 @@ class Qcow2Reader(Image):
             self._writeback = Writeback(
                 storage, self._data, self.mapping, refcounts, self.lock, lazy=self.is_lazy
             )
-            self._writeback.on_reuse = self._unpacked.clear
+            self._writeback.on_reuse = self._forget_packed
         self._unpacked.clear()
         self.bitmaps = Bitmaps.load(storage, header)
+
+    def _forget_packed(self) -> None:
+        """Clusters are free: what was unpacked of them may be overwritten. The lock is held."""
+        self._unpacked.clear()
 
     @property
     def is_lazy(self) -> bool:
