@@ -11,15 +11,16 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 
+from tandemu.isa.catalogue import find_isa
 from tandemu.jit.engine.generate import Program, generate
 from tandemu.jit.engine.load import ENGINE_KIND
 from tandemu.jit.engine.user_program import UserProgram
 from tandemu.native import container
 
 ENGINES: dict[str, Callable[[], Program]] = {
-    "riscv64": lambda: Program(64),
-    "riscv32": lambda: Program(32),
-    "riscv64-program": lambda: UserProgram(64),
+    "riscv64": lambda: Program(find_isa("riscv64")),
+    "riscv32": lambda: Program(find_isa("riscv32")),
+    "riscv64-program": lambda: UserProgram(find_isa("riscv64")),
 }
 
 

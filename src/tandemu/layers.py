@@ -16,10 +16,10 @@ from dataclasses import dataclass
 class Package:
     """One package: its *name* under ``tandemu``, what it *holds*, and stricter rules.
 
-    *apart_from* names packages below this one that it must not import all the same. *rooms*
-    are its subpackages in import order, lowest first: a room imports no room above it. The
-    empty name among them is that of the modules that stand directly in the package; without
-    it those have no rank.
+    *apart_from* names packages below this one, or rooms of them, that it must not import all the
+    same. *rooms* are its subpackages in import order, lowest first: a room imports no room above
+    it. The empty name among them is that of the modules that stand directly in the package;
+    without it those have no rank.
     """
 
     name: str
@@ -74,6 +74,7 @@ FLOORS: tuple[Floor, ...] = (
                     "machine",
                     "program",
                 ),
+                apart_from=frozenset({"isa.riscv"}),
             ),
             Package(
                 "kvm",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tandemu.bits import mask
+from tandemu.isa import effects
 from tandemu.isa.errors import IsaError
 from tandemu.isa.riscv import state
 from tandemu.isa.riscv.csr_table import csr_numbers, rows
@@ -176,7 +177,7 @@ def test_floating_point_registers_need_fs_and_make_it_dirty(m: Machine) -> None:
     assert (m.csr("frm"), m.csr("fflags"), m.hart.float_slow) == (5, 0b01010, 1)
     m.write("frm", 0)
     assert (m.csr("fcsr"), m.hart.float_slow) == (0b01010, 0)
-    assert m.taken_effects() & state.FLOAT
+    assert m.taken_effects() & effects.FLOAT
     m.csr("mstatus", state.FS, 3)
     assert m.hart.float_slow == 1
 
@@ -199,12 +200,12 @@ def test_mpp_never_becomes_two(m: Machine) -> None:
 @pytest.mark.parametrize(
     ("bits", "effect"),
     [
-        (state.SUM, state.MODE),
-        (state.MPRV, state.MODE),
-        (1 << state.MPP_LOW, state.MODE),
-        (state.MXR, state.FLUSH_ALL),
-        (state.SIE, state.INTERRUPTS),
-        (state.MIE, state.INTERRUPTS),
+        (state.SUM, effects.MODE),
+        (state.MPRV, effects.MODE),
+        (1 << state.MPP_LOW, effects.MODE),
+        (state.MXR, effects.FLUSH_ALL),
+        (state.SIE, effects.INTERRUPTS),
+        (state.MIE, effects.INTERRUPTS),
         (state.TVM, 0),
     ],
 )
@@ -220,18 +221,18 @@ def test_effects_of_status(m: Machine, bits: int, effect: int) -> None:
 def test_satp_takes_only_modes_there_are(m: Machine) -> None:
     if m.xlen == 32:
         assert m.write("satp", 0x8012_3456) == 0x8012_3456
-        assert m.taken_effects() == state.FLUSH_ALL | state.MODE
+        assert m.taken_effects() == effects.FLUSH_ALL | effects.MODE
     else:
         legal = 8 << 60 | 0xFFFF << 44 | 0x123
         assert m.write("satp", legal) == legal
-        assert m.taken_effects() == state.FLUSH_ALL | state.MODE
+        assert m.taken_effects() == effects.FLUSH_ALL | effects.MODE
         for mode in (1, 7, 10, 11, 15):
             assert m.write("satp", mode << 60) == legal
         assert m.taken_effects() == 0
         assert m.write("satp", legal + 1) == legal + 1
-        assert m.taken_effects() == state.FLUSH_ALL
+        assert m.taken_effects() == effects.FLUSH_ALL
         assert m.write("satp", 9 << 60) == 9 << 60
-        assert m.taken_effects() == state.FLUSH_ALL | state.MODE
+        assert m.taken_effects() == effects.FLUSH_ALL | effects.MODE
     m.csr("mstatus", state.TVM, 2)
     m.hart.privilege = state.SUPERVISOR
     assert m.csr("satp") is None
@@ -285,7 +286,7 @@ def test_supervisor_timer(m: Machine) -> None:
     m.taken_effects()
     assert m.write("stimecmp", 1000) == 1000
     assert m.hart.mip == state.STIP
-    assert m.taken_effects() == state.TIMER | state.INTERRUPTS
+    assert m.taken_effects() == effects.TIMER | effects.INTERRUPTS
     assert m.write("stimecmp", 1001) == 1001
     assert m.hart.mip == 0
     m.hart.mcounteren = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tandemu.isa import effects
 from tandemu.isa.riscv import state
 from tests.isa.hart_machine import Machine, machine
 
@@ -150,10 +151,10 @@ def test_changes_make_translations_void(m: Machine) -> None:
     m.csr("pmpaddr0", 0x100, 1)
     assert m.taken_effects() == 0
     configure(m, 0, NAPOT | R)
-    assert (m.taken_effects(), m.hart.pmp_active) == (state.FLUSH_ALL, 1)
+    assert (m.taken_effects(), m.hart.pmp_active) == (effects.FLUSH_ALL, 1)
     configure(m, 0, NAPOT | R)
     assert m.taken_effects() == 0
     m.csr("pmpaddr0", 0x200, 1)
-    assert m.taken_effects() == state.FLUSH_ALL
+    assert m.taken_effects() == effects.FLUSH_ALL
     configure(m, 0, 0)
-    assert (m.taken_effects(), m.hart.pmp_active) == (state.FLUSH_ALL, 0)
+    assert (m.taken_effects(), m.hart.pmp_active) == (effects.FLUSH_ALL, 0)

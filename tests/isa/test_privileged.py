@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tandemu.bits import mask
+from tandemu.isa import effects
 from tandemu.isa.riscv import state
 from tests.isa.hart_machine import CALLED, RAISED, Machine, machine
 
@@ -32,7 +33,7 @@ def test_exceptions(m: Machine, cause: int, privilege: int) -> None:
         m.taken_effects()
         m.call("take_trap", cause, -2)
         assert m.hart.reservation_address == state.NO_RESERVATION
-        assert m.taken_effects() & state.MODE
+        assert m.taken_effects() & effects.MODE
         if delegated and privilege < 3:
             assert (m.hart.scause, m.hart.stval) == (cause, mask(m.xlen) - 1)
             assert (m.hart.sepc, m.hart.pc, m.hart.privilege) == (PC, S_VECTOR, 1)
@@ -125,7 +126,7 @@ def test_mret(m: Machine) -> None:
             assert (m.hart.privilege, m.hart.pc, m.hart.jumped) == (privilege, 0x8000_4002, 1)
             expected = state.SIE | state.MPIE | (state.MIE if enabled else 0)
             assert m.hart.mstatus == expected | (state.MPRV if privilege == 3 else 0)
-            assert m.taken_effects() == state.MODE | state.INTERRUPTS
+            assert m.taken_effects() == effects.MODE | effects.INTERRUPTS
 
 
 def test_sret(m: Machine) -> None:
@@ -167,13 +168,13 @@ def test_privilege_of_instructions(m: Machine, name: str, least: int, trapped: i
 def test_fences_leave_their_operands(m: Machine) -> None:
     for index1, index2, kind in ((0, 0, 0), (1, 0, 1), (0, 2, 2), (1, 2, 3)):
         m.execute("sfence.vma", rs1=0x8765_4321, rs2=0x1_0007, rs1_index=index1, rs2_index=index2)
-        assert m.taken_effects() == state.FENCE
+        assert m.taken_effects() == effects.FENCE
         assert (m.hart.fence_kind, m.hart.fence_address) == (kind, 0x8765_4321)
         assert m.hart.fence_asid == 7
     m.execute("fence.i")
-    assert m.taken_effects() == state.INSTRUCTIONS
+    assert m.taken_effects() == effects.INSTRUCTIONS
     m.execute("wfi")
-    assert m.taken_effects() == state.WAIT
+    assert m.taken_effects() == effects.WAIT
 
 
 def test_calls_and_breakpoints(m: Machine) -> None:

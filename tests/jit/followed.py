@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tandemu.accel import Exit, MmioRead, MmioWrite, Stopped
+from tandemu.isa.catalogue import find_isa
 from tandemu.jit.regions.graph import GuestInstruction
 from tandemu.jit.shared.layout import EXIT_READ
 from tests.jit.random_program import RandomProgram
@@ -129,7 +130,7 @@ class Run:
         """The same by the evaluator."""
         m, interpreter = self.m, software(self.m.xlen)
         cpu, evaluator = m.cpu, interpreter.evaluator
-        privileged = interpreter.program.privileged
+        privileged = interpreter.program.system.privileged
         number = evaluator.run(privileged.pending_interrupt, m.vcpu.address)
         if number is not None and not number >> 63:
             cause = number | 1 << m.xlen - 1
@@ -262,14 +263,15 @@ class Oracle(Run):
 
         A region that stops in a loop owes no more (ARCHITECTURE.md, "The life of a region").
         """
-        isa = program(self.m.xlen).isa
+        isa = find_isa(f"riscv{self.m.xlen}")
+        instructions = program(self.m.xlen).instructions
         for step in self._steps[number:-1]:
-            decoded = isa.decode(step.word)
+            decoded = instructions.decode(step.word)
             if decoded is not None:
                 record, operands = decoded.instruction, decoded.operands
-                one = GuestInstruction(step.pc, 4, record, 0, 0, operands, True)
+                one = GuestInstruction(isa, step.pc, 4, record, 0, 0, operands, True)
                 if register in one.sources:
                     return False
-                if register == one.result:
+                if register in one.results:
                     return True
         return False

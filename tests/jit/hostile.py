@@ -54,7 +54,7 @@ def random_page(chance: random.Random, xlen: int) -> bytes:
 
 def random_bytes(chance: random.Random, xlen: int, size: int) -> bytes:
     """Valid instructions, words and halves in a mixture of its own."""
-    isa = program(xlen).isa
+    isa = program(xlen).instructions
     records = [one for one in isa.records if one.name != "wfi"]
     data = bytearray()
     share = chance.choice((0, 50, 90, 99))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
-from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.isa import effects
+from tandemu.isa.riscv.architecture import BY_XLEN
 from tandemu.jit.machine.vcpu import JitVcpu
 from tandemu.jit.program.user import JitUserCpu
 from tandemu.jit.regions.compiler import compile_request
@@ -34,7 +34,7 @@ class Beginning:
         m.ram.view[:] = self._ram
         cpu = m.cpu
         cpu.instructions = cpu.slice = cpu.budget = cpu.response_state = 0
-        cpu.effects |= riscv.MODE | riscv.FLUSH_ALL
+        cpu.effects |= effects.MODE | effects.FLUSH_ALL
         cpu.slice_length = slice_length
 
 

@@ -30,7 +30,7 @@ _LEFT_OUT = ("ecall", "ebreak", "wfi", "mret", "sret", "fence.i", "fence", "fenc
 def candidates(xlen: int, kinds: frozenset[Kind]) -> tuple[Instruction, ...]:
     return tuple(
         one
-        for one in program(xlen).isa.records
+        for one in program(xlen).instructions.records
         if one.kind in kinds
         and one.semantics is not None
         and not one.name.startswith(("csr", "cbo", "sfence", "sinval", "lr.", "sc."))

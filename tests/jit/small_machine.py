@@ -16,6 +16,7 @@ from typing import Any
 
 from tandemu.accel import Exit, MmioWrite, Stopped
 from tandemu.bits import mask
+from tandemu.isa.catalogue import find_isa
 from tandemu.isa.riscv import state as riscv
 from tandemu.jit.engine.generate import Program
 from tandemu.jit.engine.software import SoftwareInterpreter
@@ -39,17 +40,17 @@ POINTER = 31
 @cache
 def program(xlen: int) -> Program:
     """The programs of an engine in the embedded language; its instruction set is complete."""
-    return Program(xlen)
+    return Program(find_isa(f"riscv{xlen}"))
 
 
 @cache
 def software(xlen: int) -> SoftwareInterpreter:
-    return SoftwareInterpreter(xlen)
+    return SoftwareInterpreter(find_isa(f"riscv{xlen}"))
 
 
 def encode(name: str, xlen: int = 64, **operands: int) -> bytes:
     """The bytes of one instruction."""
-    word = program(xlen).isa.encode(name, operands)
+    word = program(xlen).instructions.encode(name, operands)
     return word.to_bytes(2 if name.startswith("c.") else 4, "little")
 
 
@@ -148,7 +149,7 @@ class SmallMachine:
 
     def __init__(self, xlen: int = 64, harts: int = 1) -> None:
         self.xlen = xlen
-        self.vm = JitVm(xlen)
+        self.vm = JitVm(f"riscv{xlen}")
         self.ram = Ram(SIZE)
         self.region = RamRegion(BASE, SIZE, self.ram)
         self.vm.set_memory_slot(self.region)
@@ -224,7 +225,7 @@ class SmallMachine:
     def evaluate(self) -> bool:
         """One instruction by the evaluator; False: it left with an exit."""
         cpu, interpreter = self.cpu, software(self.xlen)
-        isa = interpreter.program.isa
+        isa = interpreter.program.instructions
         evaluator, address = interpreter.evaluator, self.vcpu.address
         # The engine's part of what an instruction asked for.
         cpu.effects = 0
@@ -239,7 +240,7 @@ class SmallMachine:
             entry = evaluator.run(fetch, address, place)
             if not entry:
                 evaluator.run(
-                    interpreter.program.privileged.take_trap,
+                    interpreter.program.system.privileged.take_trap,
                     address,
                     cpu.trap_cause,
                     cpu.trap_value,
@@ -260,7 +261,7 @@ class SmallMachine:
             cpu.pc = cpu.next_pc
             cpu.instructions += 1
         elif status == STATUS_TRAP:
-            take_trap = interpreter.program.privileged.take_trap
+            take_trap = interpreter.program.system.privileged.take_trap
             evaluator.run(take_trap, address, cpu.trap_cause, cpu.trap_value)
         else:
             return False

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tandemu.isa.riscv import state as riscv
+from tandemu.isa.riscv.architecture import RISCV64
 from tandemu.jit.regions import building
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import find_graph
@@ -36,7 +37,7 @@ from tests.jit.random_program import (
     RandomProgram,
     examples,
 )
-from tests.jit.small_machine import BASE, DATA, PAGE, Code, machine, program, random_float
+from tests.jit.small_machine import BASE, DATA, PAGE, Code, machine, random_float
 from tests.jit.test_random_programs import compare
 from tests.jit.user_bed import on_a_machine, user_bed
 
@@ -48,8 +49,8 @@ ACCESSES = {
     "lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "lwu": 4, "ld": 8, "flw": 4, "fld": 8,
     "sb": 1, "sh": 2, "sw": 4, "sd": 8, "fsw": 4, "fsd": 8,
 }  # fmt: skip
-PROGRAM = RegionKind(64, flat=True, machine=False, mode=0, precise=False)
-MACHINE = RegionKind(64, flat=False, machine=False, mode=0)
+PROGRAM = RegionKind("riscv64", flat=True, unpaged=False, mode=0, precise=False)
+MACHINE = RegionKind("riscv64", flat=False, unpaged=False, mode=0)
 LIMIT = 400_000
 
 
@@ -252,10 +253,10 @@ def test_random_loops_of_a_machine(counted: list[CountedLoop]) -> None:
 def find(code: Code, kind: RegionKind = PROGRAM) -> CountedLoop | None:
     """The loop at the beginning of *code*."""
     page = code.build().ljust(PAGE, b"\0")
-    graph = find_graph(program(64).isa, {VIRTUAL: page}, VIRTUAL, kind, 2)
+    graph = find_graph(RISCV64, {VIRTUAL: page}, VIRTUAL, kind, 2)
     assert graph is not None
     block = graph.blocks[VIRTUAL]
-    return find_counted(kind, cpu_layout(64), block, frozenset(), "loop")
+    return find_counted(RISCV64, kind, cpu_layout(RISCV64.state), block, frozenset(), "loop")
 
 
 def loop(

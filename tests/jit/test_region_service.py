@@ -20,7 +20,7 @@ from tandemu.jit.regions.store import RegionStore
 from tandemu.native import NativeError
 from tests.jit.small_machine import PAGE, Code
 
-KIND = RegionKind(64, False, True, 0)
+KIND = RegionKind("riscv64", False, True, 0)
 PC = 0x8000_0000
 PATIENCE_S = 60
 
@@ -32,7 +32,7 @@ def request(constant: int = 1) -> RegionRequest:
 
 def service(store: RegionStore | None = None) -> RegionService:
     made = RegionService(store)
-    made.open(load_engine(64).routine("start_worker", 6))
+    made.open(load_engine("riscv64").routine("start_worker", 6))
     return made
 
 
@@ -133,7 +133,10 @@ def test_a_process_that_has_grown_begins_anew_and_misses_nothing(tmp_path: Path)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         command = [sys.executable, "-c", program, str(theirs.fileno()), "forget"]
-        with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
+        # In a session of its own, as it is started: the weight it gives itself is its session's.
+        with subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], start_new_session=True
+        ) as process:
             theirs.close()
             for constant in (1, 2, 3):
                 send(ours, pack(request(constant)))

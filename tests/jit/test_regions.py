@@ -9,7 +9,7 @@ import pytest
 
 from tandemu.accel import MmioRead, Stopped
 from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.isa.riscv.architecture import BY_XLEN
 from tandemu.jit.regions.building import build_region
 from tandemu.jit.regions.context import OWN_STORE
 from tandemu.jit.regions.graph import find_graph
@@ -155,7 +155,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
         code("addi", rd=8, rs1=8, imm=1)
     code("jalr", rd=0, rs1=1, imm=0)
     data = code.build().ljust(4096, b"\0")
-    kind = RegionKind(64, False, True, 0)
+    kind = RegionKind("riscv64", False, True, 0)
     graph = find_graph(ISA, {BASE: data}, BASE, kind, 1)
     assert graph is not None
     call, after, small = BASE, BASE + 4, code.labels["small"]
@@ -173,7 +173,10 @@ def test_a_long_line_is_one_region() -> None:
     for _ in range(500):
         code("addi", rd=8, rs1=8, imm=1)
     data = code("jalr", rd=0, rs1=1, imm=0).build().ljust(4096, b"\0")
-    found = [find_graph(ISA, {BASE: data}, BASE, RegionKind(64, False, True, 0), n) for n in (1, 2)]
+    found = [
+        find_graph(ISA, {BASE: data}, BASE, RegionKind("riscv64", False, True, 0), n)
+        for n in (1, 2)
+    ]
     assert [graph.instructions for graph in found if graph] == [240, 501]
 
 
@@ -239,14 +242,17 @@ def words(wide: int) -> Code:
 
 def test_what_is_known_to_be_narrow() -> None:
     code = words(5)
-    kind, turn = RegionKind(64, False, True, 0), code.labels["turn"]
+    kind, turn = RegionKind("riscv64", False, True, 0), code.labels["turn"]
     graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, turn, kind, 2)
     assert graph is not None
-    facts = find_narrow(kind, graph, read=range(1, 32))
+    facts = find_narrow(ISA, kind, graph, read=range(1, 32))
     # x11 is counted in 64 bits and x2 points: neither is.
     assert facts.checked == {10, 12, 13, 14, 15, 16}
     assert facts.at_end[turn] == facts.checked
-    assert find_narrow(RegionKind(32, False, True, 0), graph, range(32)).checked == frozenset()
+    assert (
+        find_narrow(BY_XLEN[32], RegionKind("riscv32", False, True, 0), graph, range(32)).checked
+        == frozenset()
+    )
 
 
 def test_facts_depend_on_bits_and_on_which_registers() -> None:
@@ -258,11 +264,11 @@ def test_facts_depend_on_bits_and_on_which_registers() -> None:
         code(name, rd=20 + number, rs1=10, **operands)
     code("addiw", rd=10, rs1=10, imm=1)("addw", rd=12, rs1=12, rs2=10)
     code("bne", to="turn", rs1=10, rs2=12)
-    kind = RegionKind(64, False, True, 0)
+    kind = RegionKind("riscv64", False, True, 0)
     graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, BASE, kind, 2)
     assert graph is not None
-    facts = find_narrow(kind, graph, read=range(1, 32))
-    build_region(kind, graph, 2)
+    facts = find_narrow(ISA, kind, graph, read=range(1, 32))
+    build_region(ISA, kind, graph, 2)
     assert facts.at_end[BASE] == {10, 12, 20, 24}
 
 

@@ -226,7 +226,7 @@ def every_stencil(xlen: int) -> list[tuple[str, Code]]:
 
 def candidates_reserved(xlen: int) -> tuple[Instruction, ...]:
     """LR and SC, which random lines leave out."""
-    isa = program(xlen).isa
+    isa = program(xlen).instructions
     return tuple(one for one in isa.records if one.name.startswith(("lr.", "sc.")))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tandemu.accel.user import CodePage, SystemCall
-from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.isa.riscv.architecture import BY_XLEN
 from tandemu.jit.engine.cpu import CACHES, SMALL, SMALLEST
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest

@@ -97,7 +97,7 @@ class ScriptedVm:
         self.starts = 0
         self.standing = False
 
-    def __call__(self, *, xlen: int, firmware_calls: bool, notice: object = None) -> ScriptedVm:
+    def __call__(self, *, isa: str, firmware_calls: bool, notice: object = None) -> ScriptedVm:
         """Stand in for the engine's class: the same object again, emptied."""
         self.memory = GuestMemory()
         self.vcpus.clear()

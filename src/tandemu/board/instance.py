@@ -59,6 +59,10 @@ class Board(Protocol):
         """Width of a register in bits."""
 
     @property
+    def isa(self) -> str:
+        """The architecture of its processors, as engines call it."""
+
+    @property
     def memory_bytes(self) -> int:
         """How much RAM it has."""
 

@@ -101,6 +101,11 @@ class RiscvVirt(Record):
         return PciWindows(PCIE_CONFIGURATION, PCIE_PORTS, PCIE_MEMORY, high)
 
     @property
+    def isa(self) -> str:
+        """The architecture of its harts, as engines call it."""
+        return f"riscv{self.xlen}"
+
+    @property
     def isa_string(self) -> str:
         """The harts' extensions in the older, one-string form (``riscv,isa``)."""
         single = "".join(name for name in self.extensions if len(name) == 1)

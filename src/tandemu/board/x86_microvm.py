@@ -59,6 +59,11 @@ class X86Microvm(Record):
         return 64
 
     @property
+    def isa(self) -> str:
+        """The architecture of its processors, as engines call it."""
+        return "x86_64"
+
+    @property
     def memory(self) -> tuple[range, ...]:
         """Where RAM stands."""
         low = range(min(self.memory_bytes, HOLE.start))

@@ -40,6 +40,29 @@ class Kind(Enum):
     """May trap, or changes what the following instructions mean."""
 
 
+class Trait(Enum):
+    """What else a translator makes use of; an instruction without traits is translated too."""
+
+    HOT = "hot"
+    """Frequent: its sources may come from cached results. Every branch is."""
+    CONSTANT = "constant"
+    """Its result is its immediate."""
+    PC_RELATIVE = "pc relative"
+    """Its result is its immediate added to its address."""
+    SUM = "sum"
+    """Its result is the sum of two sources, or of one and its immediate: a copy if one is zero."""
+    FOLDS_WITH_ZERO = "folds with zero"
+    """A branch whose condition is known if its second source is the zero register."""
+    EXACT = "exact"
+    """A floating-point instruction with a rounding mode that never rounds."""
+    RESUMES = "resumes"
+    """A system instruction behind which its block goes on."""
+    ONLY_READS = "only reads"
+    """An atomic instruction that writes nothing."""
+    HOST_ATOMIC = "host atomic"
+    """An atomic instruction that is one of the host's."""
+
+
 class ImmediateFormat(Record):
     """Where the bits of an immediate stand in an instruction.
 
@@ -147,6 +170,7 @@ class Instruction(Record):
     semantics: Semantics | None = None
     specialises: str | None = None
     """The record that this one takes encodings from; overlap is an error otherwise."""
+    traits: frozenset[Trait] = frozenset()
 
     def __post_init__(self) -> None:
         taken = self.mask

@@ -61,7 +61,7 @@ class StandingTime(Record):
 class KvmVm:
     """Memory slots, vCPUs, interrupt lines, a clock.
 
-    *cpu_model* is one of `cpuid.MODELS`; *timer*: PC timer and PIC. An engine for xlen 64
+    *cpu_model* is one of `cpuid.MODELS`; *timer*: PC timer and PIC. An engine for x86-64
     without firmware calls. All vCPUs are made before one is used: each knows their number.
     """
 
@@ -71,7 +71,7 @@ class KvmVm:
 
     def __init__(
         self,
-        xlen: int = 64,
+        isa: str = "x86_64",
         *,
         firmware_calls: bool = False,
         notice: Callable[[str], None] | None = None,
@@ -79,7 +79,7 @@ class KvmVm:
         timer: bool = False,
         system: System | None = None,
     ) -> None:
-        if xlen != 64 or firmware_calls:
+        if isa != "x86_64" or firmware_calls:
             raise KvmError(
                 "KVM runs x86-64 guests without built-in firmware: for another guest use"
                 " --accel jit"

@@ -48,7 +48,7 @@ class ProcessResult(NamedTuple):
 
 def make_engine(architecture: Architecture, notice: Notice | None = None) -> UserEngine:
     """The engine that runs programs for *architecture*; *notice* hears of long work."""
-    engine: UserEngine = JitUserEngine(xlen=architecture.xlen, notice=notice)
+    engine: UserEngine = JitUserEngine(architecture.name, notice=notice)
     return engine
 
 

@@ -48,10 +48,11 @@ Notice = Callable[[str], None]
 class EngineFactory(Protocol):
     """An engine's class.
 
-    *firmware_calls*: the guest's calls of built-in firmware leave `Vcpu.run`.
+    *isa*: the guest's architecture by name. *firmware_calls*: the guest's calls of built-in
+    firmware leave `Vcpu.run`.
     """
 
-    def __call__(self, *, xlen: int, firmware_calls: bool, notice: Notice | None) -> Vm:
+    def __call__(self, *, isa: str, firmware_calls: bool, notice: Notice | None) -> Vm:
         """Make a VM; *notice* hears of long work before it is done."""
 
 

@@ -93,9 +93,7 @@ class PowerCycle:
         self._stuck = False
         self.last_dump = ""
         """The registers of the processor that ended it, if one broke down."""
-        self.vm: Vm = engine(
-            xlen=board.board.xlen, firmware_calls=plan.firmware_calls, notice=notice
-        )
+        self.vm: Vm = engine(isa=board.board.isa, firmware_calls=plan.firmware_calls, notice=notice)
         try:
             vcpus = [self.vm.create_vcpu(index) for index in range(board.board.harts)]
             self.instance = self._assemble(board, vcpus, plan, devices)

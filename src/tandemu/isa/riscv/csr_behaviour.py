@@ -16,6 +16,7 @@ from typing import Any
 
 from tandemu.bits import mask
 from tandemu.ir import I8, I64, Builder, Function, Value
+from tandemu.isa.effects import FLUSH_ALL, INTERRUPTS, MODE, TIMER
 from tandemu.isa.riscv.hart import Environment, add_effects, any_set, set_status, word
 from tandemu.isa.riscv.paging import SV39, SV48, translation_mode
 from tandemu.isa.riscv.state import (
@@ -25,10 +26,7 @@ from tandemu.isa.riscv.state import (
     CBIE,
     CBZE,
     FIOM,
-    FLUSH_ALL,
     FS,
-    INTERRUPTS,
-    MODE,
     MXR,
     SEIP,
     SIE,
@@ -40,7 +38,6 @@ from tandemu.isa.riscv.state import (
     SUM,
     SUPERVISOR,
     SUPERVISOR_INTERRUPTS,
-    TIMER,
     TVM,
     UXL,
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tandemu.bits import mask
 from tandemu.ir import Value
+from tandemu.isa.effects import COUNTERS, FLOAT
 from tandemu.isa.riscv.csr_behaviour import (
     Access,
     replace_lower,
@@ -28,8 +29,6 @@ from tandemu.isa.riscv.hart import (
     word,
 )
 from tandemu.isa.riscv.state import (
-    COUNTERS,
-    FLOAT,
     FS,
     MACHINE,
     STCE,

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tandemu.bits import mask
+from tandemu.isa.effects import INTERRUPTS
 from tandemu.isa.riscv import csr_behaviour as behaviour
 from tandemu.isa.riscv import csr_counters as counters
 from tandemu.isa.riscv.csr_behaviour import Gate, Read, Write
 from tandemu.isa.riscv.state import (
     ALL_INTERRUPTS,
     DELEGABLE_EXCEPTIONS,
-    INTERRUPTS,
     PMP_ENTRIES,
     SUPERVISOR_INTERRUPTS,
 )

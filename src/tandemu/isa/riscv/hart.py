@@ -17,12 +17,10 @@ from typing import Any
 from tandemu.bits import Layout
 from tandemu.ir import I64, PTR, Builder, Constant, IrError, Type, Value
 from tandemu.ir.values import emit_effect
+from tandemu.isa.effects import FLUSH_ALL, INTERRUPTS, MODE
 from tandemu.isa.riscv.state import (
-    FLUSH_ALL,
     FS,
-    INTERRUPTS,
     MIE,
-    MODE,
     MPIE,
     MPP,
     MPP_LOW,

@@ -13,15 +13,12 @@ from typing import Any
 
 from tandemu.bits import mask
 from tandemu.ir import Evaluator, Function
+from tandemu.isa.effects import INTERRUPTS, MODE
 from tandemu.isa.errors import IsaError
 from tandemu.isa.riscv.csr import DONE, READ_ONLY, WRITE, build_csr_access
 from tandemu.isa.riscv.csr_table import csr_numbers
 from tandemu.isa.riscv.hart import Environment
 from tandemu.isa.riscv.registers import FLOATING_NAMES, INTEGER_NAMES, NAMES, register_number
-from tandemu.isa.riscv.state import (
-    INTERRUPTS,
-    MODE,
-)
 
 
 class HartRegisters:

@@ -26,6 +26,7 @@ from tandemu.isa.riscv import (
     multiply,
     single,
     system,
+    traits,
     zicsr,
 )
 from tandemu.isa.riscv.compression import Compressed, CompressedTable
@@ -95,7 +96,11 @@ class InstructionSet(Record):
             if self.xlen in record.xlens and record.extension in self.extensions
         ]
         return tuple(
-            record.meaning(self.semantics[record.name]) if record.name in self.semantics else record
+            replace(
+                record,
+                semantics=self.semantics.get(record.name, record.semantics),
+                traits=traits.traits(record.name),
+            )
             for record in chosen
         )
 

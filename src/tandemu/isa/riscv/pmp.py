@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from tandemu.bits import mask
 from tandemu.ir import I8, I64, Function
+from tandemu.isa.effects import FLUSH_ALL
 from tandemu.isa.riscv.hart import Environment, add_effects, word
 from tandemu.isa.riscv.state import (
-    FLUSH_ALL,
     MACHINE,
     PMP_ENTRIES,
 )

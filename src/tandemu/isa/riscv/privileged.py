@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tandemu.bits import mask
 from tandemu.ir import I64, Builder, Constant, Function, I, Value
+from tandemu.isa.effects import FENCE, FENCE_ADDRESS, INSTRUCTIONS, INTERRUPTS, MODE, WAIT
 from tandemu.isa.instruction import Semantics
 from tandemu.isa.riscv.csr import DONE, ILLEGAL, build_csr_access, csr_semantics
 from tandemu.isa.riscv.hart import (
@@ -31,20 +32,15 @@ from tandemu.isa.riscv.state import (
     CBCFE,
     CBIE,
     CBZE,
-    FENCE,
-    FENCE_ADDRESS,
     FENCE_ASID,
     FS,
     ILLEGAL_INSTRUCTION,
-    INSTRUCTIONS,
-    INTERRUPTS,
     LOAD_ACCESS_FAULT,
     LOAD_PAGE_FAULT,
     MACHINE,
     MACHINE_CALL,
     MEIP,
     MIE,
-    MODE,
     MPIE,
     MPP,
     MPP_LOW,
@@ -68,7 +64,6 @@ from tandemu.isa.riscv.state import (
     TW,
     USER,
     USER_CALL,
-    WAIT,
 )
 
 INTERRUPT_PRIORITY = (MEIP, MSIP, MTIP, SEIP, SSIP, STIP)
@@ -231,8 +226,9 @@ def _illegal_if(c: SystemContext, condition: Value) -> None:
 
 
 def ecall(c: SystemContext) -> None:
-    b, privilege = c.ir, c.hart.privilege
-    firmware = Constant(I(1), int(c.firmware)) if isinstance(c.firmware, bool) else c.firmware
+    b, answers = c.ir, c.firmware
+    privilege = c.hart.privilege
+    firmware = Constant(I(1), int(answers)) if isinstance(answers, bool) else answers
     answered = firmware.resize(I64) != 0
     with b.If((privilege == SUPERVISOR) & answered):
         c.firmware_call()

@@ -19,28 +19,6 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 PMP_ENTRIES = 16
 NO_RESERVATION = mask(64)
 
-# What an instruction leaves for the engine to do, in `effects`.
-MODE = 1 << 0
-"""Privilege, SUM, MPRV, MPP or the translation mode changed: select another TLB."""
-FLUSH_ALL = 1 << 1
-"""satp, PMP or MXR changed: forget every translation of this hart."""
-FENCE = 1 << 2
-"""A fence of translations is pending; its operands are in `fence_*`."""
-INSTRUCTIONS = 1 << 3
-"""Instruction memory changed: fence.i."""
-INTERRUPTS = 1 << 4
-"""An interrupt may have become deliverable."""
-TIMER = 1 << 5
-"""stimecmp or its enable changed: arm the timer anew."""
-COUNTERS = 1 << 6
-"""A counter was written or stopped."""
-WAIT = 1 << 7
-"""Wait for an interrupt."""
-FLOAT = 1 << 8
-"""frm changed; the host's rounding mode is already set."""
-
-FENCE_ADDRESS = 1 << 0
-"""In `fence_kind`: only the page of `fence_address`."""
 FENCE_ASID = 1 << 1
 """In `fence_kind`: only translations of `fence_asid` that are not global."""
 

@@ -11,14 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from tandemu.bits import Layout
-from tandemu.ir import Function, Value, lower
-from tandemu.isa.riscv.hart import Environment
-from tandemu.isa.riscv.instruction_set import BY_XLEN, InstructionSet
-from tandemu.isa.riscv.privileged import (
-    PrivilegedFunctions,
-    build_privileged,
-    privileged_semantics,
-)
+from tandemu.ir import PTR, Builder, Function, Value, lower
+from tandemu.isa.architecture import Isa
+from tandemu.isa.guest import Guest, Instructions, System
 from tandemu.jit.engine.load import ENGINE_KIND
 from tandemu.jit.memory.routines import (
     MemoryRoutines,
@@ -52,30 +47,29 @@ class Program:
 
     dispatcher_class: type[Dispatcher] = Dispatcher
 
-    def __init__(self, xlen: int) -> None:
-        self.xlen = xlen
-        self.layout: Layout = cpu_layout(xlen)
+    def __init__(self, isa: Isa) -> None:
+        self.isa, self.state = isa, isa.state
+        self.guest: Guest = isa.guest
+        self.layout: Layout = cpu_layout(isa.state)
         self.clock = build_time(self.layout)
         self.ram_pointer = build_ram_pointer(self.layout)
-        self.environment = Environment(
-            self.layout, xlen, time=self._time, cycles=self._retired, instructions=self._retired
-        )
 
-    def _time(self, b: Any, hart: Any) -> Value:
-        value: Value = b.call(self.clock, hart.pointer())
+    def _time(self, b: Any, cpu: Any) -> Value:
+        value: Value = b.call(self.clock, cpu.pointer())
         return value
 
-    def _retired(self, b: Any, hart: Any) -> Value:
-        return retired(hart)
+    def _retired(self, b: Any, cpu: Any) -> Value:
+        return retired(cpu)
 
     @cached_property
-    def privileged(self) -> PrivilegedFunctions:
-        return build_privileged(self.environment, self.ram_pointer)
+    def system(self) -> System:
+        """The privileged architecture."""
+        return self.guest.system(self.layout, self._time, self._retired, self.ram_pointer)
 
-    @cached_property
-    def isa(self) -> InstructionSet:
+    @property
+    def instructions(self) -> Instructions:
         """The instruction set with every meaning attached."""
-        return BY_XLEN[self.xlen].joined(privileged_semantics(self.privileged))
+        return self.system.instructions
 
     @cached_property
     def log_code(self) -> Function:
@@ -83,8 +77,7 @@ class Program:
 
     @cached_property
     def memory(self) -> MemoryRoutines:
-        translate = self.privileged.translate
-        return build_memory(self.layout, self.ram_pointer, translate, self.log_code)
+        return build_memory(self.layout, self.state, self.ram_pointer, self.system, self.log_code)
 
     @cached_property
     def services(self) -> Services:
@@ -92,31 +85,49 @@ class Program:
 
     @cached_property
     def interpreter(self) -> Function:
-        return build_interpreter(self.isa, self.layout, self.services)
+        return self._build_interpreter(native=True)
 
     @cached_property
     def software_interpreter(self) -> Function:
         """The interpreter for the evaluator: it leaves nothing to others."""
-        return build_interpreter(self.isa, self.layout, self.services, native=False)
+        return self._build_interpreter(native=False)
+
+    def _build_interpreter(self, *, native: bool) -> Function:
+        return build_interpreter(
+            *(self.guest, self.state, self.instructions, self.layout, self.services),
+            native=native,
+        )
+
+    @cached_property
+    def trap(self) -> Function:
+        """trap(cpu): take the trap in `trap_cause`, for the evaluator."""
+        b = Builder("trap", [("cpu", PTR)])
+        cpu = b.struct(self.layout, b.cpu)
+        self.system.take_trap(b, cpu, cpu.trap_cause, cpu.trap_value)
+        b.Return()
+        return b.finish()
 
     @cached_property
     def stencils(self) -> StencilProgram:
-        return stencils.build(self.isa, self.layout)
+        return stencils.build(self.guest, self.state, self.instructions, self.layout)
 
     @cached_property
     def translator(self) -> TranslatorRoutines:
-        return build_translator(self.isa, self.layout, self.stencils, self.memory)
+        return build_translator(
+            self.guest, self.state, self.system, self.layout, self.stencils, self.memory
+        )
 
     @cached_property
     def routines(self) -> tuple[Function, ...]:
         """The dispatcher's routines."""
         return self.dispatcher_class(
-            self.isa,
+            self.guest,
+            self.state,
+            self.system,
             self.layout,
             self.stencils,
             self.memory,
             self.translator,
-            self.privileged,
             self.interpreter,
             self.clock,
         ).build()
@@ -152,17 +163,17 @@ def generate(program: Program) -> bytes:
     names = [function.name for function in stencil_program.functions]
     table = extract(stencil_object.result(), names, SYMBOLS)
     _check_sizes(table)
-    decoder = program.isa.decoder
+    decoder = program.instructions.decoder
     return container.pack(
         ENGINE_KIND,
-        {"xlen": program.xlen},
+        {"isa": program.isa.name},
         {
             "stencils": table.to_bytes(),
             "image": link(runtime).to_bytes(),
             "forms": stencil_program.forms,
             "primary": decoder.primary.tobytes(),
             "secondary": decoder.secondary.tobytes(),
-            "expansion": program.isa.compressed.expansion.tobytes(),
+            **program.guest.tables,
         },
     )
 

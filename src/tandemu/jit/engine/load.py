@@ -12,6 +12,8 @@ from functools import cache
 from typing import Any
 
 from tandemu.bits import Layout
+from tandemu.isa.architecture import Isa
+from tandemu.isa.catalogue import find_isa
 from tandemu.jit.shared.layout import cpu_layout
 from tandemu.native import (
     ExecutableMemory,
@@ -23,23 +25,23 @@ from tandemu.native import (
     load_or_build,
 )
 
-ENGINE_KIND = "riscv-engine"
+ENGINE_KIND = "engine"
 _IMAGE_SLACK = 1 << 16
 
 
 class Engine:
     """Loaded native code of one instruction set; the VMs of a process share it."""
 
-    def __init__(self, xlen: int, data: bytes, symbols: Mapping[str, int] | None = None) -> None:
+    def __init__(self, isa: Isa, data: bytes, symbols: Mapping[str, int] | None = None) -> None:
         _, blobs = container.unpack(ENGINE_KIND, data)
-        self.xlen = xlen
-        self.layout: Layout = cpu_layout(xlen)
+        self.isa = isa
+        self.layout: Layout = cpu_layout(isa.state)
         image = blobs["image"]
         memory = ExecutableMemory(len(image) + _IMAGE_SLACK)
         self.image: LoadedImage = load(Image.from_bytes(image), memory, symbols=symbols)
         table = StencilTable.from_bytes(blobs["stencils"])
         contents = {
-            **{name: blobs[name] for name in ("forms", "primary", "secondary", "expansion")},
+            **{name: blob for name, blob in blobs.items() if name not in ("image", "stencils")},
             "stencils": table.descriptors,
             "stencil_code": table.code,
         }
@@ -64,24 +66,25 @@ class Engine:
         return known
 
 
-def _generate(xlen: int, flat: bool) -> bytes:
+def _generate(isa: Isa, flat: bool) -> bytes:
     # The generator and LLVM are loaded only when something has to be compiled.
     from tandemu.jit.engine.generate import Program, generate
     from tandemu.jit.engine.user_program import UserProgram
 
-    return generate(UserProgram(xlen) if flat else Program(xlen))
+    return generate(UserProgram(isa) if flat else Program(isa))
 
 
-def engine_code(xlen: int, *, flat: bool, notice: Callable[[str], None] | None) -> bytes:
+def engine_code(isa: Isa, *, flat: bool, notice: Callable[[str], None] | None) -> bytes:
     """The native code of an engine, from the cache or made now; *notice* is told of that.
 
     *flat*: for a program in a window of the host's memory, instead of a machine.
     """
-    name = f"riscv{xlen}-program" if flat else f"riscv{xlen}"
-    return load_or_build(name, [name], lambda: _generate(xlen, flat), notice)
+    name = f"{isa.name}-program" if flat else isa.name
+    return load_or_build(name, [name], lambda: _generate(isa, flat), notice)
 
 
 @cache
-def load_engine(xlen: int, notice: Callable[[str], None] | None = None) -> Engine:
-    """Load the engine of machines for *xlen*; it is loaded once in a process."""
-    return Engine(xlen, engine_code(xlen, flat=False, notice=notice))
+def load_engine(name: str, notice: Callable[[str], None] | None = None) -> Engine:
+    """Load the engine of machines of the architecture *name*; once in a process."""
+    isa = find_isa(name)
+    return Engine(isa, engine_code(isa, flat=False, notice=notice))

@@ -13,7 +13,9 @@ from typing import Any
 
 from tandemu.ir import Evaluator
 from tandemu.ir.softfloat import environment
-from tandemu.isa.riscv.hart_access import HartRegisters
+from tandemu.isa.architecture import Isa
+from tandemu.isa.catalogue import find_isa
+from tandemu.isa.guest import Registers
 from tandemu.jit.engine.generate import Program
 from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP
 
@@ -29,22 +31,23 @@ def _clock_gettime(_clock: int, result: int) -> int:
 class SoftwareInterpreter:
     """Runs single instructions of one instruction set in Python."""
 
-    def __init__(self, xlen: int) -> None:
-        self.program = Program(xlen)
+    def __init__(self, isa: Isa) -> None:
+        self.program = Program(isa)
         self.evaluator = Evaluator(externals={"clock_gettime": _clock_gettime})
 
     @cached_property
-    def registers(self) -> HartRegisters:
+    def registers(self) -> Registers:
         """Registers by name."""
-        return HartRegisters(self.program.environment, self.evaluator)
+        return self.program.system.registers(self.evaluator)
 
     def interpret(self, cpu: Any, address: int, form: int, word: int, raw: int, next: int) -> int:
         """Carry out one instruction at ``cpu.pc``; its `STATUS_*`."""
-        environment.rounding = cpu.frm if cpu.frm <= 4 else 0
+        system = self.program.system
+        environment.rounding = system.software_rounding(cpu)
         environment.flags = 0
         function = self.program.software_interpreter
         status = self.evaluator.run(function, address, form, word, raw, cpu.pc, next)
-        cpu.fflags |= environment.flags
+        system.software_flags(cpu, environment.flags)
         # It is this thread's: what others evaluate begins as usual.
         environment.rounding = environment.flags = 0
         assert status is not None
@@ -64,11 +67,10 @@ class SoftwareInterpreter:
             cpu.pc = cpu.next_pc
             cpu.instructions += 1
         elif status == STATUS_TRAP:
-            take_trap = self.program.privileged.take_trap
-            self.evaluator.run(take_trap, address, cpu.trap_cause, cpu.trap_value)
+            self.evaluator.run(self.program.trap, address)
 
 
 @cache
-def software_interpreter(xlen: int) -> SoftwareInterpreter:
-    """The one of this process."""
-    return SoftwareInterpreter(xlen)
+def software_interpreter(name: str) -> SoftwareInterpreter:
+    """The one of this process for the architecture *name*."""
+    return SoftwareInterpreter(find_isa(name))

@@ -22,8 +22,8 @@ from tandemu.bits import Layout
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.operations import GUARDED_SIZE, SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
-from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.hart import update_float_slow
+from tandemu.isa import effects as asked
+from tandemu.isa.architecture import Control, Faults
 from tandemu.jit.engine.generate import Program
 from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
 from tandemu.jit.run.dispatcher import Dispatcher
@@ -51,11 +51,8 @@ _RDI, _RSI, _RBP, _RDX, _RSP, _ERROR, _RIP = 8, 9, 10, 12, 15, 19, 16
 _CODE, _FAULT_ADDRESS = 8, 16
 _WRITE_ERROR = 2
 
-# The calling convention of system calls (Linux, RISC-V).
-_NUMBER_REGISTER, _FIRST_REGISTER, _CALL_SIZE = 17, 10, 4
 
-
-def _build_fetch(layout: Layout) -> Function:
+def _build_fetch(layout: Layout, control: Control) -> Function:
     """fetch(cpu, pc) -> pointer to a `FETCH_ENTRY`, null with a trap noted."""
     b = Builder("fetch", [("cpu", PTR), ("pc", I64)], result=PTR)
     cpu = b.struct(layout, b.cpu)
@@ -63,7 +60,7 @@ def _build_fetch(layout: Layout) -> Function:
     page = b.pc & -PAGE_SIZE
     cpu.trap_value = b.pc
     with b.If(b.pc.uge(machine.window_size), likely=False):
-        cpu.trap_cause = riscv.INSTRUCTION_PAGE_FAULT
+        cpu.trap_cause = control.causes.fetch
         b.Return(Constant(PTR, 0))
     allowed = b.load((machine.executable + (b.pc >> PAGE_SHIFT)).to_pointer(), I8)
     with b.If(allowed == 0, likely=False):
@@ -76,25 +73,25 @@ def _build_fetch(layout: Layout) -> Function:
     return b.finish()
 
 
-def _build_access(layout: Layout, name: str, extra: tuple[str, ...]) -> Function:
+def _build_access(layout: Layout, faults: Faults, name: str, extra: tuple[str, ...]) -> Function:
     """A routine that the interpreter asks for memory; stencils have all plain accesses."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64), *((one, I64) for one in extra)]
     b = Builder(name, parameters, result=I64)
     cpu = b.struct(layout, b.cpu)
-    cpu.trap_cause = riscv.LOAD_ACCESS_FAULT
+    cpu.trap_cause = faults.load
     cpu.trap_value = b.address
     b.Return(STATUS_TRAP)
     return b.finish()
 
 
-def _build_atomic(layout: Layout) -> Function:
+def _build_atomic(layout: Layout, faults: Faults) -> Function:
     """atomic_pointer(cpu, address, size, write): only reached by misaligned accesses."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("write", I64)]
     b = Builder("atomic_pointer", parameters, result=I64)
     cpu = b.struct(layout, b.cpu)
     misaligned = (b.address & (b.size - 1)) != 0
     cpu.trap_value = b.address
-    cpu.trap_cause = riscv.STORE_MISALIGNED
+    cpu.trap_cause = faults.store_misaligned
     with b.If(misaligned):
         b.Return(STATUS_TRAP)
     cpu.host_pointer = machine_of(b, cpu).window + b.address
@@ -106,6 +103,11 @@ class UserDispatcher(Dispatcher):
     """The dispatcher without privilege: traps leave to Python."""
 
     entrance = "entrance"
+
+    @property
+    def control(self) -> Control:
+        """What causes and registers mean to a program's system."""
+        return self.guest.isa.control
 
     def build_select_tlb(self) -> Function:
         b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
@@ -120,12 +122,12 @@ class UserDispatcher(Dispatcher):
         b = Builder("handle_effects", [("cpu", PTR)])
         cpu = b.struct(self.layout, b.cpu)
         # Python looks for what has changed.
-        cpu.effects = cpu.effects & riscv.INSTRUCTIONS
+        cpu.effects = cpu.effects & asked.INSTRUCTIONS
         b.Return()
         return b.finish()
 
     def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
-        with b.If(cpu.trap_cause == riscv.USER_CALL):
+        with b.If(cpu.trap_cause == self.control.causes.call):
             self.go(b, "native_call", budget=budget)
         cpu.traps = cpu.traps + 1
         self.leave(b, cpu, EXIT_TRAP, budget)
@@ -137,20 +139,23 @@ class UserDispatcher(Dispatcher):
         with b.If(self.requests(b, cpu) != 0, likely=False):
             # Signals come before the call, which is come to again.
             self.go(b, "slice_end")
-        cpu.pc = cpu.pc + _CALL_SIZE
+        convention = self.control.call
+        registers = getattr(cpu, self.state.main.name)
+        cpu.pc = cpu.pc + convention.size
         budget = b.budget - 1
 
         def leave_to_python() -> None:
             cpu.traps = cpu.traps + 1
             self.leave(b, cpu, EXIT_TRAP, budget)
 
-        number = cpu.x[_NUMBER_REGISTER].zext(I64)
+        number = registers[convention.number].zext(I64)
         with b.If(number.uge(NATIVE_CALLS), likely=False):
             leave_to_python()
         routine = machine.native_calls[number]
         with b.If(routine == 0, likely=False):
             leave_to_python()
-        given = [cpu.x[_FIRST_REGISTER + index].zext(I64) for index in range(SYSTEM_CALL_ARGUMENTS)]
+        assert len(convention.arguments) == SYSTEM_CALL_ARGUMENTS
+        given = [registers[one].zext(I64) for one in convention.arguments]
         context = cpu.call_context.to_pointer()
         result = b.call(routine.to_pointer(), context, *given, result=I64)
         with b.If(result == CALL_ELSEWHERE, likely=False):
@@ -161,10 +166,9 @@ class UserDispatcher(Dispatcher):
             with b.If(result == CALL_DONE, likely=False):
                 # Floating point is as a signal handler found it.
                 emit_effect("float_clear_flags", builder=b)
-                update_float_slow(b, cpu)
-                self.set_rounding(b, cpu)
+                self.system.restored_floats(b, cpu)
             with b.Else():
-                cpu.x[_FIRST_REGISTER] = result
+                registers[convention.result] = result
         # A call may take any time, so requests are not left until the slice is used up.
         with b.If(self.requests(b, cpu) != 0, likely=False):
             self.go(b, "slice_end", budget=budget)
@@ -175,17 +179,9 @@ class UserDispatcher(Dispatcher):
         """What other threads and signal handlers ask for."""
         return b.load(cpu.pointer("request"), I64, atomic=True)
 
-    def set_rounding(self, b: Builder, cpu: Any) -> None:
-        """Have the host round as the program says, if it can."""
-        rounding = b.select(cpu.frm.ult(4), cpu.frm, Constant(I64, 0))
-        emit_effect("float_set_rounding", rounding, builder=b)
-
     def settle(self, b: Builder, cpu: Any, result: Value | int, budget: Value) -> None:
         """End an interrupted call, give the program the signal that is due; or leave."""
-        flags = emit_effect("float_flags", builder=b)
-        assert flags is not None
-        cpu.fflags = cpu.fflags | flags
-        emit_effect("float_clear_flags", builder=b)
+        self.system.collect_floats(b, cpu)
         routine = machine_of(b, cpu).settle.to_pointer()
         given = b.lift(result, I64)
         status = b.call(routine, cpu.call_context.to_pointer(), given, result=I64)
@@ -228,7 +224,7 @@ class UserDispatcher(Dispatcher):
 
         It does nothing else, so that LLVM has no reason to use the frame register here.
         """
-        parameters = tail_parameters(self.isa.xlen)
+        parameters = tail_parameters(self.state.address_bits)
         b = Builder("entrance", parameters, convention="tail", attributes="noinline")
         cpu = b.struct(self.layout, b.cpu)
         slot, frame = (emit_effect(name, builder=b) for name in ("return_slot", "frame_register"))
@@ -243,11 +239,13 @@ class UserDispatcher(Dispatcher):
             self.build_entrance(),
             self.build_memory_fault(),
             build_copy_guest(),
-            build_fault_handler(self.layout),
+            build_fault_handler(self.layout, self.control),
         )
 
 
-def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: Value) -> None:
+def _find_access(
+    b: Builder, control: Control, machine: Any, registers: Value, cpu: Any, running: Value
+) -> None:
     """If *running* is an access of *cpu*'s translated code: return, to go on with a trap."""
     address = cpu.pointer().from_pointer()
     inside = b.load(registers.offset(8 * _RDI), I64) == address
@@ -284,8 +282,8 @@ def _find_access(b: Builder, machine: Any, registers: Value, cpu: Any, running: 
             cpu.trap_value = fault - machine.window
             cpu.trap_cause = b.select(
                 (error & _WRITE_ERROR) != 0,
-                Constant(I64, riscv.STORE_PAGE_FAULT),
-                Constant(I64, riscv.LOAD_PAGE_FAULT),
+                Constant(I64, control.store_refused),
+                Constant(I64, control.load_refused),
             )
             b.store(registers.offset(8 * _RIP), cpu.fault_routine)
             b.Return(1)
@@ -300,7 +298,7 @@ def build_copy_guest() -> Function:
     return b.finish()
 
 
-def build_fault_handler(layout: Layout) -> Function:
+def build_fault_handler(layout: Layout, control: Control) -> Function:
     """handle_fault(signal, info, context) -> 1 if this process goes on, else 0.
 
     If a guest's access was refused, the context is changed to go on in `memory_fault`. A
@@ -323,7 +321,8 @@ def build_fault_handler(layout: Layout) -> Function:
             vcpu.value = vcpu.value + 1
             # A thread that has ended leaves an empty place.
             with b.If(address != 0):
-                _find_access(b, machine, registers, b.struct(layout, address.to_pointer()), running)
+                cpu = b.struct(layout, address.to_pointer())
+                _find_access(b, control, machine, registers, cpu, running)
     with b.If(sent & (machine.sent_signal != 0)):
         b.call(machine.sent_signal.to_pointer(), b.signal, b.info, b.context)
         b.Return(1)
@@ -342,15 +341,16 @@ class UserProgram(Program):
 
     @cached_property
     def memory(self) -> MemoryRoutines:
-        layout = self.layout
-        load = _build_access(layout, "slow_load", ())
-        store = _build_access(layout, "slow_store", ("value",))
-        fetch = _build_fetch(layout)
-        return MemoryRoutines(self.ram_pointer, load, load, store, _build_atomic(layout), fetch)
+        layout, faults = self.layout, self.state.faults
+        load = _build_access(layout, faults, "slow_load", ())
+        store = _build_access(layout, faults, "slow_store", ("value",))
+        atomic = _build_atomic(layout, faults)
+        fetch = _build_fetch(layout, self.isa.control)
+        return MemoryRoutines(self.ram_pointer, load, load, store, atomic, fetch)
 
     @cached_property
     def stencils(self) -> StencilProgram:
-        return stencils.build(self.isa, self.layout, flat=True)
+        return stencils.build(self.guest, self.state, self.instructions, self.layout, flat=True)
 
     def runtime_functions(self) -> list[Function]:
         return [

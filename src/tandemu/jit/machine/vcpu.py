@@ -23,9 +23,8 @@ from tandemu.accel import (
 )
 from tandemu.accel.profile import Profile
 from tandemu.bits import mask
+from tandemu.isa import effects
 from tandemu.isa.errors import IsaError
-from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.registers import INTEGER_NAMES
 from tandemu.jit.engine.cpu import LARGEST, SMALL, TranslatedCpu
 from tandemu.jit.regions.installer import Place, RegionInstaller
 from tandemu.jit.regions.request import RegionKind
@@ -57,17 +56,7 @@ FIRST_CACHE = LARGEST
 _MANY = 4
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
 _LONGEST_WAIT_S = 1.0
-_TIMERS = frozenset({"mtimecmp", "stimecmp"})
-_PLAIN_REGISTERS = _TIMERS | {"pc", "privilege"}
-_PLAIN_CSRS = frozenset({"mstatus", "satp", "mie", "scounteren"})
-"""Writing what they hold changes nothing: starting a hart need not load the slow way."""
 _DUMPED_IN_A_LINE = 4
-_PARTS = frozenset(riscv.PARTS)
-_INTEGER_REGISTERS = {
-    **{name: number for number, name in enumerate(INTEGER_NAMES)},
-    **{f"x{number}": number for number in range(32)},
-    "fp": 8,
-}
 
 
 class JitVcpu(TranslatedCpu):
@@ -76,6 +65,8 @@ class JitVcpu(TranslatedCpu):
     def __init__(self, vm: JitVm, index: int) -> None:
         engine = vm.engine
         super().__init__(engine, vm.address, FIRST_CACHE if index < _MANY else SMALL)
+        self._isa = engine.isa
+        self._control = engine.isa.control
         self.index = index
         self._vm = vm
         self._step = engine.routine("step", 1)
@@ -97,10 +88,10 @@ class JitVcpu(TranslatedCpu):
         self._prepare()
         self.regions.prepare()
         cpu, vm = self.cpu, self._vm
-        riscv.reset(cpu, vm.engine.xlen, self.index, firmware_calls=vm.firmware_calls)
+        self._control.reset(cpu, self.index, firmware_calls=vm.firmware_calls)
         # One kind of machine code needs no change of mode at reset but a first one.
-        cpu.in_machine = int(cpu.privilege == riscv.MACHINE)
-        cpu.effects = riscv.MODE | riscv.FLUSH_ALL
+        cpu.in_machine = int(self._control.context(cpu).unpaged)
+        cpu.effects = effects.MODE | effects.FLUSH_ALL
         cpu.slice_limit = mask(63)
 
     # Running -----------------------------------------------------------------------------
@@ -200,7 +191,7 @@ class JitVcpu(TranslatedCpu):
         self.wake()
 
     def set_interrupt(self, line: int, level: bool) -> None:
-        """Set an interrupt input: *line* is its bit in ``mip``. Any thread."""
+        """Set an interrupt input: *line* is its bit (RISC-V: in ``mip``). Any thread."""
         self._set_interrupt(self.address, 1 << line, level)
         if level:
             self.wake()
@@ -236,7 +227,7 @@ class JitVcpu(TranslatedCpu):
                 self.flush_code()
                 engine.routine("flush_translations", 2)(self.address, 1)
             elif fence.instructions:
-                cpu.effects |= riscv.INSTRUCTIONS
+                cpu.effects |= effects.INSTRUCTIONS
             elif fence.size and pages + fence.size // 4096 < 64:
                 flush_page = engine.routine("flush_page", 2)
                 for address in range(fence.start & -4096, fence.start + fence.size, 4096):
@@ -245,30 +236,22 @@ class JitVcpu(TranslatedCpu):
             else:
                 engine.routine("flush_translations", 2)(self.address, 1)
 
-    def _deadline(self) -> int:
-        """The tick at which a timer interrupt is due."""
-        cpu = self.cpu
-        deadline: int = cpu.mtimecmp
-        if cpu.menvcfg & riscv.STCE:
-            deadline = min(deadline, cpu.stimecmp)
-        return deadline
-
     def _wait(self) -> None:
         """Sleep until an interrupt is pending, a timer is due or somebody kicks."""
         self.waits += 1
         self._waiting = True
         try:
             cpu = self.cpu
-            if cpu.request or (cpu.mip | cpu.mip_seip) & cpu.mie:
+            if cpu.request or self._control.is_pending(cpu):
                 return
-            ticks = self._deadline() - self._vm.time()
+            ticks = self._control.deadline(cpu) - self._vm.time()
             seconds = min(ticks * NANOSECONDS_PER_TICK / 1e9, _LONGEST_WAIT_S)
             if seconds > 0 and select.select([self._event], [], [], seconds)[0]:
                 os.eventfd_read(self._event)
         finally:
             self._waiting = False
             # An early wake-up goes back to sleep: the wait is not over by itself.
-            self.cpu.effects |= riscv.WAIT
+            self.cpu.effects |= effects.WAIT
 
     # Regions -----------------------------------------------------------------------------
 
@@ -277,9 +260,7 @@ class JitVcpu(TranslatedCpu):
         entry = self._fetch(self.address, pc)
         if not entry:
             return None
-        cpu = self.cpu
-        machine, mode = cpu.privilege == riscv.MACHINE, int(cpu.privilege == riscv.USER)
-        kind = RegionKind(self._vm.engine.xlen, False, machine, mode)
+        kind = RegionKind(self._isa.name, False, *self._control.context(self.cpu))
         return Place(kind, pc, FETCH_ENTRY.at(entry).physical + pc % PAGE_SIZE)
 
     def code(self, place: Place) -> dict[int, bytes]:
@@ -297,14 +278,10 @@ class JitVcpu(TranslatedCpu):
 
     def get(self, register: str) -> int:
         """Return a register by its architectural name."""
-        number = _INTEGER_REGISTERS.get(register)
-        if number is not None:
-            return int(self.cpu.x[number])
-        if register in _PLAIN_REGISTERS:
-            return int(getattr(self.cpu, register))
-        if register in _PARTS:
-            return self._get_part(register)
-        if register == "time":
+        value = self._control.get(self.cpu, register)
+        if value is not None:
+            return value
+        if register == self._control.clock:
             return self._vm.time()
         try:
             return int(self._vm.registers.read_register(self.cpu, register))
@@ -313,22 +290,10 @@ class JitVcpu(TranslatedCpu):
 
     def set(self, register: str, value: int) -> None:
         """Set a register by its architectural name."""
-        number = _INTEGER_REGISTERS.get(register)
-        if number:
-            self.cpu.x[number] = value & mask(self._vm.engine.xlen)
-        elif register in _TIMERS:
-            # Any thread may set a timer; the slice that runs notices at its end.
-            setattr(self.cpu, register, value & mask(64))
-            self.wake()
-        elif register == "pc":
-            self.cpu.pc = value & mask(self._vm.engine.xlen) & ~1
-        elif register == "privilege" and value in (riscv.USER, riscv.SUPERVISOR, riscv.MACHINE):
-            self.cpu.privilege = value
-            self.cpu.effects |= riscv.MODE
-        elif register in _PARTS:
-            self._set_part(register, value)
-        elif register in _PLAIN_CSRS and getattr(self.cpu, register) == value:
-            return
+        if self._control.set(self.cpu, register, value, self._change_inputs):
+            if self._control.ends_wait(register):
+                # Any thread may set a timer; the slice that runs notices at its end.
+                self.wake()
         else:
             try:
                 self._vm.registers.write_register(self.cpu, register, value)
@@ -344,43 +309,21 @@ class JitVcpu(TranslatedCpu):
     @property
     def state_names(self) -> Sequence[str]:
         """See `accel.Vcpu.state_names`."""
-        return riscv.state_names(self._vm.engine.xlen)
+        return self._control.state_names
 
-    def _get_part(self, name: str) -> int:
-        cpu = self.cpu
-        if name == riscv.SOFTWARE_INTERRUPTS:
-            return int(cpu.mip & riscv.SOFTWARE_BITS | cpu.mip_seip)
-        if name == riscv.INTERRUPT_WIRES:
-            return int(cpu.mip & riscv.WIRES)
-        if name == riscv.WAITING:
-            return int(bool(cpu.effects & riscv.WAIT))
-        return int(getattr(cpu, name.replace(".", "_")))
-
-    def _set_part(self, name: str, value: int) -> None:
-        cpu = self.cpu
-        if name in (riscv.SOFTWARE_INTERRUPTS, riscv.INTERRUPT_WIRES):
-            bits = riscv.WIRES if name == riscv.INTERRUPT_WIRES else riscv.SOFTWARE_BITS
-            self._set_interrupt(self.address, bits & ~value & mask(64), 0)
-            self._set_interrupt(self.address, bits & value, 1)
-            if name == riscv.SOFTWARE_INTERRUPTS:
-                cpu.mip_seip = value & riscv.SEIP
-            cpu.effects |= riscv.INTERRUPTS
-            self.wake()
-        elif name == riscv.WAITING:
-            cpu.effects = cpu.effects | riscv.WAIT if value else cpu.effects & ~riscv.WAIT
-        else:
-            setattr(cpu, name.replace(".", "_"), value & mask(64))
+    def _change_inputs(self, bits: int, level: bool) -> None:
+        self._set_interrupt(self.address, bits, level)
 
     def dump(self) -> str:
         """The registers as text, for people."""
-        digits = self._vm.engine.xlen // 4
-        cells = [f"{name:>9} {self.get(name):0{digits}x}" for name in riscv.DUMPED]
+        digits = self._isa.state.address_bits // 4
+        cells = [f"{name:>9} {self.get(name):0{digits}x}" for name in self._control.dumped]
         starts = range(0, len(cells), _DUMPED_IN_A_LINE)
         return "\n".join("".join(cells[start:][:_DUMPED_IN_A_LINE]) for start in starts)
 
     def profile(self) -> Profile:
         """Where this vCPU, which is at rest, has spent its time."""
-        return self.regions.profile(self._vm.engine.xlen, flat=False)
+        return self.regions.profile(self._isa, flat=False)
 
     def statistics(self) -> dict[str, int]:
         """What this vCPU has done, by name of the counter."""

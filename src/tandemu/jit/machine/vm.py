@@ -65,14 +65,14 @@ class JitVm:
 
     def __init__(
         self,
-        xlen: int = 64,
+        isa: str = "riscv64",
         *,
         firmware_calls: bool = False,
         notice: Callable[[str], None] | None = None,
     ) -> None:
         self.firmware_calls = firmware_calls
         self.optimiser = optimiser_settings(_THRESHOLD, _SLICE, _PATIENCE, _PATIENCE_FOR_ONE)
-        self.engine: Engine = load_engine(xlen, notice)
+        self.engine: Engine = load_engine(isa, notice)
         self._memory = ctypes.create_string_buffer(MACHINE.size)
         self.address = ctypes.addressof(self._memory)
         self._machine: Any = MACHINE.at(self.address)
@@ -166,11 +166,11 @@ class JitVm:
         # It traces every instruction anew, which only the rare cases are worth.
         from tandemu.jit.engine.software import software_interpreter
 
-        return software_interpreter(self.engine.xlen)
+        return software_interpreter(self.engine.isa.name)
 
     @property
     def registers(self) -> Any:
-        """Access to registers by name (`isa.riscv.hart_access.HartRegisters`)."""
+        """Access to registers by name (`isa.guest.Registers`)."""
         return self._software.registers
 
     def run_in_software(self, vcpu: JitVcpu) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tandemu.bits import Layout
 from tandemu.ir import I64, PTR, Builder, Constant, Function, Value
-from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.hart import data_privilege
+from tandemu.isa.guest import System
 from tandemu.jit.memory.tlb import large_page_bit, tlb_entry
 from tandemu.jit.shared.layout import (
     FETCH_ENTRIES,
@@ -20,31 +19,23 @@ from tandemu.jit.shared.layout import (
 from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
 
 _TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
-_PHYSICAL, _SUPERVISOR, _SUPERVISOR_SUM, _USER = range(TLB_MODES)
 
 
-def build_select_tlb(layout: Layout) -> Function:
+def build_select_tlb(layout: Layout, system: System) -> Function:
     """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `mode`."""
     b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
     cpu = b.struct(layout, b.cpu)
-    privilege = data_privilege(b, cpu)
-    summed = (cpu.mstatus & riscv.SUM) != 0
-    supervisor = b.select(summed, Constant(I64, _SUPERVISOR_SUM), Constant(I64, _SUPERVISOR))
-    index = b.select(
-        privilege == riscv.MACHINE,
-        Constant(I64, _PHYSICAL),
-        b.select(privilege == riscv.USER, Constant(I64, _USER), supervisor),
-    )
+    index, privilege = system.regime(b, cpu)
     tlb = cpu.pointer("tlbs").offset(index * _TLB_SIZE)
     cpu.tlb = tlb.from_pointer()
     cpu.data_privilege = privilege
-    cpu.mode = b.select(cpu.privilege == riscv.USER, Constant(I64, 1), Constant(I64, 0))
+    cpu.mode = system.mode(b, cpu)
     b.Return(tlb)
     return b.finish()
 
 
 def build_flush_translations(layout: Layout) -> Function:
-    """flush_translations(cpu, all): forget translations; those of M mode only if *all*."""
+    """flush_translations(cpu, all): forget translations; those of TLB 0 only if *all*."""
     b = Builder("flush_translations", [("cpu", PTR), ("all", I64)])
     cpu = b.struct(layout, b.cpu)
     cpu.tlb_flushes = cpu.tlb_flushes + 1
@@ -72,7 +63,7 @@ def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Functi
         with b.If(((cpu.large_pages[word] >> bit) & 1) != 0, likely=False):
             b.call(flush, b.cpu, 0)
             b.Return()
-    for mode in (_SUPERVISOR, _SUPERVISOR_SUM, _USER):
+    for mode in range(1, TLB_MODES):
         tlb = cpu.pointer("tlbs").offset(mode * _TLB_SIZE)
         entry = b.struct(TLB_ENTRY, tlb_entry(b, tlb, page))
         entry.read = (1 << 64) - 1

@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 
 from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, Value
-from tandemu.isa.riscv.state import (
-    LOAD_ACCESS_FAULT,
-    LOAD_MISALIGNED,
-    STORE_ACCESS_FAULT,
-    STORE_MISALIGNED,
-)
+from tandemu.isa.architecture import Faults, State
+from tandemu.isa.guest import System
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
 from tandemu.jit.shared.layout import (
     EXIT_READ,
@@ -41,9 +37,6 @@ from tandemu.memory.layout import (
 from tandemu.slots.emitters import find_slot, guest_memory, note_write
 
 READ, WRITE, EXECUTE = 0, 1, 2
-
-FETCH_SIZE = 2
-"""Instructions are fetched in pieces of so many bytes."""
 
 STATUS_DONE, STATUS_TRAP, STATUS_EXIT, STATUS_SOFTWARE = range(4)
 """What a case of the interpreter and the slow paths return."""
@@ -187,7 +180,7 @@ def _trap_out(b: Builder, status: Value) -> None:
         b.Return(STATUS_TRAP)
 
 
-def build_load(layout: Layout, fill: Function) -> Function:
+def build_load(layout: Layout, faults: Faults, fill: Function) -> Function:
     """slow_load(cpu, address, size) -> STATUS_*, the value in `load_value`."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64)]
     b = Builder("slow_load", parameters, result=I64)
@@ -199,7 +192,7 @@ def build_load(layout: Layout, fill: Function) -> Function:
             status = b.call(fill, b.cpu, b.address + index.value, Constant(I64, READ), 1)
             _trap_out(b, status)
             with b.If(status == FILL_DEVICE):
-                cpu.trap_cause = LOAD_ACCESS_FAULT
+                cpu.trap_cause = faults.load
                 cpu.trap_value = b.address + index.value
                 b.Return(STATUS_TRAP)
             byte = b.load(cpu.host_pointer.to_pointer(), I8).zext(I64)
@@ -211,7 +204,7 @@ def build_load(layout: Layout, fill: Function) -> Function:
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
         cpu.exit_size = b.size
-        _device_answer(b, cpu, b.address, EXIT_READ, LOAD_ACCESS_FAULT)
+        _device_answer(b, cpu, b.address, EXIT_READ, faults.load)
         cpu.load_value = cpu.response_value
         b.Return(STATUS_DONE)
     cpu.load_value = _read_sized(b, cpu.host_pointer.to_pointer(), b.size)
@@ -219,7 +212,7 @@ def build_load(layout: Layout, fill: Function) -> Function:
     return b.finish()
 
 
-def build_store(layout: Layout, fill: Function) -> Function:
+def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
     """slow_store(cpu, address, size, value) -> STATUS_*."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("value", I64)]
     b = Builder("slow_store", parameters, result=I64)
@@ -232,7 +225,7 @@ def build_store(layout: Layout, fill: Function) -> Function:
             status = b.call(fill, b.cpu, address, Constant(I64, WRITE), size)
             _trap_out(b, status)
             with b.If(status == FILL_DEVICE):
-                cpu.trap_cause = STORE_ACCESS_FAULT
+                cpu.trap_cause = faults.store
                 cpu.trap_value = address
                 b.Return(STATUS_TRAP)
         index = b.variable(I64, 0)
@@ -247,14 +240,14 @@ def build_store(layout: Layout, fill: Function) -> Function:
     with b.If(status == FILL_DEVICE):
         cpu.exit_size = b.size
         cpu.exit_value = b.value
-        _device_answer(b, cpu, b.address, EXIT_WRITE, STORE_ACCESS_FAULT)
+        _device_answer(b, cpu, b.address, EXIT_WRITE, faults.store)
         b.Return(STATUS_DONE)
     _write_sized(b, cpu.host_pointer.to_pointer(), b.size, b.value)
     b.Return(STATUS_DONE)
     return b.finish()
 
 
-def build_atomic(layout: Layout, fill: Function) -> Function:
+def build_atomic(layout: Layout, faults: Faults, fill: Function) -> Function:
     """atomic_pointer(cpu, address, size, write) -> STATUS_*, the place in `host_pointer`.
 
     Atomic operations exist on RAM only, and aligned.
@@ -266,31 +259,32 @@ def build_atomic(layout: Layout, fill: Function) -> Function:
     cpu.trap_value = b.address
     with b.If((b.address & (b.size - 1)) != 0, likely=False):
         cpu.trap_cause = b.select(
-            write, Constant(I64, STORE_MISALIGNED), Constant(I64, LOAD_MISALIGNED)
+            write, Constant(I64, faults.store_misaligned), Constant(I64, faults.load_misaligned)
         )
         b.Return(STATUS_TRAP)
     access = b.select(write, Constant(I64, WRITE), Constant(I64, READ))
     status = b.call(fill, b.cpu, b.address, access, b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
-        cpu.trap_cause = b.select(
-            write, Constant(I64, STORE_ACCESS_FAULT), Constant(I64, LOAD_ACCESS_FAULT)
-        )
+        cpu.trap_cause = b.select(write, Constant(I64, faults.store), Constant(I64, faults.load))
         b.Return(STATUS_TRAP)
     b.Return(STATUS_DONE)
     return b.finish()
 
 
-def build_fetch(layout: Layout, translate: Function) -> Function:
+def build_fetch(layout: Layout, state: State, system: System) -> Function:
     """fetch(cpu, pc) -> pointer to a `FETCH_ENTRY` of the page of *pc*; null is a trap."""
     b = Builder("fetch", [("cpu", PTR), ("pc", I64)], result=PTR)
     cpu = b.struct(layout, b.cpu)
     page = b.pc & -PAGE_SIZE
-    tag = page + cpu.privilege + 1
+    tag = page + system.fetch_privilege(cpu) + 1
     entry = cpu.fetches[(b.pc >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)]
     with b.If(entry.tag == tag, likely=True):
         b.Return(entry.pointer())
-    cause = b.call(translate, b.cpu, b.pc, Constant(I64, EXECUTE), FETCH_SIZE, cpu.privilege)
+    cause = b.call(
+        system.translate,
+        *(b.cpu, b.pc, Constant(I64, EXECUTE), state.alignment, system.fetch_privilege(cpu)),
+    )
     cpu.trap_value = b.pc
     with b.If(cause != 0, likely=False):
         cpu.trap_cause = cause
@@ -306,21 +300,22 @@ def build_fetch(layout: Layout, translate: Function) -> Function:
         b.Return(entry.pointer())
 
     find_slot(b, guest_memory_of(b, cpu), physical, use)
-    cpu.trap_cause = 1  # instruction access fault: code is run from RAM and ROM only
+    cpu.trap_cause = state.faults.fetch  # code is run from RAM and ROM only
     b.Return(Constant(PTR, 0))
     return b.finish()
 
 
 def build_memory(
-    layout: Layout, ram_pointer: Function, translate: Function, log_code: Function
+    layout: Layout, state: State, ram_pointer: Function, system: System, log_code: Function
 ) -> MemoryRoutines:
-    """Build all routines; *translate* is the page walk, *log_code* as `slots` builds it."""
-    fill = build_fill(layout, translate, log_code)
+    """Build all routines of a machine; *log_code* as `slots` builds it."""
+    faults = state.faults
+    fill = build_fill(layout, system.translate, log_code)
     return MemoryRoutines(
         ram_pointer,
         fill,
-        build_load(layout, fill),
-        build_store(layout, fill),
-        build_atomic(layout, fill),
-        build_fetch(layout, translate),
+        build_load(layout, faults, fill),
+        build_store(layout, faults, fill),
+        build_atomic(layout, faults, fill),
+        build_fetch(layout, state, system),
     )

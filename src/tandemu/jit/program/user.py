@@ -30,7 +30,7 @@ from tandemu.accel.user import (
     UserExit,
 )
 from tandemu.bits import mask
-from tandemu.isa.riscv import state as riscv
+from tandemu.isa.catalogue import find_isa
 from tandemu.jit.engine.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
 from tandemu.jit.engine.load import Engine, engine_code
 from tandemu.jit.regions.installer import Place, RegionInstaller
@@ -126,12 +126,15 @@ class JitUserEngine:
 
     size = WINDOW_SIZE
 
-    def __init__(self, xlen: int = 64, *, notice: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, isa: str = "riscv64", *, notice: Callable[[str], None] | None = None
+    ) -> None:
+        self.isa = find_isa(isa)
         self._machine_memory = mmap.mmap(-1, MACHINE.size, flags=_PRIVATE)
         self._machine: Any = MACHINE.over(self._machine_memory)
         machine = ctypes.addressof(self._machine)
-        code = engine_code(xlen, flat=True, notice=notice)
-        self._engine = Engine(xlen, code, {MACHINE_SYMBOL: machine})
+        code = engine_code(self.isa, flat=True, notice=notice)
+        self._engine = Engine(self.isa, code, {MACHINE_SYMBOL: machine})
         self.base = _reserve(WINDOW_SIZE + PAGE_SIZE)
         self._executable = mmap.mmap(-1, WINDOW_SIZE >> PAGE_SHIFT, flags=_PRIVATE)
         self._machine.window, self._machine.window_size = self.base, WINDOW_SIZE
@@ -331,13 +334,8 @@ class JitUserCpu(TranslatedCpu):
         """Pages of which not all may hold."""
         self.regions = RegionInstaller(self, self, owner.optimiser, owner.regions)
         cpu = self.cpu
-        riscv.reset(cpu, engine.xlen, 0)
-        cpu.privilege = riscv.USER
-        cpu.mstatus |= riscv.FS
-        cpu.float_slow = 0
-        cpu.mcounteren = cpu.scounteren = mask(32)
-        cpu.menvcfg = cpu.senvcfg = riscv.CBIE | riscv.CBCFE | riscv.CBZE
-        cpu.pmp_open = 1
+        engine.isa.control.begin_program(cpu)
+        self._causes = engine.isa.control.causes
         cpu.fault_routine = engine.image.address("memory_fault")
         self.state = cpu
         self.request_address = self.address + engine.layout.offset("request")
@@ -363,7 +361,7 @@ class JitUserCpu(TranslatedCpu):
             kind = enter(address)
             if kind == EXIT_TRAP:
                 cause = cpu.trap_cause
-                if cause == riscv.USER_CALL:
+                if cause == self._causes.call:
                     return _SYSTEM_CALL
                 leaving = self._trap(cause)
                 if leaving is not None:
@@ -389,15 +387,16 @@ class JitUserCpu(TranslatedCpu):
             return None if self._owner.may_execute(value) else MemoryFault(value, "execute")
         if cause == SIGNAL_DUE:
             return SignalDue(value)
-        if cause == riscv.INSTRUCTION_PAGE_FAULT:
+        causes = self._causes
+        if cause == causes.fetch:
             return MemoryFault(value, "execute")
-        if cause in (riscv.LOAD_PAGE_FAULT, riscv.LOAD_ACCESS_FAULT):
+        if cause in causes.load:
             return MemoryFault(value, "read")
-        if cause == riscv.STORE_PAGE_FAULT:
+        if cause in causes.store:
             return MemoryFault(value, "write")
-        if cause in (riscv.STORE_MISALIGNED, riscv.LOAD_MISALIGNED):
+        if cause in causes.misaligned:
             return Misaligned(value)
-        if cause == riscv.BREAKPOINT:
+        if cause in causes.breakpoint:
             return _BREAKPOINT
         return IllegalInstruction(value)
 
@@ -405,11 +404,11 @@ class JitUserCpu(TranslatedCpu):
         # Rounding that the host does not have; the first time it traces every instruction.
         from tandemu.jit.engine.software import software_interpreter
 
-        software_interpreter(self._engine.xlen).finish_instruction(self.cpu, self.address)
+        software_interpreter(self._engine.isa.name).finish_instruction(self.cpu, self.address)
 
     def place(self, pc: int) -> Place:
         """What kind of code is at *pc* (`installer.GuestCode`): a program's always."""
-        return Place(RegionKind(self._engine.xlen, True, False, 0, self._owner.precise), pc, pc)
+        return Place(RegionKind(self._engine.isa.name, True, False, 0, self._owner.precise), pc, pc)
 
     def code(self, place: Place) -> dict[int, bytes]:
         """The pages around *place* from which code has been fetched."""
@@ -421,7 +420,7 @@ class JitUserCpu(TranslatedCpu):
 
     def profile(self) -> Profile:
         """Where this processor has spent its time. Any thread."""
-        return self.regions.profile(self._engine.xlen, flat=True)
+        return self.regions.profile(self._engine.isa, flat=True)
 
     def statistics(self) -> dict[str, int]:
         """What this processor has done, by name of the counter."""

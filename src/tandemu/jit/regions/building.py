@@ -15,49 +15,58 @@ from typing import NamedTuple
 
 from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.program import Place
+from tandemu.isa.architecture import Isa
 from tandemu.isa.instruction import Kind
-from tandemu.jit.regions.context import RegionBuilder, RegionContext, RegionState, Registers
+from tandemu.jit.regions.context import (
+    RegionBuilder,
+    RegionContext,
+    RegionState,
+    Registers,
+    region_context,
+)
 from tandemu.jit.regions.counted import CountedLoop, find_counted
 from tandemu.jit.regions.graph import Graph, GuestBlock
-from tandemu.jit.regions.liveness import ALL, live_at_start, pending_at_start, storing_loops
+from tandemu.jit.regions.liveness import (
+    all_registers,
+    live_at_start,
+    pending_at_start,
+    storing_loops,
+)
 from tandemu.jit.regions.narrow import NOTHING, Narrow, find_narrow
 from tandemu.jit.regions.object_code import REGION_NAME
 from tandemu.jit.regions.request import VERY_HOT, RegionKind
 from tandemu.jit.regions.turns import LEAST_TURNS
 from tandemu.jit.shared.convention import leaving_operands, tail_parameters
 from tandemu.jit.shared.layout import cpu_layout
+from tandemu.jit.translate.contexts import aligned
 from tandemu.memory.layout import PAGE_SIZE
 
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true"'
 
 
 def build_region(
-    kind: RegionKind, graph: Graph, level: int
+    isa: Isa, kind: RegionKind, graph: Graph, level: int
 ) -> tuple[Function, RegionState, list[CountedLoop]]:
     """The function of a region, what its trace left behind, and the loops that it calls."""
     read = live_at_start(graph, kind, leaving=frozenset())[graph.entry]
-    narrow = find_narrow(kind, graph, read) if level == VERY_HOT else NOTHING
-    layout = cpu_layout(kind.xlen)
+    narrow = find_narrow(isa, kind, graph, read) if level == VERY_HOT else NOTHING
+    layout, bits = cpu_layout(isa.state), isa.state.address_bits
     floating = any(one.record.floating for b in graph.blocks.values() for one in b.instructions)
     attributes = _ATTRIBUTES + (" strictfp" if floating else "")
-    b = RegionBuilder(
-        REGION_NAME, tail_parameters(kind.xlen), convention="tail", attributes=attributes
-    )
+    b = RegionBuilder(REGION_NAME, tail_parameters(bits), convention="tail", attributes=attributes)
     cpu = b.struct(layout, b.cpu)
     with b.If(b.budget.slt(1), likely=False):
         cpu.pc = graph.entry
         b.TailCall("region_poll", *leaving_operands(b))
     if floating:
-        # FS is not Dirty, or the rounding mode has no counterpart.
-        with b.If(cpu.float_slow != 0, likely=False):
+        # Floating point is off, or the rounding mode has no counterpart.
+        with b.If(getattr(cpu, isa.state.float_guard) != 0, likely=False):
             b.TailCall("FALLBACK", *leaving_operands(b))
     somewhere = frozenset().union(*narrow.at_start.values())
-    registers = Registers(
-        b, layout, kind.xlen, _used(graph), sorted(somewhere), lazy=not kind.watched
-    )
+    registers = Registers(b, layout, isa, _used(graph), sorted(somewhere), lazy=not kind.watched)
     _check(registers, narrow.checked)
-    state = RegionState(b, layout, kind, registers, b.budget)
-    live = live_at_start(graph, kind, leaving=ALL)
+    state = RegionState(b, layout, isa, kind, registers, b.budget)
+    live = live_at_start(graph, kind, leaving=all_registers(isa.state))
     plan = _Plan(state, graph, {pc: b.place() for pc in graph.blocks}, narrow)
     loops: list[CountedLoop] = []
     pending = pending_at_start(graph, kind)
@@ -68,7 +77,7 @@ def build_region(
         registers.begin(pending[block.pc], facts)
         count = len(block.instructions)
         if level == VERY_HOT:
-            loop = find_counted(kind, layout, block, facts, f"loop_{len(loops)}")
+            loop = find_counted(isa, kind, layout, block, facts, f"loop_{len(loops)}")
             if loop is not None:
                 loops.append(loop)
                 _make_counted(state, block, loop)
@@ -195,9 +204,8 @@ def _used(graph: Graph) -> set[int]:
     for block in graph.blocks.values():
         for one in block.instructions:
             used.update(one.sources)
-            if one.result is not None:
-                used.add(one.result)
-    return used - {0}
+            used.update(one.results)
+    return used
 
 
 def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionContext | None:
@@ -206,8 +214,9 @@ def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionCon
     *left*: instructions behind it for which the budget is taken already.
     """
     left += len(block.instructions)
+    context_class = region_context(state.isa)
     for index, one in enumerate(block.instructions):
-        context = RegionContext(state, one, left - index)
+        context = context_class(state, one, left - index)
         if not one.compilable:
             if state.kind.flat and one.record.kind is Kind.ATOMIC:
                 # The stencil's access may be refused by the host, the interpreter's may not.
@@ -247,7 +256,7 @@ def _end(plan: _Plan, block: GuestBlock, context: RegionContext) -> None:
             go(last.target)
         case Kind.INDIRECT:
             assert context.target is not None
-            target = (context.target & ~1).zext(I64)
+            target = aligned(state.guest_state, context.target).zext(I64)
             for place in block.returns:
                 with state.ir.If(target == place):
                     go(place)
@@ -266,7 +275,7 @@ def _go(plan: _Plan, block: GuestBlock, target: int) -> None:
         if target in loops:
             state.registers.store(keep=loops[target], ordered=kind.flat)
         state.ir.Goto(plan.places[target])
-    elif kind.flat or kind.machine or _same_page(target, block.last.pc):
+    elif kind.flat or kind.unpaged or _same_page(target, block.last.pc):
         state.leave_to(target)
     else:
         state.leave_through_cache(Constant(I64, target))

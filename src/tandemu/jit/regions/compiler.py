@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from tandemu.ir import IrError, lower
-from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.architecture import Isa
 from tandemu.jit.regions.building import build_region
 from tandemu.jit.regions.context import Site
 from tandemu.jit.regions.graph import find_graph
@@ -21,7 +21,7 @@ class Unfit(Exception):
     """This guest code becomes no region; the message says why."""
 
 
-def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Refusal:
+def compile_request(isa: Isa, request: RegionRequest) -> Region | Refusal:
     """Compile what *request* asks for."""
     began = time.monotonic_ns()
     kind = request.kind
@@ -29,7 +29,7 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
         graph = find_graph(isa, request.pages, request.pc, kind, request.level)
         if graph is None:
             raise Unfit("its first instruction is the interpreter's")
-        function, state, loops = build_region(kind, graph, request.level)
+        function, state, loops = build_region(isa, kind, graph, request.level)
         apart = lower([loop.function for loop in loops]) if loops else None
         object_bytes, optimised = compile_region(
             lower([function]), request.level, apart, loops=len(graph.loops)
@@ -40,10 +40,10 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
             raise Unfit("accesses cannot be told by their host instructions")
     except (Unfit, IrError, NativeError) as error:
         return Refusal(kind, request.pc, str(error))
-    sites = [_site(one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
+    sites = [_site(isa, one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
     if kind.flat:
         sites += [
-            _site(Site(loop.access, 0), *functions[loop.function.name])
+            _site(isa, Site(loop.access, 0), *functions[loop.function.name])
             for loop in loops
             if loop.access
         ]
@@ -61,10 +61,9 @@ def compile_request(isa: InstructionSet, request: RegionRequest) -> Region | Ref
     )
 
 
-def _site(site: Site, places: tuple[int, ...], size: int = 0) -> RegionSite:
+def _site(isa: Isa, site: Site, places: tuple[int, ...], size: int = 0) -> RegionSite:
     one = site.instruction
-    # As in `translator.interpret`: bit 0 says the length.
-    word = one.word ^ (1 if one.length == 2 else 0)
+    word = isa.guest.fetch.pack_known(one.word, one.length)
     return RegionSite(one.pc, word, one.form, site.remaining, places, size)
 
 

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from tandemu.bits import Layout, mask, sign_extend
 from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
 from tandemu.ir.values import emit, emit_effect
+from tandemu.isa.architecture import Isa, RegisterFile
 from tandemu.isa.instruction import Kind
-from tandemu.isa.riscv.floating import canonical
 from tandemu.jit.memory.routines import READ, WRITE
 from tandemu.jit.memory.tlb import tlb_entry
-from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
+from tandemu.jit.regions.graph import GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
-from tandemu.jit.shared.convention import PINNED_REGISTERS, tail_operands
+from tandemu.jit.shared.convention import PINNED, tail_operands
 from tandemu.jit.shared.layout import JUMP_ENTRY, SITE, TLB_ENTRY
 from tandemu.jit.translate.contexts import conditional, jump_entry, reserve
 from tandemu.memory.layout import PAGE_SIZE
@@ -64,19 +64,21 @@ class Registers:
         self,
         builder: Builder,
         layout: Layout,
-        xlen: int,
+        isa: Isa,
         used: Iterable[int],
         narrow: Iterable[int] = (),
         *,
         lazy: bool = False,
-        pinned: Sequence[int] = PINNED_REGISTERS,
+        pinned: Sequence[int] | None = None,
     ) -> None:
         """*used*: the registers that the region reads or writes; *narrow*: those of them that
         hold the sign extension of 32 bits somewhere (`narrow`). *lazy*: doubles that are not
         canonical go on from block to block, where leaving the region is rare. *pinned*: the
-        registers that are handed over; the others are in memory."""
-        self.ir, self.layout, self.xlen = builder, layout, xlen
-        self._offsets = {"x": layout.offset("x"), "f": layout.offset("f")}
+        registers that are handed over, by default all that the guest pins; the others are in
+        memory."""
+        pinned = isa.state.pinned if pinned is None else pinned
+        self.ir, self.layout, self._isa = builder, layout, isa
+        self._settle = isa.guest.settle
         self.values: dict[int, Value] = {}
         """What registers hold here, as far as this block has read or written them."""
         self.numbers: dict[int, Value] = {}
@@ -90,7 +92,7 @@ class Registers:
         self._is_number = {
             register: builder.variable(I1)
             for register in self.variables
-            if lazy and register >= FLOATS
+            if lazy and isa.state.file_of(register).floating
         }
         """Whether a variable holds what arithmetic gave, as in `numbers`."""
         self.narrow_variables = {register: builder.variable(I32) for register in narrow}
@@ -102,13 +104,15 @@ class Registers:
             self.variables[register].value = getattr(builder, f"k{number}")
 
     def _type(self, register: int) -> Any:
-        return F64 if register >= FLOATS else I(self.xlen)
+        file = self._isa.state.file_of(register)
+        return F64 if file.floating else I(file.bits)
 
     def pointer(self, register: int) -> Value:
         """Where memory holds *register*."""
-        if register >= FLOATS:
-            return self.ir.cpu.offset(self._offsets["f"] + 8 * (register - FLOATS))
-        return self.ir.cpu.offset(self._offsets["x"] + self.xlen // 8 * register)
+        state = self._isa.state
+        file = state.file_of(register)
+        index = register - state.first[file.name]
+        return self.ir.cpu.offset(self.layout.offset(file.name) + file.bits // 8 * index)
 
     def fetch(self, register: int) -> None:
         """Take *register* from memory."""
@@ -127,12 +131,12 @@ class Registers:
         self._written: set[int] = set()
 
     def read(self, register: int) -> Value:
-        if register == 0:
-            return Constant(I(self.xlen), 0)
+        if register == self._isa.state.main.zero:
+            return Constant(self._type(register), 0)
         value = self.values.get(register)
         if value is None:
             number = self.numbers.pop(register, None)
-            value = self._at_start(register) if number is None else canonical(self.ir, number)
+            value = self._at_start(register) if number is None else self._settle(self.ir, number)
             self.values[register] = value
         return value
 
@@ -141,7 +145,7 @@ class Registers:
             return self.narrow_variables[register].value.sext(I64)
         value = self.variables[register].value
         is_number = self._is_number.get(register)
-        return value if is_number is None else canonical(self.ir, value, None, is_number.value)
+        return value if is_number is None else self._settle(self.ir, value, is_number.value)
 
     def number(self, register: int) -> Value:
         """A floating register for arithmetic, to which all NaNs are the same."""
@@ -151,7 +155,7 @@ class Registers:
         return self.read(register) if number is None else number
 
     def write(self, register: int, value: Value) -> None:
-        if register == 0:
+        if register == self._isa.state.main.zero:
             return
         self.numbers.pop(register, None)
         self.values[register] = value
@@ -178,7 +182,7 @@ class Registers:
             if register in narrow:
                 part = narrow_part(value)
                 if part is None:
-                    raise IrError(f"x{register} is not what it was found to be")
+                    raise IrError(f"register {register} is not what it was found to be")
                 self.narrow_variables[register].value = part
 
     @contextmanager
@@ -194,7 +198,7 @@ class Registers:
         if value is not None:
             return value
         number = self.numbers.get(register)
-        return self._at_start(register) if number is None else canonical(self.ir, number)
+        return self._at_start(register) if number is None else self._settle(self.ir, number)
 
     def store(self, *, keep: Collection[int] = (), ordered: bool = False) -> None:
         """Bring memory up to date, save for the registers in *keep*.
@@ -210,7 +214,8 @@ class Registers:
 
     def pinned(self) -> dict[str, Value]:
         """The operands that hand pinned registers on."""
-        return {f"k{n}": self.peek(register) for n, register in enumerate(PINNED_REGISTERS)}
+        pinned = self._isa.state.pinned
+        return {f"k{n}": self.peek(register) for n, register in enumerate(pinned)}
 
 
 class Site(NamedTuple):
@@ -228,11 +233,13 @@ class RegionState:
         self,
         builder: Builder,
         layout: Layout,
+        isa: Isa,
         kind: RegionKind,
         registers: Registers,
         budget: Value,
     ) -> None:
         self.ir, self.layout, self.kind, self.registers = builder, layout, kind, registers
+        self.isa, self.guest_state = isa, isa.state
         self.hart: Any = builder.struct(layout, builder.cpu)
         self.budget: Local = builder.variable(I64, budget)
         self.sites: list[Site] = []
@@ -250,7 +257,7 @@ class RegionState:
     def operands(self, **changes: Value) -> list[Value]:
         """Operands of a jump out of the region."""
         undefined = {
-            f"k{number}": Undefined(I(self.kind.xlen)) for number in range(len(PINNED_REGISTERS))
+            f"k{number}": Undefined(I(self.guest_state.main.bits)) for number in range(PINNED)
         }
         return tail_operands(self.ir, **{**undefined, "budget": self.budget.value, **changes})
 
@@ -285,14 +292,15 @@ class RegionState:
 
 
 class RegionContext:
-    """Traces one instruction into a region."""
+    """Traces one instruction into a region (`isa.tracing.OperandContext`)."""
 
     native = True
-    firmware = False
+    answers_firmware = False
+    keeps_unsettled = True
 
     def __init__(self, state: RegionState, one: GuestInstruction, remaining: int) -> None:
         """*remaining*: instructions that were taken from the budget and not yet run."""
-        self.ir, self.xlen, self.hart = state.ir, state.kind.xlen, state.hart
+        self.ir, self.xlen, self.hart = state.ir, state.guest_state.address_bits, state.hart
         self._state, self._one, self._remaining = state, one, remaining
         self._registers = state.registers
         self._marks_loads = state.kind.flat
@@ -326,36 +334,26 @@ class RegionContext:
 
     # Operands ----------------------------------------------------------------------------
 
-    def _register(self, name: str, base: int = 0) -> Value:
-        # A semantic function shared by several instructions may ask for what this has not.
-        number = self._one.operands.get(name)
-        return Constant(I64, 0) if number is None else self._registers.read(base + number)
+    def _number(self, operand: str) -> tuple[RegisterFile, int]:
+        """The file and the number of a register operand, all files counted together."""
+        state = self._state.guest_state
+        file = state.by_file[self._one.record.file(operand) or state.main.name]
+        return file, state.first[file.name] + self._one.operands[operand]
 
-    @property
-    def rs1(self) -> Value:
-        return self._register("rs1")
+    def read(self, operand: str) -> Value:
+        if operand not in self._one.operands:
+            # A semantic function shared by several instructions may ask for what this has not.
+            return Constant(I64, 0)
+        file, register = self._number(operand)
+        value = self._registers.read(register)
+        return value.bitcast(I(file.bits)) if file.floating else value
 
-    @property
-    def rs2(self) -> Value:
-        return self._register("rs2")
-
-    def _float(self, name: str) -> Value:
-        return self._register(name, FLOATS).bitcast(I64)
-
-    @property
-    def fs1(self) -> Value:
-        return self._float("rs1")
-
-    @property
-    def fs2(self) -> Value:
-        return self._float("rs2")
-
-    @property
-    def fs3(self) -> Value:
-        return self._float("rs3")
-
-    def _set_rd(self, value: Value | int) -> None:
-        lifted = self.ir.lift(value, I(self.xlen))
+    def write(self, operand: str, value: Value | int) -> None:
+        file, register = self._number(operand)
+        lifted = self.ir.lift(value, I(file.bits))
+        if file.floating:
+            self._registers.write(register, lifted.bitcast(F64))
+            return
         part = narrow_part(lifted)
         if self._marks_loads and self._one.record.kind is Kind.LOAD:
             # LLVM would take the widened value apart again, make another load of it and
@@ -364,25 +362,16 @@ class RegionContext:
             part = None if part is None else lifted.trunc(I32)
         if not isinstance(lifted, Constant):
             lifted.narrow = part
-        self._registers.write(self._one.operands["rd"], lifted)
+        self._registers.write(register, lifted)
 
-    rd = property(None, _set_rd)
+    def unsettled(self, operand: str) -> Value:
+        return self._registers.number(self._number(operand)[1])
 
-    def _set_fd(self, value: Value | int) -> None:
-        lifted = self.ir.lift(value, I64)
-        self._registers.write(FLOATS + self._one.operands["rd"], lifted.bitcast(F64))
+    def write_unsettled(self, operand: str, value: Value) -> None:
+        self._registers.write_number(self._number(operand)[1], value)
 
-    fd = property(None, _set_fd)
-
-    def number(self, index: int) -> Value:
-        return self._registers.number(FLOATS + self._one.operands[f"rs{index}"])
-
-    def set_number(self, value: Value) -> None:
-        self._registers.write_number(FLOATS + self._one.operands["rd"], value)
-
-    @property
-    def rm(self) -> Value:
-        return Constant(I64, self._one.operands["rm"])
+    def field(self, name: str) -> Value:
+        return Constant(I64, self._one.operands[name])
 
     @property
     def imm(self) -> Value:
@@ -470,3 +459,9 @@ class RegionContext:
 
     def jump(self, target: Value) -> None:
         self.target = target
+
+
+def region_context(isa: Isa) -> type[RegionContext]:
+    """The contexts of regions as *isa*'s semantics see them."""
+    bound: type[RegionContext] = isa.guest.bind(RegionContext)
+    return bound

@@ -22,15 +22,15 @@ from typing import NamedTuple
 from tandemu.bits import Layout
 from tandemu.ir import I64, PTR, Builder, Function, I, Value
 from tandemu.ir.values import emit
+from tandemu.isa.architecture import Isa
 from tandemu.isa.instruction import Kind
 from tandemu.jit.regions.context import RegionContext, RegionState, Registers
-from tandemu.jit.regions.graph import FLOATS, GuestBlock, GuestInstruction
+from tandemu.jit.regions.graph import GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.regions.turns import Access, Count, Trace, Walk
 
 _LONGEST = 64
 """Instructions of a loop; a longer one gains little."""
-_FLOATING = frozenset(range(FLOATS, 2 * FLOATS))
 _ATTRIBUTES = '"frame-pointer"="none" "no-jump-tables"="true" "no-builtins"'
 
 
@@ -101,8 +101,10 @@ class _Begins(NamedTuple):
 class _LoopState(RegionState):
     """What the contexts of one loop share."""
 
-    def __init__(self, b: Builder, layout: Layout, kind: RegionKind, registers: Registers) -> None:
-        super().__init__(b, layout, kind, registers, b.turns)
+    def __init__(
+        self, b: Builder, layout: Layout, isa: Isa, kind: RegionKind, registers: Registers
+    ) -> None:
+        super().__init__(b, layout, isa, kind, registers, b.turns)
         self.begins: dict[int, _Begins] = {}
         self.trace = Trace(b.nodes, registers)
 
@@ -126,27 +128,31 @@ def _place_name(register: int) -> str:
 
 
 def find_counted(
-    kind: RegionKind, layout: Layout, block: GuestBlock, narrow: frozenset[int], name: str
+    isa: Isa,
+    kind: RegionKind,
+    layout: Layout,
+    block: GuestBlock,
+    narrow: frozenset[int],
+    name: str,
 ) -> CountedLoop | None:
     """The loop that *block* is by itself, if its turns can be counted; *narrow*: the registers
     that are where it begins."""
-    if not _may_be_counted(kind, block):
+    if not _may_be_counted(isa, kind, block):
         return None
     read: set[int] = set()
     written: set[int] = set()
     for one in block.instructions:
         read.update(set(one.sources) - written)
-        written.update(() if one.result is None else (one.result,))
-    read.discard(0)
+        written.update(one.results)
     used = read | written
     narrow &= used
     sources = {register for one in block.instructions if one.accesses for register in one.sources}
-    pointers = sorted(sources & set(range(1, FLOATS)) - narrow)
+    pointers = sorted(sources & set(range(isa.state.main.count)) - narrow)
     places = ["base"] if kind.flat else [_place_name(register) for register in pointers]
     parameters = [("cpu", PTR), ("turns", I64), *((place, PTR) for place in places)]
     b = Builder(name, parameters, attributes=_ATTRIBUTES)
-    registers = Registers(b, layout, kind.xlen, used, narrow, lazy=True, pinned=())
-    state = _LoopState(b, layout, kind, registers)
+    registers = Registers(b, layout, isa, used, narrow, lazy=True, pinned=())
+    state = _LoopState(b, layout, isa, kind, registers)
     state.begin(pointers)
     left = b.variable(I64, b.turns)
     with b.Loop():
@@ -159,7 +165,8 @@ def find_counted(
         assert context.taken is not None
         count = trace.count(context.taken, written)
         walks = () if kind.flat else trace.walks(written)
-        relaxed = not read & written & _FLOATING and trace.may_relax()
+        floating = {one for one in read & written if isa.state.file_of(one).floating}
+        relaxed = not floating and trace.may_relax()
         registers.end(narrow)
         left.value = left.value - 1
         with b.If(left.value == 0):
@@ -179,10 +186,10 @@ def find_counted(
     )
 
 
-def _may_be_counted(kind: RegionKind, block: GuestBlock) -> bool:
+def _may_be_counted(isa: Isa, kind: RegionKind, block: GuestBlock) -> bool:
     return (
         not kind.stores_first
-        and kind.xlen == I64.bits
+        and isa.state.main.bits == I64.bits
         and len(block.instructions) <= _LONGEST
         and block.last.record.kind is Kind.BRANCH
         and block.last.target == block.pc
@@ -192,8 +199,9 @@ def _may_be_counted(kind: RegionKind, block: GuestBlock) -> bool:
 
 def _trace(state: RegionState, block: GuestBlock) -> RegionContext:
     context: RegionContext
+    context_class: type[_LoopContext] = state.isa.guest.bind(_LoopContext)
     for one in block.instructions:
-        context = _LoopContext(state, one)
+        context = context_class(state, one)
         for register in one.sources:
             state.registers.number(register)
         assert one.record.semantics is not None

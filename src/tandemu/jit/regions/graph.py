@@ -12,30 +12,24 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tandemu.isa.instruction import Instruction, Kind
-from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.isa.riscv.registers import LINK_REGISTERS
+from tandemu.isa.architecture import Isa
+from tandemu.isa.guest import RESULTS, SOURCES
+from tandemu.isa.instruction import Instruction, Kind, Trait
 from tandemu.jit.regions.request import HOT, VERY_HOT, RegionKind
 from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS
 from tandemu.memory.layout import PAGE_SIZE
 
-FLOATS = 32
-"""Registers from here on are floating: f0 is 32."""
 INSTRUCTION_LIMITS = {HOT: 240, VERY_HOT: 800}
 """Guest instructions in a region, by level."""
 _SMALL = 64
 """Instructions of a function, with all that it calls, that is taken in where it is called."""
 _LONGEST_BLOCK = BLOCK_INSTRUCTIONS
-_DYNAMIC = 7
-_HOST_ROUNDING = (0, 1, 2, 3, _DYNAMIC)
-"""Rounding modes that the host has; in others the evaluator rounds."""
-_SINGLE_ATOMICS = ("lr.", "sc.", "amoadd.", "amoswap.")
-"""Atomics that are one instruction of the host."""
 
 
 class GuestInstruction(NamedTuple):
     """One decoded instruction at guest address *pc*."""
 
+    isa: Isa
     pc: int
     length: int
     record: Instruction
@@ -57,18 +51,17 @@ class GuestInstruction(NamedTuple):
     @property
     def is_call(self) -> bool:
         """Whether it jumps to a known function."""
-        return self.record.kind is Kind.JUMP and self.operands["rd"] in LINK_REGISTERS
+        return self.isa.guest.is_call(self.record, self.operands)
 
     @property
     def is_return(self) -> bool:
         """Whether it goes back to where a call came from."""
-        operands = self.operands
-        return (
-            self.record.kind is Kind.INDIRECT
-            and operands.get("rd", 0) == 0
-            and operands.get("rs1") in LINK_REGISTERS
-            and operands.get("imm", 0) == 0
-        )
+        return self.isa.guest.is_return(self.record, self.operands)
+
+    @property
+    def links(self) -> bool:
+        """Whether it is a jump that keeps where it came from."""
+        return bool(self.results)
 
     @property
     def accesses(self) -> bool:
@@ -76,20 +69,22 @@ class GuestInstruction(NamedTuple):
 
     @property
     def sources(self) -> tuple[int, ...]:
-        """The registers it reads: 0 to 31 integer, from `FLOATS` on floating."""
-        files = [(name, self.record.file(name)) for name in ("rs1", "rs2", "rs3")]
-        return tuple(
-            self.operands[name] + (FLOATS if file == "f" else 0) for name, file in files if file
-        )
+        """The registers it reads, those of all files counted together (`State.first`)."""
+        return self._registers(SOURCES)
 
     @property
-    def result(self) -> int | None:
-        """The register it writes, numbered likewise; None if none."""
-        file = self.record.file("rd")
-        number = self.operands.get("rd", 0)
-        if file == "f":
-            return FLOATS + number
-        return number if file == "x" and number else None
+    def results(self) -> tuple[int, ...]:
+        """The registers it writes, numbered likewise."""
+        return self._registers(RESULTS)
+
+    def _registers(self, operands: tuple[str, ...]) -> tuple[int, ...]:
+        state, record = self.isa.state, self.record
+        numbers = (
+            state.number(file, self.operands[name])
+            for name in operands
+            if (file := record.file(name)) is not None
+        )
+        return tuple(number for number in numbers if number is not None)
 
 
 class GuestBlock:
@@ -120,7 +115,7 @@ class GuestBlock:
         if last.record.kind is Kind.BRANCH:
             return (last.next_pc, last.target)
         if last.record.kind is Kind.JUMP:
-            return (last.target,) if self.followed or not last.operands["rd"] else ()
+            return (last.target,) if self.followed or not last.links else ()
         return () if self.following is None else (self.following,)
 
 
@@ -151,49 +146,47 @@ class Graph(NamedTuple):
 class _Code:
     """Guest code in pages."""
 
-    def __init__(
-        self, isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind
-    ) -> None:
+    def __init__(self, isa: Isa, pages: Mapping[int, bytes], entry: int, kind: RegionKind) -> None:
         self.isa, self.pages, self.flat = isa, pages, kind.flat
         # Elsewhere translations of other pages may change.
         self.entry_page = None if kind.flat else entry & -PAGE_SIZE
-
-    def half(self, address: int) -> int | None:
-        page = self.pages.get(address & -PAGE_SIZE)
-        if page is None:
-            return None
-        offset = address & (PAGE_SIZE - 1)
-        return page[offset] | page[offset + 1] << 8
 
     def reaches(self, address: int) -> bool:
         """Whether a region may go on at *address*."""
         page = address & -PAGE_SIZE
         return page == self.entry_page if self.entry_page is not None else page in self.pages
 
-    def decode(self, pc: int) -> GuestInstruction | None:
-        low = self.half(pc)
-        if low is None or not self.reaches(pc):
-            return None
-        word, length = low, 2
-        if low & 3 == 3:
-            high = self.half(pc + 2)
+    def bytes_at(self, pc: int) -> bytes:
+        """As many bytes as an instruction at *pc* may have, of the pages that a region reaches."""
+        found = b""
+        longest = self.isa.state.longest
+        while len(found) < longest:
+            address = pc + len(found)
+            page = self.pages.get(address & -PAGE_SIZE)
             # An instruction that crosses pages is not in a region of one page.
-            if high is None or not self.reaches(pc + 2):
-                return None
-            word, length = low | high << 16, 4
-        decoded = self.isa.decode(word)
+            if page is None or not self.reaches(address):
+                break
+            offset = address & (PAGE_SIZE - 1)
+            found += page[offset : offset + longest - len(found)]
+        return found
+
+    def decode(self, pc: int) -> GuestInstruction | None:
+        decoded = self.isa.guest.decode(self.bytes_at(pc))
         if decoded is None:
             return None
         record = decoded.instruction
         compilable = record.semantics is not None and record.kind is not Kind.SYSTEM
         if self.flat and record.kind is Kind.ATOMIC:
             # The others become loops, with loads that the host may refuse unmarked.
-            compilable = record.name.startswith(_SINGLE_ATOMICS)
+            compilable = Trait.HOST_ATOMIC in record.traits
         operands = decoded.operands
-        if operands.get("rm", _DYNAMIC) not in _HOST_ROUNDING:
-            compilable = False
+        rounding = self.isa.guest.rounding
+        if rounding is not None and rounding.field in operands:
+            # In other modes the evaluator rounds.
+            compilable = compilable and operands[rounding.field] in rounding.host
         return GuestInstruction(
-            pc, length, record, decoded.word, decoded.form, operands, compilable
+            *(self.isa, pc, decoded.length, record, decoded.word, decoded.form, operands),
+            compilable,
         )
 
 
@@ -247,7 +240,7 @@ class _Discovery:
         if one.record.kind is Kind.BRANCH:
             # What falls through is likelier: it is looked at first.
             return one.next_pc, one.target
-        if not one.operands["rd"]:
+        if not one.links:
             return (one.target,)
         if one.is_call and self._takes_in(one.target):
             self.calls[one.pc] = one.target
@@ -273,7 +266,7 @@ class _Discovery:
 
 
 def find_graph(
-    isa: InstructionSet, pages: Mapping[int, bytes], entry: int, kind: RegionKind, level: int
+    isa: Isa, pages: Mapping[int, bytes], entry: int, kind: RegionKind, level: int
 ) -> Graph | None:
     """The region at *entry*; None if its first instruction cannot be in one."""
     discovery = _Discovery(_Code(isa, pages, entry, kind), entry)
@@ -382,7 +375,7 @@ def _loops(blocks: dict[int, GuestBlock], entry: int) -> dict[int, frozenset[int
             bodies[head] = body
     return {
         head: frozenset(
-            one.result for pc in body for one in blocks[pc].instructions if one.result is not None
+            result for pc in body for one in blocks[pc].instructions for result in one.results
         )
         for head, body in bodies.items()
     }

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from tandemu.accel.profile import Profile
+from tandemu.isa.architecture import Isa
 from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
 from tandemu.jit.regions.service import RegionService, block_tag, known_bit
@@ -115,12 +116,12 @@ class RegionInstaller:
             "region_bytes": self.code_bytes,
         }
 
-    def profile(self, xlen: int, *, flat: bool) -> Profile:
+    def profile(self, isa: Isa, *, flat: bool) -> Profile:
         """Where the processor, which is at rest, has spent its time; see `take_profile`."""
         from tandemu.jit.regions.profile import take_profile
 
         regions = {block_tag(one.kind, one.pc): one for one in self._installed.values()}
-        return take_profile(self._owner.cpu, self._guest, regions, xlen, flat)
+        return take_profile(self._owner.cpu, self._guest, regions, isa, flat)
 
     @property
     def ready(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tandemu.isa.architecture import State
 from tandemu.isa.instruction import Kind
-from tandemu.jit.regions.graph import FLOATS, Graph
+from tandemu.jit.regions.graph import Graph
 from tandemu.jit.regions.request import RegionKind
 
 
@@ -24,8 +25,7 @@ def pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
         for one in block.instructions:
             if kind.stores_first and one.accesses:
                 some, clears = set(), True
-            if one.result is not None:
-                some.add(one.result)
+            some.update(one.results)
         made[block.pc], cleared[block.pc] = some, clears
     start: dict[int, set[int]] = {pc: set() for pc in graph.blocks}
     pending = list(graph.blocks)
@@ -42,7 +42,14 @@ def pending_at_start(graph: Graph, kind: RegionKind) -> dict[int, set[int]]:
     return start
 
 
-ALL = frozenset(range(1, 2 * FLOATS))
+def all_registers(state: State) -> frozenset[int]:
+    """Every register but those that are always zero."""
+    return frozenset(
+        number
+        for file in state.files
+        for index in range(file.count)
+        if (number := state.number(file.name, index)) is not None
+    )
 
 
 def live_at_start(graph: Graph, kind: RegionKind, leaving: frozenset[int]) -> dict[int, set[int]]:
@@ -64,8 +71,7 @@ def live_at_start(graph: Graph, kind: RegionKind, leaving: frozenset[int]) -> di
             if not one.compilable:
                 break
             read |= set(one.sources) - written
-            if one.result is not None:
-                written.add(one.result)
+            written.update(one.results)
         reads[block.pc], writes[block.pc] = read, written
     live = {pc: set(read) for pc, read in reads.items()}
     changed = True

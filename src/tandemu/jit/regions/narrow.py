@@ -14,14 +14,16 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from tandemu.ir import Builder
+from tandemu.isa.architecture import Isa
+from tandemu.isa.guest import SOURCES
 from tandemu.isa.instruction import Kind
-from tandemu.jit.regions.context import RegionContext, RegionState, Registers, narrow_part
-from tandemu.jit.regions.graph import FLOATS, Graph, GuestBlock, GuestInstruction
+from tandemu.jit.regions.context import RegionState, Registers, narrow_part, region_context
+from tandemu.jit.regions.graph import Graph, GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.shared.convention import tail_parameters
 from tandemu.jit.shared.layout import cpu_layout
 
-_WIDE_XLEN = 64
+_WIDE = 64
 Facts = frozenset[int]
 
 
@@ -37,21 +39,22 @@ class Narrow(NamedTuple):
 NOTHING = Narrow({}, {}, frozenset())
 
 
-def find_narrow(kind: RegionKind, graph: Graph, read: Iterable[int]) -> Narrow:
+def find_narrow(isa: Isa, kind: RegionKind, graph: Graph, read: Iterable[int]) -> Narrow:
     """The facts of *graph*; *read* are the registers whose values at the entry matter."""
-    if kind.xlen != _WIDE_XLEN:
+    if isa.state.main.bits != _WIDE:
         return NOTHING
     entry = graph.entry
     around = _leading_to(graph, entry)
     made = {
-        one.result
+        result
         for pc in around
         for one in graph.blocks[pc].instructions
-        if one.result is not None and one.result < FLOATS
+        for result in one.results
+        if result < isa.state.main.count
     }
     checked = frozenset(made.intersection(read))
     while True:
-        at_start, at_end = _solve(kind, graph, checked)
+        at_start, at_end = _solve(isa, kind, graph, checked)
         # (What comes after a call that does not return in here is in the graph, but not reached.)
         coming = [facts for pc, facts in at_end.items() if entry in graph.blocks[pc].successors]
         kept = checked.intersection(*coming) if coming else frozenset()
@@ -77,7 +80,7 @@ def _leading_to(graph: Graph, entry: int) -> set[int]:
 
 
 def _solve(
-    kind: RegionKind, graph: Graph, checked: Facts
+    isa: Isa, kind: RegionKind, graph: Graph, checked: Facts
 ) -> tuple[dict[int, Facts], dict[int, Facts]]:
     """The greatest facts that hold if *checked* are narrow at the entry."""
     start: dict[int, Facts] = {graph.entry: checked}
@@ -86,7 +89,7 @@ def _solve(
     while pending:
         pc = pending.pop()
         block = graph.blocks[pc]
-        after = _after(kind, block, start[pc])
+        after = _after(isa, kind, block, start[pc])
         if end.get(pc) == after:
             continue
         end[pc] = after
@@ -101,38 +104,45 @@ def _solve(
     return start, end
 
 
-def _after(kind: RegionKind, block: GuestBlock, before: Facts) -> Facts:
-    narrow = set(before)
+def _after(isa: Isa, kind: RegionKind, block: GuestBlock, before: Facts) -> Facts:
+    narrow, known = set(before), set(before)
     for one in block.instructions:
         if not one.compilable:
             break
-        result = one.result
-        if result is not None and result < FLOATS:
-            if _gives_narrow(kind, one, narrow):
-                narrow.add(result)
+        for result in one.results:
+            if result >= isa.state.main.count:
+                continue
+            if _gives_narrow(isa, kind, one, result, narrow):
+                known.add(result)
             else:
-                narrow.discard(result)
+                known.discard(result)
+        narrow = set(known)
     return frozenset(narrow)
 
 
 # One instruction ---------------------------------------------------------------------------
 
 _LINKING = (Kind.JUMP, Kind.INDIRECT)
-_ZERO, _NARROW, _WIDE = "zero", "narrow", "wide"
+_ZERO, _NARROW, _WIDE_VALUE = "zero", "narrow", "wide"
 _KNOWN: dict[tuple[object, ...], bool] = {}
 """What was found out, by what matters of an instruction and its operands."""
 
 
-def _gives_narrow(kind: RegionKind, one: GuestInstruction, narrow: set[int]) -> bool:
+def _gives_narrow(
+    isa: Isa, kind: RegionKind, one: GuestInstruction, result: int, narrow: set[int]
+) -> bool:
+    main = isa.state.main
     sources: list[str] = []
     numbers: set[int] = set()
-    for name in ("rs1", "rs2"):
-        if one.record.file(name) == "x":
+    for name in SOURCES:
+        if one.record.file(name) == main.name:
             number = one.operands[name]
             numbers.add(number)
-            sources.append(_ZERO if not number else _NARROW if number in narrow else _WIDE)
+            is_zero = number == main.zero
+            sources.append(_ZERO if is_zero else _NARROW if number in narrow else _WIDE_VALUE)
     # Semantics may fold what is chosen between two that are the same one, and a bit's number.
-    key: tuple[object, ...] = (one.record.name, *sources, len(numbers))
+    place = one.results.index(result)
+    key: tuple[object, ...] = (isa.name, one.record.name, place, *sources, len(numbers))
     if not one.accesses:
         key = (*key, one.operands.get("imm", 0))
     if one.record.kind in _LINKING or all(source == _ZERO for source in sources):
@@ -142,18 +152,21 @@ def _gives_narrow(kind: RegionKind, one: GuestInstruction, narrow: set[int]) -> 
     if known is None:
         if len(_KNOWN) > 1 << 16:
             _KNOWN.clear()
-        known = _KNOWN[key] = _trace(kind, one, narrow)
+        known = _KNOWN[key] = _trace(isa, kind, one, result, narrow)
     return known
 
 
-def _trace(kind: RegionKind, one: GuestInstruction, narrow: set[int]) -> bool:
-    """Whether the result of *one* is narrow by its semantics."""
-    layout = cpu_layout(kind.xlen)
-    builder = Builder("trace", tail_parameters(kind.xlen), convention="tail")
-    assert one.record.semantics is not None and one.result is not None
-    used = {*one.sources, one.result} - {0}
-    registers = Registers(builder, layout, kind.xlen, used, used & narrow)
+def _trace(
+    isa: Isa, kind: RegionKind, one: GuestInstruction, result: int, narrow: set[int]
+) -> bool:
+    """Whether *result* of *one* is narrow by its semantics."""
+    layout = cpu_layout(isa.state)
+    parameters = tail_parameters(isa.state.address_bits)
+    builder = Builder("trace", parameters, convention="tail")
+    assert one.record.semantics is not None
+    used = {*one.sources, *one.results}
+    registers = Registers(builder, layout, isa, used, used & narrow)
     registers.begin((), used & narrow)
-    context = RegionContext(RegionState(builder, layout, kind, registers, builder.budget), one, 1)
-    one.record.semantics(context)
-    return narrow_part(registers.read(one.result)) is not None
+    state = RegionState(builder, layout, isa, kind, registers, builder.budget)
+    one.record.semantics(region_context(isa)(state, one, 1))
+    return narrow_part(registers.read(result)) is not None

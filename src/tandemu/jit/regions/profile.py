@@ -7,9 +7,8 @@ from typing import Any
 
 from tandemu.accel.profile import HotPlace, Profile
 from tandemu.bits import mask
+from tandemu.isa.architecture import CodeContext, Isa
 from tandemu.isa.instruction import Kind
-from tandemu.isa.riscv.disassembler import disassemble
-from tandemu.isa.riscv.instruction_set import BY_XLEN
 from tandemu.jit.regions.installer import GuestCode
 from tandemu.jit.regions.request import Region
 from tandemu.jit.regions.service import block_tag
@@ -25,7 +24,7 @@ Code = Mapping[int, bytes]
 
 
 def take_profile(
-    cpu: Any, guest: GuestCode, installed: Mapping[int, Region], xlen: int, flat: bool
+    cpu: Any, guest: GuestCode, installed: Mapping[int, Region], isa: Isa, flat: bool
 ) -> Profile:
     """The profile of the processor whose structure is *cpu*, which is at rest.
 
@@ -34,9 +33,9 @@ def take_profile(
     samples = [(one.count, one.tag) for one in cpu.samples if one.count]
     places: list[HotPlace] = []
     for count, tag in sorted(samples, reverse=True)[:_PLACES]:
-        machine = tag >> 62 == 1
-        pc = tag & ~_USER_BIT & (mask(62) if machine else mask(64))
-        mode = "machine" if machine else "user" if tag & _USER_BIT else "supervisor"
+        unpaged = tag >> 62 == 1
+        pc = tag & ~_USER_BIT & (mask(62) if unpaged else mask(64))
+        mode = isa.control.context_name(CodeContext(unpaged, tag & _USER_BIT))
         region = installed.get(tag)
         code: Code = {}
         if region is not None:
@@ -46,28 +45,35 @@ def take_profile(
         level, instructions, size = (
             (0, 0, 0) if region is None else (region.level, region.instructions, len(region.code))
         )
-        listing = tuple(_listing(xlen, pc, code))
+        listing = tuple(_listing(isa, pc, code))
         places.append(HotPlace(pc, "" if flat else mode, count, level, instructions, size, listing))
     return Profile(cpu.slices, cpu.slice_length, tuple(places))
 
 
-def _listing(xlen: int, pc: int, code: Code) -> Iterator[tuple[int, str]]:
+def _listing(isa: Isa, pc: int, code: Code) -> Iterator[tuple[int, str]]:
     """The instructions from *pc* to the next jump, at most."""
+    guest = isa.guest
     for _ in range(_LISTED):
-        low = _half(code, pc)
-        high = _half(code, pc + 2) if low is not None and low & 3 == 3 else 0
-        if low is None or high is None:
+        data = _bytes(code, pc, isa.state.longest)
+        if len(data) < isa.state.alignment:
             return
-        word = low | high << 16
-        yield pc, disassemble(word, pc, xlen)
-        decoded = BY_XLEN[xlen].decode(word)
+        text, length = guest.disassemble(data, pc)
+        if len(data) < length:
+            return
+        yield pc, text
+        decoded = guest.decode(data)
         if decoded is None or decoded.instruction.kind in _ENDS:
             return
-        pc += 4 if low & 3 == 3 else 2
+        pc += length
 
 
-def _half(code: Code, address: int) -> int | None:
-    for start, data in code.items():
-        if start <= address <= start + len(data) - 2:
-            return int.from_bytes(data[address - start : address - start + 2], "little")
-    return None
+def _bytes(code: Code, address: int, size: int) -> bytes:
+    """Up to *size* bytes at *address*: as many as there are in one piece, or in two."""
+    found = b""
+    for _ in range(2):
+        here = address + len(found)
+        for start, data in code.items():
+            if start <= here < start + len(data):
+                found += data[here - start : here - start + size - len(found)]
+                break
+    return found

@@ -20,11 +20,12 @@ HOT, VERY_HOT = 1, 2
 class RegionKind(NamedTuple):
     """What, besides the guest's code, decides what a region's code is."""
 
-    xlen: int
+    isa: str
+    """The name of the guest's architecture."""
     flat: bool
     """A program in a window of the host's memory, not a machine with a TLB."""
-    machine: bool
-    """Machine mode, whose jumps are not subject to translation."""
+    unpaged: bool
+    """Code at physical addresses, whose jumps are not subject to address translation."""
     mode: int
     """The mode's bit in the tags of the jump cache."""
     precise: bool = True

@@ -53,7 +53,7 @@ _REFUSED_LIMIT = 8192
 
 def block_tag(kind: RegionKind, pc: int) -> int:
     """As `blocks.block_tag`: what tells a block's address and mode."""
-    return pc | kind.mode | (MACHINE_TAG if kind.machine else 0)
+    return pc | kind.mode | (MACHINE_TAG if kind.unpaged else 0)
 
 
 def known_bit(tag: int) -> int:

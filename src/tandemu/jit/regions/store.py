@@ -50,8 +50,9 @@ class RegionStore:
                 with contextlib.suppress(ValueError):
                     if name.endswith(_SUFFIX):
                         kind, pc, _ = name.split("-", 2)
-                        xlen, flat, machine, mode, precise = map(int, kind.split("."))
-                        known = RegionKind(xlen, bool(flat), bool(machine), mode, bool(precise))
+                        isa, *numbers = kind.split(".")
+                        flat, unpaged, mode, precise = map(int, numbers)
+                        known = RegionKind(isa, bool(flat), bool(unpaged), mode, bool(precise))
                         found.setdefault((known, int(pc, 16)), []).append(name)
         return found
 
@@ -80,7 +81,7 @@ class RegionStore:
         kind = region.kind
         code = zlib.crc32(repr(region.extents).encode())
         name = (
-            f"{kind.xlen}.{kind.flat:d}.{kind.machine:d}.{kind.mode}.{kind.precise:d}-"
+            f"{kind.isa}.{kind.flat:d}.{kind.unpaged:d}.{kind.mode}.{kind.precise:d}-"
             f"{region.pc:x}-{region.level}-{code:08x}{_SUFFIX}"
         )
         with contextlib.suppress(OSError):

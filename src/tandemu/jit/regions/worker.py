@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 
-from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.isa.catalogue import find_isa
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest, pack, unpack
@@ -36,7 +36,7 @@ def serve(connection: socket.socket, store: RegionStore | None) -> bool:
         assert isinstance(request, RegionRequest)
         # Should it not come to an end, this process does: that is noticed, and not repeated.
         signal.setitimer(signal.ITIMER_VIRTUAL, _LIMIT_S)
-        answer = compile_request(BY_XLEN[request.kind.xlen], request)
+        answer = compile_request(find_isa(request.kind.isa), request)
         try:
             send(connection, pack(answer))
         finally:

@@ -12,14 +12,14 @@ Requests of other threads, timers and interrupts are looked at between slices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from tandemu.bits import Layout
-from tandemu.ir import I16, I32, I64, PTR, Builder, Constant, Function, Value
-from tandemu.ir.values import emit_effect
-from tandemu.isa.riscv import state as riscv
-from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.isa.riscv.privileged import PrivilegedFunctions
+from tandemu.bits import Layout, mask
+from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.isa import effects as asked
+from tandemu.isa.architecture import State
+from tandemu.isa.guest import Guest, System
 from tandemu.jit.memory.forgetting import (
     build_flush_page,
     build_flush_translations,
@@ -66,27 +66,13 @@ _WAITING_TICKS = 10_000_000 // NANOSECONDS_PER_TICK
 """No slice runs so long: the host had no processor for it, or a call of a program waited."""
 
 
-def build_update_timers(layout: Layout, clock: Function) -> Function:
-    """update_timers(cpu): bring the timer bits of mip in line with the clock."""
+def build_update_timers(layout: Layout, system: System, clock: Function) -> Function:
+    """update_timers(cpu): bring the timers' interrupts in line with the clock."""
     b = Builder("update_timers", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
     now = b.call(clock, b.cpu)
     cpu.now = now
-    sstc = (cpu.menvcfg & riscv.STCE) != 0
-    for compare, bit, enabled in (
-        (cpu.stimecmp, riscv.STIP, sstc),
-        (cpu.mtimecmp, riscv.MTIP, None),
-    ):
-        due = compare.ule(now)
-        held = (cpu.mip & bit) != 0
-        change = due ^ held
-        if enabled is not None:
-            change = change & enabled
-        with b.If(change, likely=False):
-            with b.If(due):
-                b.atomic("or", cpu.pointer("mip"), Constant(I64, bit))
-            with b.Else():
-                b.atomic("and", cpu.pointer("mip"), Constant(I64, ~bit))
+    system.update_timers(b, cpu, now)
     b.Return()
     return b.finish()
 
@@ -126,32 +112,33 @@ class Dispatcher:
 
     def __init__(
         self,
-        isa: InstructionSet,
+        guest: Guest,
+        state: State,
+        system: System,
         layout: Layout,
         program: StencilProgram,
         memory: MemoryRoutines,
         translator: TranslatorRoutines,
-        privileged: PrivilegedFunctions,
         interpret: Function,
         clock: Function,
     ) -> None:
-        self.isa, self.layout, self.program = isa, layout, program
-        self.memory, self.translator, self.privileged = memory, translator, privileged
+        self.guest, self.state, self.system = guest, state, system
+        self.layout, self.program = layout, program
+        self.memory, self.translator = memory, translator
         self.interpret = interpret
         self.select_tlb = self.build_select_tlb()
         self.flush_translations = build_flush_translations(layout)
-        large_pages = (21, 30, 39) if isa.xlen == 64 else (22,)
-        self.flush_page = build_flush_page(layout, large_pages, self.flush_translations)
+        self.flush_page = build_flush_page(layout, state.large_pages, self.flush_translations)
         self.clock, self.count_time = clock, build_count_time(layout)
         self.count_exit = build_count_exit(layout, clock, self.count_time)
-        self.update_timers = build_update_timers(layout, clock)
+        self.update_timers = build_update_timers(layout, system, clock)
         self.handle_effects = self.build_handle_effects()
 
     def build_select_tlb(self) -> Function:
-        return build_select_tlb(self.layout)
+        return build_select_tlb(self.layout, self.system)
 
     def begin(self, name: str) -> tuple[Builder, Any]:
-        b = Builder(name, tail_parameters(self.isa.xlen), convention="tail")
+        b = Builder(name, tail_parameters(self.state.address_bits), convention="tail")
         return b, b.struct(self.layout, b.cpu)
 
     def go(
@@ -178,7 +165,7 @@ class Dispatcher:
     def trap(self, b: Builder, cpu: Any, budget: Value) -> None:
         """Take the trap in `trap_cause`; a trap costs budget, so that none loops for ever."""
         cpu.traps = cpu.traps + 1
-        b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+        self.system.take_trap(b, cpu, cpu.trap_cause, cpu.trap_value)
         # It is not an instruction: the count of those stays as it is.
         cpu.slice = cpu.slice - _TRAP_COST
         self.resume(b, cpu, budget - _TRAP_COST)
@@ -198,29 +185,30 @@ class Dispatcher:
         cpu = b.struct(self.layout, b.cpu)
         effects = cpu.effects
         # What has to wait until the instruction is over stays.
-        cpu.effects = effects & (riscv.WAIT | riscv.INTERRUPTS)
+        cpu.effects = effects & (asked.WAIT | asked.INTERRUPTS)
 
-        def asked(bits: int) -> Value:
+        def any_of(bits: int) -> Value:
             some: Value = (effects & bits) != 0
             return some
 
-        with b.If(asked(riscv.FLUSH_ALL)):
+        with b.If(any_of(asked.FLUSH_ALL)):
             b.call(self.flush_translations, b.cpu, 1)
-        with b.If(asked(riscv.FENCE)):
-            with b.If((cpu.fence_kind & riscv.FENCE_ADDRESS) != 0):
+        with b.If(any_of(asked.FENCE)):
+            with b.If((cpu.fence_kind & asked.FENCE_ADDRESS) != 0):
                 b.call(self.flush_page, b.cpu, cpu.fence_address)
             with b.Else():
                 b.call(self.flush_translations, b.cpu, 0)
-        with b.If(asked(riscv.INSTRUCTIONS)):
+        with b.If(any_of(asked.INSTRUCTIONS)):
             b.call(self.translator.fence_instructions, b.cpu)
-        with b.If(asked(riscv.TIMER)):
+        with b.If(any_of(asked.TIMER)):
             b.call(self.update_timers, b.cpu)
-            cpu.effects = cpu.effects | riscv.INTERRUPTS
-        with b.If(asked(riscv.MODE | riscv.FLUSH_ALL)):
+            cpu.effects = cpu.effects | asked.INTERRUPTS
+        with b.If(any_of(asked.MODE | asked.FLUSH_ALL)):
             was_machine = cpu.in_machine
-            machine = b.select(cpu.privilege == riscv.MACHINE, Constant(I64, 1), Constant(I64, 0))
+            unpaged = self.system.unpaged(b, cpu)
+            machine = b.select(unpaged, Constant(I64, 1), Constant(I64, 0))
             with b.If(was_machine != machine):
-                # Machine mode's targets look like those of other modes.
+                # Physical targets look like those of other modes.
                 cpu.in_machine = machine
                 b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
                 b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
@@ -245,7 +233,7 @@ class Dispatcher:
         with b.If(code == 0, likely=False):
             self.trap(b, cpu, b.budget)
         # Blocks that hold half an instruction of the next page are found anew each time.
-        with b.If((pc & (PAGE_SIZE - 1)) != PAGE_SIZE - 2, likely=True):
+        with b.If(~self.may_cross(pc), likely=True):
             b.store(entry, tag)
             b.store(entry.offset(JUMP_ENTRY.offset("code")), code)
             b.store(entry.offset(JUMP_ENTRY.offset("region")), cpu.found_region)
@@ -268,19 +256,18 @@ class Dispatcher:
             self.leave(b, cpu, EXIT_INTERRUPTED, zero)
         b.call(self.update_timers, b.cpu)
         b.call(self.count_time, b.cpu)
-        waiting = (cpu.effects & riscv.WAIT) != 0
-        cpu.effects = cpu.effects & ~(riscv.WAIT | riscv.INTERRUPTS)
+        waiting = (cpu.effects & asked.WAIT) != 0
+        cpu.effects = cpu.effects & ~(asked.WAIT | asked.INTERRUPTS)
         with b.If(waiting):
-            # WFI ends when an interrupt is pending and enabled, wherever it is delivered.
-            with b.If(b.call(self.privileged.wakes, b.cpu) == 0):
+            with b.If(self.system.wakes(b, cpu) == 0):
                 self.leave(b, cpu, EXIT_WAIT, zero)
         # Traps count too, so that a guest whose handler traps comes to its limit.
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
         cpu.slice = budget
-        interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
+        interrupt = self.system.pending_interrupt(b, cpu)
         with b.If(interrupt.sge(0), likely=False):
-            cpu.trap_cause = interrupt | (1 << (self.isa.xlen - 1))
+            cpu.trap_cause = self.system.interrupt_cause(interrupt)
             cpu.trap_value = 0
             self.trap(b, cpu, budget)
         self.resume(b, cpu, budget)
@@ -306,7 +293,7 @@ class Dispatcher:
         """
         cpu.slices = cpu.slices + 1
         with b.If(cpu.hot_threshold != 0):
-            tag = block_tag(b, cpu, cpu.pc)
+            tag = block_tag(b, self.system, cpu, cpu.pc)
             number = sample_number(tag)
             one = cpu.samples[number & (SAMPLES - 1)]
             count = b.variable(I64, one.count + 1)
@@ -336,6 +323,10 @@ class Dispatcher:
         self.go(b, "slice_end")
         return b.finish()
 
+    def may_cross(self, pc: Value) -> Value:
+        """Whether the instruction at *pc* may go on on the next page."""
+        return self.guest.fetch.near_end(pc & (PAGE_SIZE - 1))
+
     def site(self, b: Builder, cpu: Any) -> Any:
         return b.struct(SITE, cpu.site.to_pointer())
 
@@ -351,7 +342,7 @@ class Dispatcher:
         with b.If(code == 0, likely=False):
             self.trap(b, cpu, b.budget)
         # Blocks that hold half an instruction of the next page are found anew each time.
-        last = (cpu.pc & (PAGE_SIZE - 1)) == PAGE_SIZE - 2
+        last = self.may_cross(cpu.pc)
         with b.If((flushes == cpu.flushes) & ~last, likely=True):
             # The link of a region goes straight to a region; this once, by the stencils' way.
             region = b.select(site.word == REGION_LINK, cpu.found_region, code)
@@ -371,7 +362,7 @@ class Dispatcher:
         code = b.call(self.translator.find_block, b.cpu, cpu.pc)
         with b.If(code == 0, likely=False):
             self.trap(b, cpu, b.budget)
-        last = (cpu.pc & (PAGE_SIZE - 1)) == PAGE_SIZE - 2
+        last = self.may_cross(cpu.pc)
         with b.If((flushes == cpu.flushes) & ~last, likely=True):
             field = site.code.zext(I64) + 1
             b.store(field.to_pointer(), (code - field - 4).trunc(I32))
@@ -384,18 +375,23 @@ class Dispatcher:
         site = self.site(b, cpu)
         word = site.word.zext(I64)
         form = b.struct(FORM, (cpu.forms + site.form.zext(I64) * FORM.size).to_pointer())
-        floating = ((form.flags & FLOATING) != 0) & (cpu.float_slow != 0)
+        floating: Value = Constant(I1, 0)
+        if self.state.float_guard:
+            floating = (form.flags & FLOATING) != 0
+            floating = floating & (getattr(cpu, self.state.float_guard) != 0)
         with b.If(floating | (cpu.refused != 0), likely=False):
             cpu.refused = 0
             self.go(b, "interpret_site")
-        base = cpu.x[(word >> 15) & 31].zext(I64)
+        place = self.guest.places["rs1"]
+        number = (word >> place.low) & mask(place.width)
+        base = getattr(cpu, self.state.main.name)[number].zext(I64)
         offset = b.variable(I64, 0)
         with b.Switch(form.immediate) as cases:
             for number, immediate in enumerate(self.program.immediates, 1):
                 with cases.Case(number):
                     offset.value = extract_immediate(word, immediate)
         address = base + offset.value
-        if self.isa.xlen == 32:
+        if self.state.address_bits == I32.bits:
             address = address & 0xFFFFFFFF
         size = form.access.zext(I64)
         crosses = ((address & (PAGE_SIZE - 1)) + size).ugt(PAGE_SIZE)
@@ -415,18 +411,21 @@ class Dispatcher:
         b, cpu = self.begin("interpret_site")
         site = self.site(b, cpu)
         cpu.interpreted = cpu.interpreted + 1
-        compressed = (site.word & 1) == 0
-        raw = site.word.zext(I64)
-        number = site.form.zext(I64)
-        # An illegal instruction is kept as it stands in memory; no other has bit 0 clear.
-        length = b.select(compressed & (number != 0), Constant(I64, 2), Constant(I64, 4))
+        numbers: list[Value] = []
+
+        def form() -> Value:
+            numbers.append(site.form.zext(I64))
+            return numbers[0]
+
+        word, raw, length = self.guest.fetch.unpack(b, site.word, form)
+        (number,) = numbers
         pc, left = site.pc, site.remaining.zext(I64)
         next_site = site.next.zext(I64)
         cpu.pc = pc
         # The counters read by the instruction itself: what comes after it has not run.
         cpu.budget = b.budget + left
         following = pc + length
-        status = b.call(self.interpret, b.cpu, number, raw | 1, raw, pc, following)
+        status = b.call(self.interpret, b.cpu, number, word, raw, pc, following)
         with b.If(status == STATUS_DONE, likely=True):
             cpu.pc = cpu.next_pc
             with b.If(cpu.effects == 0, likely=True):
@@ -435,13 +434,13 @@ class Dispatcher:
                     self.go(b, next_site.to_pointer())
             self.resume(b, cpu, b.budget + left - 1)
         with b.If(status == STATUS_TRAP, likely=True):
-            # The trap value is what stands in memory, not what it expands to.
-            with b.If((length == 2) & (cpu.trap_cause == riscv.ILLEGAL_INSTRUCTION)):
+
+            def read(use: Callable[[Value], None]) -> None:
                 page = b.call(self.memory.fetch, b.cpu, pc)
                 with b.If(page.from_pointer() != 0):
-                    place = b.struct(FETCH_ENTRY, page).host + (pc & (PAGE_SIZE - 1))
-                    cpu.trap_value = b.load(place.to_pointer(), I16).zext(I64)
-                cpu.trap_cause = riscv.ILLEGAL_INSTRUCTION
+                    use(b.struct(FETCH_ENTRY, page).host + (pc & (PAGE_SIZE - 1)))
+
+            self.system.correct_trap(b, cpu, pc, length, read)
             self.trap(b, cpu, b.budget + left)
         # An exit: the instruction is carried out again when Python has answered,
         # save a firmware call, which has moved pc on.
@@ -452,7 +451,7 @@ class Dispatcher:
         """enter(cpu) -> EXIT_*: run until Python is needed."""
         b = Builder("enter", [("cpu", PTR)], result=I64, attributes="strictfp")
         cpu = b.struct(self.layout, b.cpu)
-        saved = self.begin_floats(b, cpu)
+        saved = self.system.begin_floats(b, cpu)
         b.call(self.handle_effects, b.cpu)
         b.call(self.select_tlb, b.cpu)
         with b.If(cpu.response_state != RESPONSE_NONE):
@@ -463,53 +462,37 @@ class Dispatcher:
             cpu.response_state = RESPONSE_NONE
             b.call(self.handle_effects, b.cpu)
             with b.If(cpu.exit_kind != 0):
-                self.end_floats(b, cpu, saved)
+                self.system.end_floats(b, cpu, saved)
                 b.Return(cpu.exit_kind)
         tlb = b.call(self.select_tlb, b.cpu)
         # Python's time is not the guest's.
         cpu.looked = 0
         # What an exit left of its slice is accounted for by the end of that slice.
-        operands = entering_operands(self.isa.xlen, b.cpu, tlb, cpu.budget)
+        operands = entering_operands(self.state.address_bits, b.cpu, tlb, cpu.budget)
         b.call(self.entrance, *operands, convention="tail")
-        self.end_floats(b, cpu, saved)
+        self.system.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
-
-    def begin_floats(self, b: Builder, cpu: Any) -> Value:
-        """Give the guest its floating-point environment; the host's own."""
-        saved = emit_effect("float_save", builder=b)
-        assert saved is not None
-        emit_effect("float_clear_flags", builder=b)
-        rounding = b.select(cpu.frm.ult(4), cpu.frm, Constant(I64, 0))
-        emit_effect("float_set_rounding", rounding, builder=b)
-        return saved
-
-    def end_floats(self, b: Builder, cpu: Any, saved: Value) -> None:
-        flags = emit_effect("float_flags", builder=b)
-        assert flags is not None
-        cpu.fflags = cpu.fflags | flags
-        emit_effect("float_restore", saved, builder=b)
 
     def build_step(self) -> Function:
         """step(cpu) -> EXIT_*: carry out one instruction, or deliver one interrupt."""
         b = Builder("step", [("cpu", PTR)], result=I64, attributes="strictfp")
         cpu = b.struct(self.layout, b.cpu)
-        saved = self.begin_floats(b, cpu)
+        saved = self.system.begin_floats(b, cpu)
         b.call(self.handle_effects, b.cpu)
         cpu.effects = 0
         b.call(self.select_tlb, b.cpu)
         cpu.instructions = retired(cpu)
         cpu.slice, cpu.budget = 0, 0
         b.call(self.update_timers, b.cpu)
-        interrupt = b.call(self.privileged.pending_interrupt, b.cpu)
+        interrupt = self.system.pending_interrupt(b, cpu)
         cpu.exit_kind = EXIT_LIMIT
         # The access that Python has answered comes before any interrupt.
         with b.If(interrupt.sge(0) & (cpu.response_state == RESPONSE_NONE)):
-            cause = interrupt | (1 << (self.isa.xlen - 1))
-            b.call(self.privileged.take_trap, b.cpu, cause, 0)
+            self.system.take_trap(b, cpu, self.system.interrupt_cause(interrupt), 0)
         with b.Else():
             self.one_instruction(b, cpu)
-        self.end_floats(b, cpu, saved)
+        self.system.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
 
@@ -519,7 +502,7 @@ class Dispatcher:
         cpu = b.struct(self.layout, b.cpu)
         with b.If(cpu.response_state == RESPONSE_NONE):
             b.Return(0)
-        saved = self.begin_floats(b, cpu)
+        saved = self.system.begin_floats(b, cpu)
         b.call(self.handle_effects, b.cpu)
         b.call(self.select_tlb, b.cpu)
         cpu.exit_kind = 0
@@ -527,46 +510,31 @@ class Dispatcher:
         cpu.response_state = RESPONSE_NONE
         b.call(self.handle_effects, b.cpu)
         b.call(self.select_tlb, b.cpu)
-        self.end_floats(b, cpu, saved)
+        self.system.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
 
     def one_instruction(self, b: Builder, cpu: Any) -> None:
         """Fetch, decode and interpret the instruction at pc."""
         pc = cpu.pc
-        page = b.call(self.memory.fetch, b.cpu, pc)
-        fetched = b.variable(PTR, page)
-        word, length = b.variable(I64, 0), b.variable(I64, 2)
-        within = pc & (PAGE_SIZE - 1)
-        with b.If(page.from_pointer() != 0):
+
+        def find(address: Value) -> tuple[Value, Callable[[], Value]]:
+            page = b.call(self.memory.fetch, b.cpu, address)
             entry = b.struct(FETCH_ENTRY, page)
-            place = entry.host + within
-            word.value = b.load(place.to_pointer(), I16).zext(I64)
-            with b.If((word.value & 3) == 3):
-                length.value = 4
-                with b.If(within == PAGE_SIZE - 2):
-                    following = b.call(self.memory.fetch, b.cpu, pc + 2)
-                    fetched.value = following
-                    with b.If(following.from_pointer() != 0):
-                        other = b.struct(FETCH_ENTRY, following)
-                        high = b.load(other.host.to_pointer(), I16).zext(I64)
-                        word.value = word.value | (high << 16)
-                with b.Else():
-                    word.value = b.load(place.to_pointer(), I32).zext(I64)
+            return page, lambda: entry.host + (address & (PAGE_SIZE - 1))
+
+        fetched, expand = self.guest.fetch.fetch_one(b, cpu, pc, find)
         with b.If(fetched.value.from_pointer() == 0):
-            b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+            self.system.take_trap(b, cpu, cpu.trap_cause, cpu.trap_value)
         with b.Else():
-            raw = word.value
-            with b.If(length.value == 2):
-                expansion = (cpu.expansion + (word.value << 2)).to_pointer()
-                word.value = b.load(expansion, I32).zext(I64)
-            number = b.call(self.translator.decode, b.cpu, word.value)
-            status = b.call(self.interpret, b.cpu, number, word.value, raw, pc, pc + length.value)
+            word, raw, length = expand()
+            number = b.call(self.translator.decode, b.cpu, word)
+            status = b.call(self.interpret, b.cpu, number, word, raw, pc, pc + length)
             with b.If(status == STATUS_DONE):
                 cpu.pc = cpu.next_pc
                 cpu.instructions = cpu.instructions + 1
             with b.If(status == STATUS_TRAP):
-                b.call(self.privileged.take_trap, b.cpu, cpu.trap_cause, cpu.trap_value)
+                self.system.take_trap(b, cpu, cpu.trap_cause, cpu.trap_value)
 
     def build(self) -> tuple[Function, ...]:
         """Build all routines; what stubs and Python call."""
@@ -586,7 +554,8 @@ class Dispatcher:
     def build_extra(self) -> tuple[Function, ...]:
         """Build what only engines of machines have."""
         fill = build_region_fill(self.layout, self.memory.fill)
-        return (self.build_step(), self.build_settle(), build_set_interrupt(self.layout), fill)
+        interrupt = build_set_interrupt(self.layout, self.system)
+        return (self.build_step(), self.build_settle(), interrupt, fill)
 
 
 def sample_number(tag: Any) -> Any:

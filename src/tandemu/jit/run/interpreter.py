@@ -13,14 +13,8 @@ from typing import Any
 
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, I, Value
-from tandemu.isa.instruction import Instruction
-from tandemu.isa.riscv.hart import dirty_float
-from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.isa.riscv.state import (
-    FS,
-    FS_LOW,
-    ILLEGAL_INSTRUCTION,
-)
+from tandemu.isa.architecture import State
+from tandemu.isa.guest import Guest, Instructions
 from tandemu.jit.memory.routines import (
     STATUS_DONE,
     STATUS_EXIT,
@@ -108,17 +102,14 @@ def retired(hart: Any) -> Value:
     return value
 
 
-def _float_prologue(context: InterpreterContext, instruction: Instruction) -> None:
-    """FS Off makes the instruction illegal; otherwise it makes the state Dirty."""
-    b, hart = context.ir, context.hart
-    with b.If((hart.mstatus >> FS_LOW).bits(0, 2) == 0, likely=False):
-        context.raise_exception(ILLEGAL_INSTRUCTION, context.word)
-    with b.If((hart.mstatus & FS) != FS):
-        dirty_float(b, hart)
-
-
 def build_interpreter(
-    isa: InstructionSet, layout: Layout, services: Services, *, native: bool = True
+    guest: Guest,
+    state: State,
+    isa: Instructions,
+    layout: Layout,
+    services: Services,
+    *,
+    native: bool = True,
 ) -> Function:
     """interpret(cpu, form, word, raw, pc, next) -> STATUS_*.
 
@@ -131,19 +122,17 @@ def build_interpreter(
     b = Builder(name, [("cpu", PTR), *parameters], result=I64, attributes="strictfp")
     cpu = b.struct(layout, b.cpu)
     cpu.next_pc = b.next
+    context_class: type[InterpreterContext] = guest.bind(InterpreterContext)
     with b.Switch(b.form) as cases:
         for number, instruction in enumerate(isa.records, 1):
             if instruction.semantics is None:
                 continue
             with cases.Case(number):
-                context = InterpreterContext(
-                    b, layout, instruction, isa.xlen, services, native=native
-                )
-                if instruction.floating:
-                    _float_prologue(context, instruction)
+                context = context_class(b, layout, instruction, state, services, native=native)
+                guest.begin_interpreted(context, instruction)
                 instruction.semantics(context)
         with cases.Default():
-            cpu.trap_cause = ILLEGAL_INSTRUCTION
+            cpu.trap_cause = state.faults.illegal
             cpu.trap_value = b.raw
             b.Return(STATUS_TRAP)
     b.Return(STATUS_DONE)

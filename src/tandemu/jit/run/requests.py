@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from tandemu.bits import Layout
 from tandemu.ir import I64, PTR, Builder, Function
+from tandemu.isa.guest import System
 
 
-def build_set_interrupt(layout: Layout) -> Function:
-    """set_interrupt(cpu, bits, level): change bits of mip; safe from any thread."""
+def build_set_interrupt(layout: Layout, system: System) -> Function:
+    """set_interrupt(cpu, bits, level): change interrupt inputs; safe from any thread."""
     b = Builder("set_interrupt", [("cpu", PTR), ("bits", I64), ("level", I64)])
     cpu = b.struct(layout, b.cpu)
-    with b.If(b.level != 0):
-        b.atomic("or", cpu.pointer("mip"), b.bits)
-    with b.Else():
-        b.atomic("and", cpu.pointer("mip"), ~b.bits)
+    system.set_interrupt(b, cpu, b.bits, b.level)
     b.Return()
     return b.finish()
 

@@ -7,7 +7,7 @@ r14, r15, rdi, rsi, rdx, rcx, r8, r9, r11.
 
 The results k0, k1 … mean something else on either side of a block's end: within a
 block of stencils, its last results; where a compiled region is entered, the guest
-registers of `PINNED_REGISTERS`, which memory holds too.
+registers that its architecture pins (`isa.architecture.State`), which memory holds too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tandemu.ir import I64, PTR, Builder, I, Type, Undefined, Value
 CACHED_RESULTS = 3
 """Results of a block that stay in host registers (DESIGN section 3): k0, k1, k2."""
 
-PINNED_REGISTERS = (2, 10, 14, 15)
-"""Guest registers that regions hand on in k0, k1 …: sp, a0, a4, a5, the most used ones."""
+PINNED = 4
+"""So many guest registers regions hand on, in k0, k1 …"""
 
 _UNUSED = 4
 """These take r12 to r15, so that the rest come to lie where C's arguments do; a region
@@ -26,9 +26,10 @@ keeps there what is alive across its rare calls."""
 
 
 def tail_parameters(xlen: int) -> list[tuple[str, Type]]:
-    """The parameters of everything that runs between guest instructions."""
+    """The parameters of everything that runs between guest instructions; *xlen*: the width of
+    the registers of the first file."""
     unused = [(f"unused{index}", I64) for index in range(_UNUSED)]
-    results = [(f"k{index}", I(xlen)) for index in range(len(PINNED_REGISTERS))]
+    results = [(f"k{index}", I(xlen)) for index in range(PINNED)]
     return [*unused, ("cpu", PTR), ("tlb", PTR), ("budget", I64), *results]
 
 

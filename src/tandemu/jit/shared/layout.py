@@ -7,15 +7,11 @@ VM share. `SITE` is what a cold stub leaves behind to say who calls.
 
 from __future__ import annotations
 
-from functools import cache
-
 from tandemu.bits import U8, U16, U32, U64, Layout
-from tandemu.isa.riscv.state import (
-    hart_fields,
-)
+from tandemu.isa.architecture import State
 
 TLB_MODES = 4
-"""One TLB each for M (physical), S, S with SUM, U: switching mode flushes nothing."""
+"""TLBs of a vCPU, number 0 without translation: changing mode flushes nothing."""
 TLB_ENTRIES = 1024
 JUMP_ENTRIES = 4096
 FETCH_ENTRIES = 256
@@ -198,10 +194,19 @@ ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "j
 SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")
 
 
-@cache
-def cpu_layout(xlen: int) -> Layout:
-    """The structure of one vCPU."""
-    fields = dict(hart_fields(xlen))
+_LAYOUTS: dict[str, Layout] = {}
+
+
+def cpu_layout(state: State) -> Layout:
+    """The structure of one vCPU of the architecture that has *state*."""
+    known = _LAYOUTS.get(state.name)
+    if known is None:
+        known = _LAYOUTS[state.name] = _make_layout(state)
+    return known
+
+
+def _make_layout(state: State) -> Layout:
+    fields = dict(state.fields())
     fields.update(
         machine=U64,
         tlb=U64,
@@ -282,4 +287,4 @@ def cpu_layout(xlen: int) -> Layout:
         fetches=FETCH_ENTRY[FETCH_ENTRIES],
         samples=SAMPLE[SAMPLES],
     )
-    return Layout(f"Cpu{xlen}", **fields)
+    return Layout(f"Cpu_{state.name}", **fields)

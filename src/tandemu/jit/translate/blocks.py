@@ -13,7 +13,7 @@ from typing import Any
 
 from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
-from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
+from tandemu.isa.guest import Fetch, System
 from tandemu.jit.memory.routines import guest_memory_of, machine_of
 from tandemu.jit.shared.layout import (
     BLOCK,
@@ -58,14 +58,14 @@ def page_bucket(physical: Value) -> Value:
     return (physical >> PAGE_SHIFT) & (HASH_BUCKETS - 1)
 
 
-def block_tag(b: Builder, cpu: Any, pc: Value) -> Value:
-    """What tells the blocks at *pc* of different modes apart.
+def block_tag(b: Builder, system: System, cpu: Any, pc: Value) -> Value:
+    """What tells the blocks at *pc* of different contexts apart.
 
-    Machine mode's jump freely between pages, which no other mode's may: bit 62,
+    Those at physical addresses jump freely between pages, which no others may: bit 62,
     unlike bit 63 in every canonical address, marks them.
     """
-    machine = cpu.privilege == MACHINE_PRIVILEGE
-    kind = b.select(machine, Constant(I64, MACHINE_TAG), Constant(I64, 0))
+    unpaged = system.unpaged(b, cpu)
+    kind = b.select(unpaged, Constant(I64, MACHINE_TAG), Constant(I64, 0))
     tag: Value = kind | pc | cpu.mode
     return tag
 
@@ -167,7 +167,13 @@ def build_mark_code(layout: Layout) -> Function:
 
 
 def build_find_block(
-    layout: Layout, fetch: Function, lookup: Function, translate: Function, flush_code: Function
+    layout: Layout,
+    system: System,
+    parcels: Fetch,
+    fetch: Function,
+    lookup: Function,
+    translate: Function,
+    flush_code: Function,
 ) -> Function:
     """find_block(cpu, pc) -> host address of its code; 0: fetching it traps."""
     b = Builder("find_block", [("cpu", PTR), ("pc", I64)], result=I64)
@@ -180,16 +186,16 @@ def build_find_block(
     physical = entry.physical + within
     host = entry.host + within
     second = b.variable(I64, INVALID)
-    with b.If(within == PAGE_SIZE - 2, likely=False):
-        with b.If((b.load(host.to_pointer(), I16) & 3) == 3):
-            following = b.call(fetch, b.cpu, b.pc + 2)
+    with b.If(parcels.near_end(within), likely=False):
+        with b.If(parcels.crosses(b, host)):
+            following = b.call(fetch, b.cpu, parcels.beyond(b.pc))
             with b.If(following.from_pointer() == 0):
                 b.Return(0)
             # Such a block is known by what the other page holds, which is looked at
             # each time: nothing tells when that page is written or mapped elsewhere.
             other = b.struct(FETCH_ENTRY, following)
-            second.value = b.load(other.host.to_pointer(), I16).zext(I64)
-    tag = block_tag(b, cpu, b.pc)
+            second.value = parcels.rest(b, other.host)
+    tag = block_tag(b, system, cpu, b.pc)
     code = b.call(lookup, b.cpu, tag, physical, second.value)
     with b.If(code != 0):
         b.Return(code)

@@ -1,6 +1,6 @@
 """How an instruction's operands are bound when its semantics are traced.
 
-A semantic function is written once (`isa.riscv.context.Context`). Traced with a
+A semantic function is written once. Traced with a
 `StencilContext` its operands are holes and host registers and it becomes a
 stencil; with an `InterpreterContext` they are fields of an instruction word that
 is known when the code runs, and it becomes one case of the native interpreter.
@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask
 from tandemu.ir import I1, I64, Builder, Constant, Function, I, Value
+from tandemu.isa.architecture import RegisterFile, State
+from tandemu.isa.guest import Rounding
 from tandemu.isa.instruction import Instruction
-from tandemu.isa.riscv.floating import PatternNumbers
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail_operands
 from tandemu.jit.shared.layout import JUMP_ENTRIES, JUMP_ENTRY, TLB_ENTRY
 from tandemu.memory.layout import PAGE_SIZE
 
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
-"""Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is x0."""
+"""Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is zero."""
 
 
 class Variant(NamedTuple):
@@ -32,29 +33,33 @@ class Variant(NamedTuple):
     rounding: int = 7
 
 
-class StencilContext(PatternNumbers):
-    """Traces an instruction into a stencil."""
+class StencilContext:
+    """Traces an instruction into a stencil (`isa.tracing.OperandContext`)."""
 
     native = True
-    firmware = False
+    answers_firmware = False
+    answers_firmware = True
+    keeps_unsettled = False
 
     def __init__(
         self,
         builder: Builder,
         layout: Layout,
         instruction: Instruction,
-        xlen: int,
+        state: State,
+        rounding: Rounding | None,
         variant: Variant,
     ) -> None:
-        self.ir, self.xlen, self._type = builder, xlen, I(xlen)
+        self.ir, self.xlen, self._type = builder, state.address_bits, I(state.address_bits)
         self._instruction, self._variant = instruction, variant
+        self._state, self._rounding = state, rounding
         self.hart: Any = builder.struct(layout, builder.cpu)
         self._layout = layout
         self._result: Value | None = None
         self._ended = False
         if self._may_be_slow(instruction):
-            # FS is not Dirty, or the rounding mode has no counterpart: the interpreter.
-            with builder.If(self.hart.float_slow != 0, likely=False):
+            # Floating point is off, or the rounding mode has no counterpart: the interpreter.
+            with builder.If(getattr(self.hart, state.float_guard) != 0, likely=False):
                 self._cold()
 
     def _may_be_slow(self, instruction: Instruction) -> bool:
@@ -75,40 +80,27 @@ class StencilContext(PatternNumbers):
         value: Value = getattr(self.ir, f"k{where}")
         return value
 
-    @property
-    def rs1(self) -> Value:
-        return self._source("RS1", self._variant.rs1)
+    def _file(self, operand: str) -> RegisterFile:
+        # A semantic function shared by several instructions may ask for what this has not.
+        return self._state.by_file[self._instruction.file(operand) or self._state.main.name]
 
-    @property
-    def rs2(self) -> Value:
-        return self._source("RS2", self._variant.rs2)
+    def read(self, operand: str) -> Value:
+        file = self._file(operand)
+        symbol = operand.upper()
+        if file is not self._state.main:
+            return self.ir.load(self._slot(symbol), I(file.bits))
+        places = {"rs1": self._variant.rs1, "rs2": self._variant.rs2}
+        return self._source(symbol, places.get(operand, SOURCE_MEMORY))
 
-    @property
-    def fs1(self) -> Value:
-        return self.ir.load(self._slot("RS1"), I64)
+    def write(self, operand: str, value: Value | int) -> None:
+        file = self._file(operand)
+        lifted = self.ir.lift(value, I(file.bits))
+        self.ir.store(self._slot(operand.upper()), lifted)
+        if file is self._state.main:
+            self._result = lifted
 
-    @property
-    def fs2(self) -> Value:
-        return self.ir.load(self._slot("RS2"), I64)
-
-    @property
-    def fs3(self) -> Value:
-        return self.ir.load(self._slot("RS3"), I64)
-
-    def _set_rd(self, value: Value | int) -> None:
-        lifted = self.ir.lift(value, self._type)
-        self.ir.store(self._slot("RD"), lifted)
-        self._result = lifted
-
-    rd = property(None, _set_rd)
-
-    def _set_fd(self, value: Value | int) -> None:
-        self.ir.store(self._slot("RD"), self.ir.lift(value, I64))
-
-    fd = property(None, _set_fd)
-
-    @property
-    def rm(self) -> Value:
+    def field(self, name: str) -> Value:
+        assert self._rounding is not None and name == self._rounding.field, name
         return Constant(I64, self._variant.rounding)
 
     @property
@@ -179,7 +171,7 @@ class StencilContext(PatternNumbers):
     def jump(self, target: Value) -> None:
         """Go to a target known only now: through the jump cache, its key made inline."""
         ir = self.ir
-        key = (target & ~1).zext(I64)
+        key = aligned(self._state, target).zext(I64)
         tag = key + ir.symbol("MODE", 0, 2)
         entry = jump_entry(ir, self._layout, key)
         with ir.If(ir.load(entry, I64) != tag, likely=False):
@@ -230,6 +222,11 @@ class FlatStencilContext(StencilContext):
         return ir.tlb.offset(address)
 
 
+def aligned(state: State, target: Value) -> Value:
+    """The address where an instruction is that *target* leads to."""
+    return target if state.alignment == 1 else target & -state.alignment
+
+
 def jump_offset(layout: Layout, pc: Value) -> Value:
     """Offset in the CPU structure of the jump cache's entry for *pc*."""
     # Instructions lie at even addresses.
@@ -264,33 +261,34 @@ def conditional(
     return done.value
 
 
-class InterpreterContext(PatternNumbers):
-    """Traces an instruction into a case of the interpreter.
+class InterpreterContext:
+    """Traces an instruction into a case of the interpreter (`isa.tracing.OperandContext`).
 
     Its operands are read at run time from *word*. A memory access that cannot be
     done at once, an exception and an exit return a `STATUS_*` from the function.
     """
 
-    native = True
+    answers_firmware = True
+    keeps_unsettled = False
 
     def __init__(
         self,
         builder: Builder,
         layout: Layout,
         instruction: Instruction,
-        xlen: int,
+        state: State,
         services: Any,
         *,
         native: bool = True,
     ) -> None:
-        self.ir, self.xlen, self._type = builder, xlen, I(xlen)
+        self.ir, self.xlen, self._type = builder, state.address_bits, I(state.address_bits)
+        self._state = state
         self._instruction, self._services = instruction, services
         self.hart: Any = builder.struct(layout, builder.cpu)
-        self.firmware = self.hart.firmware_calls != 0
         self.native = native
         self._fields = {field.name: field for field in instruction.fields}
 
-    def _field(self, name: str) -> Value:
+    def field(self, name: str) -> Value:
         field = self._fields.get(name)
         if field is None:
             # A semantic function shared by several instructions asks for it and drops it.
@@ -302,67 +300,18 @@ class InterpreterContext(PatternNumbers):
         """The instruction as it stands in memory, for the trap value."""
         return self.ir.raw
 
-    @property
-    def rd_index(self) -> Value:
-        return self._field("rd")
+    def _file(self, operand: str) -> RegisterFile:
+        return self._state.by_file[self._instruction.file(operand) or self._state.main.name]
 
-    @property
-    def rs1_index(self) -> Value:
-        return self._field("rs1")
-
-    @property
-    def rs2_index(self) -> Value:
-        return self._field("rs2")
-
-    @property
-    def csr(self) -> Value:
-        return self._field("csr")
-
-    @property
-    def zimm(self) -> Value:
-        return self._field("zimm").resize(self._type)
-
-    @property
-    def rm(self) -> Value:
-        return self._field("rm")
-
-    @property
-    def rs1(self) -> Value:
-        value: Value = self.hart.x[self._field("rs1")]
+    def read(self, operand: str) -> Value:
+        value: Value = getattr(self.hart, self._file(operand).name)[self.field(operand)]
         return value
 
-    @property
-    def rs2(self) -> Value:
-        value: Value = self.hart.x[self._field("rs2")]
-        return value
-
-    def _float(self, name: str) -> Value:
-        value: Value = self.hart.f[self._field(name)]
-        return value
-
-    @property
-    def fs1(self) -> Value:
-        return self._float("rs1")
-
-    @property
-    def fs2(self) -> Value:
-        return self._float("rs2")
-
-    @property
-    def fs3(self) -> Value:
-        return self._float("rs3")
-
-    def _set_rd(self, value: Value | int) -> None:
-        index = self._field("rd")
-        # x0 goes to the sink behind the last register.
-        self.hart.x[self.ir.select(index == 0, 32, index)] = value
-
-    rd = property(None, _set_rd)
-
-    def _set_fd(self, value: Value | int) -> None:
-        self.hart.f[self._field("rd")] = value
-
-    fd = property(None, _set_fd)
+    def write(self, operand: str, value: Value | int) -> None:
+        file, index = self._file(operand), self.field(operand)
+        if file.zero is not None and file.sink is not None:
+            index = self.ir.select(index == file.zero, file.sink, index)
+        getattr(self.hart, file.name)[index] = value
 
     @property
     def imm(self) -> Value:
@@ -415,7 +364,7 @@ class InterpreterContext(PatternNumbers):
             self.jump(target)
 
     def jump(self, target: Value) -> None:
-        self.hart.next_pc = (target & ~1).zext(I64)
+        self.hart.next_pc = aligned(self._state, target).zext(I64)
 
     def raise_exception(self, cause: Value | int, value: Value | int) -> None:
         self._services.raise_exception(self, cause, value)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
-from tandemu.isa.decoder import SUB_TABLE
-from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.decoder import SUB_TABLE, KeyLayout
 from tandemu.jit.shared.layout import FORM, SITE, SYMBOLS
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.native.stencils import HOLE, STENCIL, HoleKind
@@ -107,7 +106,7 @@ def build_emit(layout: Layout) -> Function:
     return b.finish()
 
 
-def build_decode(isa: InstructionSet, layout: Layout) -> Function:
+def build_decode(keys: KeyLayout, layout: Layout) -> Function:
     """decode(cpu, word) -> number of the form of a 32-bit word, 0 if it is illegal.
 
     `isa.decoder` describes the tables.
@@ -115,7 +114,6 @@ def build_decode(isa: InstructionSet, layout: Layout) -> Function:
     b = Builder("decode", [("cpu", PTR), ("word", I64)], result=I64)
     cpu = b.struct(layout, b.cpu)
     key: Value = Constant(I64, 0)
-    keys = isa.decoder.layout
     for low, width, to in keys.primary:
         key = key | (b.word.bits(low, width) << to)
     first = b.load((cpu.primary + (key << 1)).to_pointer(), I16).zext(I64)

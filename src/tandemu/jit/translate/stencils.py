@@ -4,7 +4,7 @@ An instruction whose semantics are short becomes stencils, one for each place
 its operands can be (`contexts.Variant`). The hot ones take sources from any of
 the cached results; the rest from memory only. What has no stencil is left to
 the interpreter. Adding an instruction needs nothing here: everything follows
-from its record; `HOT` alone is a matter of measurement.
+from its record; `Trait.HOT` alone is a matter of measurement.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from tandemu.bits import Layout
 from tandemu.ir import I64, Builder, Function, I
-from tandemu.isa.instruction import ImmediateFormat, Instruction, Kind
-from tandemu.isa.riscv.instruction_set import InstructionSet
+from tandemu.isa.architecture import State
+from tandemu.isa.guest import Guest, Instructions
+from tandemu.isa.instruction import ImmediateFormat, Instruction, Kind, Trait
 from tandemu.jit.shared.convention import (
     CACHED_RESULTS,
-    PINNED_REGISTERS,
     leaving_operands,
     tail_operands,
     tail_parameters,
@@ -34,19 +34,6 @@ from tandemu.jit.translate.contexts import (
 
 _ATTRIBUTES = 'optsize align 1 "frame-pointer"="none"'
 
-HOT = frozenset(
-    (
-        *("add", "sub", "sll", "slt", "sltu", "xor", "srl", "sra", "or", "and", "mul"),
-        *("addw", "subw", "sllw", "srlw", "sraw", "mulw"),
-        *("addi", "slti", "sltiu", "xori", "ori", "andi", "slli", "srli", "srai"),
-        *("addiw", "slliw", "srliw", "sraiw"),
-        *("lb", "lh", "lw", "ld", "lbu", "lhu", "lwu", "sb", "sh", "sw", "sd"),
-        *("beq", "bne", "blt", "bge", "bltu", "bgeu", "jalr"),
-        *("sh1add", "sh2add", "sh3add", "add.uw"),
-    )
-)
-"""Instructions whose sources may come from cached results."""
-
 # What the translator does with a form (`FORM.special`).
 NORMAL, CONSTANT, PC_CONSTANT, BRANCH, JUMP, INDIRECT, INTERPRET, INTERPRET_END, MOVABLE = range(9)
 NO_STENCIL = 0xFFFFFFFF
@@ -54,14 +41,14 @@ NO_STENCIL = 0xFFFFFFFF
 # FORM.flags
 WRITES_RD = 1
 PURE = 2
-"""With rd = x0 it does nothing."""
+"""If its result goes to the zero register it does nothing."""
 MEMORY = 4
 """It has a cold path that asks for a translation."""
 STORES = 8
 COLD = 16
 """It has a cold path that asks for the interpreter."""
 ZERO_VARIANT = 32
-"""There are stencils for rs2 = x0."""
+"""There are stencils for a second source that is the zero register."""
 ROUNDS = 64
 """Its stencil is for dynamic rounding; the next one, if `ROUNDS_TO_ZERO`, for mode RTZ."""
 ROUNDS_TO_ZERO = 128
@@ -93,7 +80,9 @@ class StencilProgram:
     """Whether memory is reached without translation: for programs, not machines."""
 
 
-def _service(xlen: int, layout: Layout) -> Iterator[Function]:
+def _service(state: State, layout: Layout) -> Iterator[Function]:
+    xlen = state.address_bits
+
     def begin(name: str) -> Builder:
         return Builder(name, tail_parameters(xlen), convention="tail", attributes=_ATTRIBUTES)
 
@@ -129,8 +118,8 @@ def _service(xlen: int, layout: Layout) -> Iterator[Function]:
     yield b.finish()
     # From stencils into a region, which wants the pinned registers in place.
     b = begin("region_bridge")
-    registers = b.struct(layout, b.cpu).x
-    pinned = {f"k{number}": registers[one] for number, one in enumerate(PINNED_REGISTERS)}
+    registers = getattr(b.struct(layout, b.cpu), state.main.name)
+    pinned = {f"k{number}": registers[one] for number, one in enumerate(state.pinned)}
     b.TailCall("REGION", *tail_operands(b, **pinned))
     yield b.finish()
     for rd in range(CACHED_RESULTS):
@@ -164,75 +153,127 @@ def _special(instruction: Instruction) -> int:
             return JUMP
         case Kind.INDIRECT:
             return INDIRECT
-        case Kind.SYSTEM if instruction.name.startswith(("csr", "cbo")):
+        case Kind.SYSTEM if Trait.RESUMES in instruction.traits:
             return INTERPRET
         case Kind.SYSTEM:
             return INTERPRET_END
-    if instruction.name == "lui":
+    if Trait.CONSTANT in instruction.traits:
         return CONSTANT
-    if instruction.name == "auipc":
+    if Trait.PC_RELATIVE in instruction.traits:
         return PC_CONSTANT
-    if instruction.name in ("addi", "add"):
+    if Trait.SUM in instruction.traits:
         return MOVABLE
     return NORMAL
 
 
 def _exact(instruction: Instruction) -> bool:
     """Whether a floating-point instruction with a rounding mode can never round."""
-    return instruction.name in ("fcvt.d.s", "fcvt.d.w", "fcvt.d.wu")
+    return Trait.EXACT in instruction.traits
 
 
-def _to_integer(instruction: Instruction) -> bool:
-    return instruction.floating and instruction.file("rd") == "x"
+class _Stencils:
+    """Traces the stencils of one guest."""
+
+    def __init__(
+        self, guest: Guest, state: State, layout: Layout, context: type[StencilContext]
+    ) -> None:
+        self.state, self.layout, self.rounding = state, layout, guest.rounding
+        self._context: type[StencilContext] = guest.bind(context)
+
+    def in_main(self, instruction: Instruction, operand: str) -> bool:
+        """Whether it is a register of the first file."""
+        return instruction.file(operand) == self.state.main.name
+
+    def rounds(self, instruction: Instruction) -> bool:
+        """Whether *instruction* has a rounding mode and needs it."""
+        rounding = self.rounding
+        return (
+            rounding is not None
+            and instruction.field(rounding.field) is not None
+            and not _exact(instruction)
+        )
+
+    def to_integer(self, instruction: Instruction) -> bool:
+        return instruction.floating and self.in_main(instruction, "rd")
+
+    def variants(self, instruction: Instruction) -> Iterator[Variant]:
+        """Every stencil of *instruction*, in the order the strides of its form count in."""
+        hot = Trait.HOT in instruction.traits
+        everywhere = range(SOURCE_MEMORY, CACHED_RESULTS) if hot else (SOURCE_MEMORY,)
+        memory = (SOURCE_MEMORY,)
+        first = everywhere if self.in_main(instruction, "rs1") else memory
+        second: list[int] = list(everywhere if self.in_main(instruction, "rs2") else memory)
+        if self.has_zero_variant(instruction):
+            # One that would fold to nothing reads the zero register.
+            folds = Trait.FOLDS_WITH_ZERO in instruction.traits
+            second.append(SOURCE_MEMORY if folds else SOURCE_ZERO)
+        results = range(CACHED_RESULTS) if self.in_main(instruction, "rd") else (0,)
+        if instruction.kind is Kind.INDIRECT:
+            results = range(1)
+        rounding = self.rounding
+        modes: tuple[int, ...] = (0,)
+        if rounding is not None:
+            modes = (rounding.dynamic,)
+            if instruction.field(rounding.field) is not None:
+                if _exact(instruction):
+                    modes = (0,)
+                elif self.to_integer(instruction):
+                    modes = (rounding.dynamic, rounding.towards_zero)
+        for rs1 in first:
+            for rs2 in second:
+                for rd in results:
+                    for mode in modes:
+                        yield Variant(rs1, rs2, rd, mode)
+
+    def has_zero_variant(self, instruction: Instruction) -> bool:
+        """Whether it is a branch that may compare with the zero register."""
+        return instruction.kind is Kind.BRANCH and self.state.main.zero is not None
+
+    def function(self, instruction: Instruction, variant: Variant) -> Function:
+        """One stencil."""
+        places = "".join(
+            "mz012"[index + 2 if index >= 0 else 0] if index < CACHED_RESULTS else "z"
+            for index in (variant.rs1, variant.rs2, variant.rd)
+        )
+        name = f"{instruction.name.replace('.', '_')}_{places}_{variant.rounding}"
+        attributes = _ATTRIBUTES + (" strictfp" if instruction.floating else "")
+        parameters = tail_parameters(self.state.address_bits)
+        builder = Builder(name, parameters, convention="tail", attributes=attributes)
+        context = self._context(
+            builder, self.layout, instruction, self.state, self.rounding, variant
+        )
+        assert instruction.semantics is not None
+        instruction.semantics(context)
+        return context.finish()
+
+    def flags(self, instruction: Instruction) -> int:
+        """What the translator must know (`FORM.flags`)."""
+        flags = 0
+        if self.in_main(instruction, "rd"):
+            flags |= WRITES_RD
+            if instruction.kind is Kind.STRAIGHT and not instruction.floating:
+                flags |= PURE
+        if instruction.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
+            flags |= MEMORY
+        if instruction.kind is Kind.STORE or (
+            instruction.kind is Kind.ATOMIC and Trait.ONLY_READS not in instruction.traits
+        ):
+            flags |= STORES
+        if instruction.floating:
+            flags |= FLOATING
+            if instruction.kind is Kind.STRAIGHT:
+                flags |= COLD
+            if self.rounds(instruction):
+                flags |= ROUNDS | (ROUNDS_TO_ZERO if self.to_integer(instruction) else 0)
+        return flags
 
 
-def _variants(instruction: Instruction) -> Iterator[Variant]:
-    """Every stencil of *instruction*, in the order the strides of its form count in."""
-    hot = instruction.name in HOT
-    everywhere = range(SOURCE_MEMORY, CACHED_RESULTS) if hot else (SOURCE_MEMORY,)
-    first = everywhere if instruction.file("rs1") == "x" else (SOURCE_MEMORY,)
-    second: list[int] = list(everywhere if instruction.file("rs2") == "x" else (SOURCE_MEMORY,))
-    if instruction.kind is Kind.BRANCH:
-        # Unsigned comparisons with zero would fold to nothing: their variant reads x0.
-        folds = instruction.name in ("bltu", "bgeu")
-        second.append(SOURCE_MEMORY if folds else SOURCE_ZERO)
-    results = range(CACHED_RESULTS) if instruction.file("rd") == "x" else (0,)
-    if instruction.kind is Kind.INDIRECT:
-        results = range(1)
-    modes: tuple[int, ...] = (7,)
-    if instruction.field("rm") is not None:
-        modes = (0,) if _exact(instruction) else (7, 1) if _to_integer(instruction) else (7,)
-    for rs1 in first:
-        for rs2 in second:
-            for rd in results:
-                for rounding in modes:
-                    yield Variant(rs1, rs2, rd, rounding)
-
-
-def _function(
-    instruction: Instruction,
-    xlen: int,
-    layout: Layout,
-    variant: Variant,
-    context_class: type[StencilContext],
-) -> Function:
-    places = "".join(
-        "mz012"[index + 2 if index >= 0 else 0] if index < CACHED_RESULTS else "z"
-        for index in (variant.rs1, variant.rs2, variant.rd)
-    )
-    name = f"{instruction.name.replace('.', '_')}_{places}_{variant.rounding}"
-    attributes = _ATTRIBUTES + (" strictfp" if instruction.floating else "")
-    builder = Builder(name, tail_parameters(xlen), convention="tail", attributes=attributes)
-    context = context_class(builder, layout, instruction, xlen, variant)
-    assert instruction.semantics is not None
-    instruction.semantics(context)
-    return context.finish()
-
-
-def build(isa: InstructionSet, layout: Layout, *, flat: bool = False) -> StencilProgram:
-    """Trace every stencil of *isa* and make its form table."""
-    context_class = FlatStencilContext if flat else StencilContext
-    functions = list(_service(isa.xlen, layout))
+def build(
+    guest: Guest, state: State, isa: Instructions, layout: Layout, *, flat: bool = False
+) -> StencilProgram:
+    """Trace every stencil of *isa*, the instructions of *guest*, and make its form table."""
+    stencils = _Stencils(guest, state, layout, FlatStencilContext if flat else StencilContext)
+    functions = list(_service(state, layout))
     immediates: list[ImmediateFormat] = []
     forms = bytearray(FORM.size * (len(isa.records) + 1))
     illegal = FORM.over(forms, 0)
@@ -251,39 +292,21 @@ def build(isa: InstructionSet, layout: Layout, *, flat: bool = False) -> Stencil
             if instruction.immediate not in immediates:
                 immediates.append(instruction.immediate)
             form.immediate = immediates.index(instruction.immediate) + 1
-        flags = 0
-        if instruction.file("rd") == "x":
-            flags |= WRITES_RD
-            if instruction.kind is Kind.STRAIGHT and not instruction.floating:
-                flags |= PURE
-        if instruction.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
-            flags |= MEMORY
-        if instruction.kind is Kind.STORE or (
-            instruction.kind is Kind.ATOMIC and not instruction.name.startswith("lr.")
-        ):
-            flags |= STORES
-        if instruction.floating:
-            flags |= FLOATING
-            if instruction.kind is Kind.STRAIGHT:
-                flags |= COLD
-            if instruction.field("rm") is not None and not _exact(instruction):
-                flags |= ROUNDS | (ROUNDS_TO_ZERO if _to_integer(instruction) else 0)
+        flags = stencils.flags(instruction)
         if special in (NORMAL, BRANCH, INDIRECT, MOVABLE):
             form.stencil = len(functions)
-            variants = list(_variants(instruction))
-            functions += [
-                _function(instruction, isa.xlen, layout, one, context_class) for one in variants
-            ]
+            variants = list(stencils.variants(instruction))
+            functions += [stencils.function(instruction, one) for one in variants]
             rounds = 2 if flags & ROUNDS_TO_ZERO else 1
             results = len({one.rd for one in variants}) * rounds
-            form.rd_stride = rounds if instruction.file("rd") == "x" else 0
-            if instruction.name in HOT:
+            form.rd_stride = rounds if stencils.in_main(instruction, "rd") else 0
+            if Trait.HOT in instruction.traits:
                 second = len(variants) // (results * len({one.rs1 for one in variants}))
-                form.rs2_stride = results if instruction.file("rs2") == "x" else 0
+                form.rs2_stride = results if stencils.in_main(instruction, "rs2") else 0
                 form.rs1_stride = results * second
             elif instruction.kind is Kind.BRANCH:
                 raise AssertionError("every branch is hot")
-            if instruction.kind is Kind.BRANCH:
+            if stencils.has_zero_variant(instruction):
                 flags |= ZERO_VARIANT
         form.flags = flags
     numbers = {function.name: number for number, function in enumerate(functions)}

@@ -19,8 +19,8 @@ from typing import Any
 
 from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
-from tandemu.isa.riscv.instruction_set import InstructionSet
-from tandemu.isa.riscv.state import MACHINE as MACHINE_PRIVILEGE
+from tandemu.isa.architecture import State
+from tandemu.isa.guest import Guest, Place, System
 from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
 from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, SITE
@@ -46,7 +46,6 @@ from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.stencils import CODE_ALIGNMENT, STENCIL
 
 _NO_REGISTER = 255
-_SINK = 32
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,9 @@ class _Translation(Emission):
 
     def __init__(
         self,
-        isa: InstructionSet,
+        guest: Guest,
+        state: State,
+        system: System,
         layout: Layout,
         program: StencilProgram,
         decode: Function,
@@ -76,7 +77,8 @@ class _Translation(Emission):
         parameters += [("second", I64)]
         b = Builder("translate", parameters, result=I64, exported=False)
         super().__init__(b, layout, program)
-        self.isa, self.decode_function, self.lookup = isa, decode, lookup
+        self.guest, self.state, self.system = guest, state, system
+        self.decode_function, self.lookup = decode, lookup
         cpu = self.cpu
         self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
         self.offset = b.variable(I64, 0)
@@ -84,9 +86,9 @@ class _Translation(Emission):
         self.done = b.variable(I1, 0)
         self.slots = [b.variable(I64, _NO_REGISTER) for _ in range(CACHED_RESULTS)]
         self.victim = b.variable(I64, 0)
-        # Addresses of a program are what they are; machine mode's are physical.
+        # Addresses of a program are what they are, like physical ones.
         flat = Constant(I1, 1)
-        self.free_jumps = flat if program.flat else cpu.privilege == MACHINE_PRIVILEGE
+        self.free_jumps = flat if program.flat else system.unpaged(b, cpu)
 
     # Pieces ------------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class _Translation(Emission):
         """Code of a block on this page (or anywhere, in machine mode), 0 if there is none."""
         b = self.b
         distance = target - b.start
-        tag = block_tag(b, self.cpu, target)
+        tag = block_tag(b, self.system, self.cpu, target)
         return b.call(self.lookup, b.cpu, tag, b.physical + distance, Constant(I64, INVALID))
 
     def reachable(self, target: Value) -> Value:
@@ -196,6 +198,18 @@ class _Translation(Emission):
         """The number of the form of *word*."""
         return self.b.call(self.decode_function, self.b.cpu, word)
 
+    def at(self, word: Value, place: Place) -> Value:
+        """What stands at a place of *word*."""
+        shifted = word >> place.low
+        if place.low + place.width == self.guest.word_bits:
+            return shifted
+        return shifted.bits(0, place.width)
+
+    def operand(self, word: Value, name: str) -> Value:
+        """The number of a register operand; anything if no instruction has it."""
+        place = self.guest.places.get(name)
+        return Constant(I64, 0) if place is None else self.at(word, place)
+
     def form(self, number: Value) -> Any:
         return self.b.struct(FORM, (self.cpu.forms + number * FORM.size).to_pointer())
 
@@ -216,9 +230,7 @@ class _Translation(Emission):
         # Where it comes back to is known once the hot stub is emitted.
         site = b.struct(SITE, self.site.value.to_pointer())
         site.pc = pc
-        # Bit 0 says the length, save in an illegal word, which is the trap value.
-        short = (length == 2) & (number != 0)
-        site.word = (word ^ b.select(short, Constant(I64, 1), Constant(I64, 0))).trunc(I32)
+        site.word = self.guest.fetch.pack(b, word, length, number).trunc(I32)
         site.code = 0
         site.form = number.trunc(I16)
         site.remaining = self.count.value.trunc(I16)
@@ -232,36 +244,43 @@ class _Translation(Emission):
         """An instruction that has a stencil."""
         b = self.b
         flags = form.flags
-        mark = b.select(length == 2, Constant(I64, 1), Constant(I64, 0))
-        rd, rs1, rs2 = ((word >> low).bits(0, 5) for low in (7, 15, 20))
+        rd, rs1, rs2 = (self.operand(word, name) for name in ("rd", "rs1", "rs2"))
         immediate = self.immediate(word, form)
         next_pc = pc + length
         special = form.special
         writes = (flags & stencils.WRITES_RD) != 0
-        register = b.select(rd == 0, _SINK, rd)
-        size = self.isa.xlen // 8
+        main = self.state.main
+        register = rd if main.zero is None else b.select(rd == main.zero, main.sink or 0, rd)
+        size = main.bits // 8
 
         def register_offset(base: Value, index: Value) -> Value:
-            file_is_x = base == self.layout.offset("x")
-            scaled = b.select(file_is_x, index * size, index << 3)
+            in_main = base == self.layout.offset(main.name)
+            scaled = b.select(in_main, index * size, index << 3)
             return base.zext(I64) + scaled
 
         self.value("RD", register_offset(form.rd_base, b.select(writes, register, rd)))
         self.value("RS1", register_offset(form.rs1_base, rs1))
         self.value("RS2", register_offset(form.rs2_base, rs2))
-        self.value("RS3", register_offset(form.rs3_base, word >> 27))
+        self.value("RS3", register_offset(form.rs3_base, self.operand(word, "rs3")))
         self.value("IMM", immediate)
         self.value("SHAMT", immediate)
 
-        with b.If(writes & (rd == 0) & ((flags & stencils.PURE) != 0)):
-            pass  # nothing to do
+        # A result that goes nowhere is all that some instructions have.
+        nothing: Value = Constant(I1, 0)
+        if main.zero is not None:
+            nothing = writes & (rd == main.zero) & ((flags & stencils.PURE) != 0)
+        with b.If(nothing):
+            pass
         with b.Else(), b.Switch(special) as cases:
             with cases.Case(stencils.CONSTANT):
                 self.constant(register, immediate)
             with cases.Case(stencils.PC_CONSTANT):
                 self.constant(register, self.wrap(pc + immediate))
             with cases.Case(stencils.JUMP):
-                with b.If(rd != 0):
+                links: Value = writes
+                if main.zero is not None:
+                    links = rd != main.zero
+                with b.If(links):
                     self.constant(register, self.wrap(next_pc))
                 self.jump(self.wrap(pc + immediate))
             with cases.Case(stencils.INDIRECT):
@@ -272,10 +291,11 @@ class _Translation(Emission):
             with cases.Case(stencils.MOVABLE):
                 self.movable(register, rs1, rs2, immediate, form)
             with cases.Default():
-                self.normal(pc, word ^ mark, number, form, rs1, rs2, register, next_pc)
+                packed = self.guest.fetch.pack(b, word, length, None)
+                self.normal(pc, word, packed, number, form, rs1, rs2, register, next_pc)
 
     def wrap(self, value: Value) -> Value:
-        return value if self.isa.xlen == 64 else value & 0xFFFFFFFF
+        return value if self.state.address_bits == I64.bits else value & 0xFFFFFFFF
 
     def constant(self, register: Value, value: Value) -> None:
         """rd = a constant known now."""
@@ -292,19 +312,23 @@ class _Translation(Emission):
         """rd = another register."""
         place = self.find(source)
         chosen = self.choose(register)
-        self.value("RS1", source * (self.isa.xlen // 8) + self.layout.offset("x"))
+        main = self.state.main
+        self.value("RS1", source * (main.bits // 8) + self.layout.offset(main.name))
         self.emit(place * CACHED_RESULTS + chosen + self.program.numbers["move_0_0"])
 
     def movable(self, register: Value, rs1: Value, rs2: Value, immediate: Value, form: Any) -> None:
-        """ADD and ADDI, which are also how registers are copied and loaded."""
-        b = self.b
+        """A sum, which with the zero register is how registers are copied and loaded."""
+        b, zero = self.b, self.state.main.zero
+        if zero is None:
+            self.emit(self.select_variant(form, rs1, rs2, register))
+            return
         has_immediate = form.immediate != 0
-        with b.If(has_immediate & (rs1 == 0)):
+        with b.If(has_immediate & (rs1 == zero)):
             self.constant(register, immediate)
         with b.Else():
-            copies = b.select(has_immediate, immediate == 0, (rs1 == 0) | (rs2 == 0))
+            copies = b.select(has_immediate, immediate == 0, (rs1 == zero) | (rs2 == zero))
             with b.If(copies):
-                self.move(register, b.select(has_immediate | (rs2 == 0), rs1, rs2))
+                self.move(register, b.select(has_immediate | (rs2 == zero), rs1, rs2))
             with b.Else():
                 self.emit(self.select_variant(form, rs1, rs2, register))
 
@@ -312,10 +336,17 @@ class _Translation(Emission):
         """The number of the stencil that fits where the operands are."""
         b = self.b
         first = self.find(rs1) * form.rs1_stride.zext(I64)
-        zero = (rs2 == 0) & ((form.flags & stencils.ZERO_VARIANT) != 0)
+        main = self.state.main
+
+        def branches() -> Value:
+            if main.zero is not None:
+                return (form.flags & stencils.ZERO_VARIANT) != 0  # type: ignore[no-any-return]
+            return form.special == stencils.BRANCH  # type: ignore[no-any-return]
+
+        zero = Constant(I1, 0) if main.zero is None else (rs2 == main.zero) & branches()
         # A branch that compares a cached result with itself would fold to nothing, and
         # what is patched as its target would be what stands before it.
-        itself = (rs1 == rs2) & ((form.flags & stencils.ZERO_VARIANT) != 0)
+        itself = (rs1 == rs2) & branches()
         found = b.select(itself, Constant(I64, 0), self.find(rs2))
         place = b.select(zero, Constant(I64, CACHED_RESULTS + 1), found)
         second = place * form.rs2_stride.zext(I64)
@@ -328,6 +359,7 @@ class _Translation(Emission):
         self,
         pc: Value,
         word: Value,
+        packed: Value,
         number: Value,
         form: Any,
         rs1: Value,
@@ -339,19 +371,24 @@ class _Translation(Emission):
         flags = form.flags
         start = self.out.value
         stencil = b.variable(I64, self.select_variant(form, rs1, rs2, register))
-        with b.If((flags & stencils.ROUNDS_TO_ZERO) != 0):
-            to_zero = (word >> 12).bits(0, 3) == 1
-            stencil.value = stencil.value + b.select(to_zero, Constant(I64, 1), Constant(I64, 0))
+        rounding = self.guest.rounding
+        if rounding is not None:
+            with b.If((flags & stencils.ROUNDS_TO_ZERO) != 0):
+                to_zero = self.at(word, rounding.place) == rounding.towards_zero
+                more = b.select(to_zero, Constant(I64, 1), Constant(I64, 0))
+                stencil.value = stencil.value + more
         self.value("COLD", self.cold.value)
         if self.program.flat:
             # The site of an access is what the host's fault handler looks for.
             with b.If((flags & (stencils.COLD | stencils.MEMORY)) != 0):
-                self.add_block_site("interpret_stub", pc, start, word=word, form=number)
+                self.add_block_site("interpret_stub", pc, start, word=packed, form=number)
         else:
             with b.If((flags & stencils.MEMORY) != 0):
-                self.add_block_site("memory_stub", pc, start, word=word, form=number)
+                self.add_block_site("memory_stub", pc, start, word=packed, form=number)
             with b.If((flags & stencils.COLD) != 0):
-                self.add_block_site("interpret_stub", pc, Constant(I64, 0), word=word, form=number)
+                self.add_block_site(
+                    "interpret_stub", pc, Constant(I64, 0), word=packed, form=number
+                )
         self.emit(stencil.value)
         with b.If(form.special == stencils.BRANCH):
             immediate = self.values[VALUE_NUMBER["IMM"]]
@@ -363,41 +400,31 @@ class _Translation(Emission):
         b = self.b
         pc = b.start + self.offset.value
         place = b.host + self.offset.value
-        half = b.load(place.to_pointer(), I16).zext(I64)
-        word, raw = b.variable(I64, half), b.variable(I64, half)
-        length = b.variable(I64, 2)
-        with b.If((half & 3) == 3):
-            length.value = 4
-            rest = PAGE_SIZE - (pc & (PAGE_SIZE - 1))
-            with b.If(rest.uge(4)):
-                word.value = b.load(place.to_pointer(), I32).zext(I64)
-            with b.Else():
-                # Only the first instruction of a block may cross: `find_block` has its rest.
-                word.value = half | (b.second << 16)
-            raw.value = word.value
-        with b.Else():
-            expansion = (self.cpu.expansion + (half << 2)).to_pointer()
-            word.value = b.load(expansion, I32).zext(I64)
+        # Only the first instruction of a block may cross: `find_block` has its rest.
+        word, raw, length = self.guest.fetch.fetch(b, self.cpu, place, pc, b.second)
         self.count.value = self.count.value + 1
-        number = self.decode(word.value)
+        number = self.decode(word)
         form = self.form(number)
         special = form.special
         direct = b.variable(I1, (form.stencil != stencils.NO_STENCIL))
         for kind in (stencils.CONSTANT, stencils.PC_CONSTANT, stencils.JUMP):
             direct.value = direct.value | (special == kind)
-        with b.If((form.flags & stencils.ROUNDS) != 0):
-            mode = (word.value >> 12).bits(0, 3)
-            truncating = (mode == 1) & ((form.flags & stencils.ROUNDS_TO_ZERO) != 0)
-            direct.value = direct.value & ((mode == 7) | truncating)
+        rounding = self.guest.rounding
+        if rounding is not None:
+            with b.If((form.flags & stencils.ROUNDS) != 0):
+                mode = self.at(word, rounding.place)
+                to_zero = mode == rounding.towards_zero
+                truncating = to_zero & ((form.flags & stencils.ROUNDS_TO_ZERO) != 0)
+                direct.value = direct.value & ((mode == rounding.dynamic) | truncating)
         with b.If(direct.value):
-            self.ordinary(pc, length.value, word.value, number, form)
+            self.ordinary(pc, length, word, number, form)
         with b.Else():
             # An illegal word is passed on as it stands in memory, for the trap value.
-            shown = b.select(number == 0, raw.value, word.value)
-            self.interpret(pc, length.value, shown, number)
+            shown = b.select(number == 0, raw, word)
+            self.interpret(pc, length, shown, number)
             self.forget_all()
             self.done.value = special == stencils.INTERPRET_END
-        self.offset.value = self.offset.value + length.value
+        self.offset.value = self.offset.value + length
 
     def build(self, mark_code: Function | None, hash_code: Function | None) -> Function:
         """translate(cpu, start, physical, host, second) -> code.
@@ -420,13 +447,11 @@ class _Translation(Emission):
             self.instruction()
             with b.If(~self.done.value):
                 left = page_left - self.offset.value
-                stop = b.variable(
-                    I1,
-                    self.count.value.uge(BLOCK_INSTRUCTIONS) | left.slt(2) | (b.second != INVALID),
-                )
-                with b.If((left == 2) & ~stop.value):
-                    half = b.load((b.host + self.offset.value).to_pointer(), I16)
-                    stop.value = (half & 3) == 3
+                full = self.count.value.uge(BLOCK_INSTRUCTIONS)
+                over = left.slt(self.state.alignment)
+                stop = b.variable(I1, full | over | (b.second != INVALID))
+                with b.If(self.guest.fetch.near_end(PAGE_SIZE - left) & ~stop.value):
+                    stop.value = self.guest.fetch.crosses(b, b.host + self.offset.value)
                 with b.If(stop.value):
                     self.jump(b.start + self.offset.value)
         # The head's first hole is the count.
@@ -443,7 +468,7 @@ class _Translation(Emission):
         index = cpu.block_count
         cpu.block_count = index + 1
         block = block_record(b, cpu, index)
-        block.tag = block_tag(b, cpu, b.start)
+        block.tag = block_tag(b, self.system, cpu, b.start)
         block.physical = b.physical
         block.second = b.second
         block.code = start.trunc(I32)
@@ -470,20 +495,27 @@ class _Translation(Emission):
 
 
 def build_translator(
-    isa: InstructionSet, layout: Layout, program: StencilProgram, memory: MemoryRoutines
+    guest: Guest,
+    state: State,
+    system: System,
+    layout: Layout,
+    program: StencilProgram,
+    memory: MemoryRoutines,
 ) -> TranslatorRoutines:
     """Build the translator's routines."""
     lookup = build_lookup(layout)
     flush_code = build_flush_code(layout)
-    decode = build_decode(isa, layout)
-    translation = _Translation(isa, layout, program, decode, lookup)
+    decode = build_decode(system.instructions.decoder.layout, layout)
+    translation = _Translation(guest, state, system, layout, program, decode, lookup)
     hash_code = build_hash_code()
     translate = (
         translation.build(None, hash_code)
         if program.flat
         else translation.build(build_mark_code(layout), None)
     )
-    find_block = build_find_block(layout, memory.fetch, lookup, translate, flush_code)
+    find_block = build_find_block(
+        layout, system, guest.fetch, memory.fetch, lookup, translate, flush_code
+    )
     forget_page = build_forget_page(layout, hash_code)
     fence = build_fence_instructions(layout, flush_code, forget_page)
     return TranslatorRoutines(find_block, lookup, flush_code, forget_page, fence, decode)
