@@ -53,7 +53,7 @@ def test_linux_with_every_device(tmp_path: Path) -> None:
             "debian-disk-riscv64",
             shares=[folder],
             vsock=path,
-            devices=["rng"],
+            devices=["rng", "balloon"],
             timeout=PATIENCE_S,
         ) as vm,
     ):
@@ -63,6 +63,11 @@ def test_linux_with_every_device(tmp_path: Path) -> None:
         vm.console.expect("virtio_rng.0", PATIENCE_S)
         vm.console.send("head -c 1000 /dev/hwrng | wc -c\n")
         vm.console.expect("\r\n1000\r\n", PATIENCE_S)
+        vm.balloon.target_bytes = 100 << 20
+        while vm.balloon.returned_bytes < 100 << 20:
+            vm.console.send("\n")
+            vm.console.expect(PROMPT, PATIENCE_S)
+        vm.balloon.target_bytes = 0
         vm.console.send("mkdir /m; mount -t virtiofs share /m; /m/echo\n")
         vm.console.expect("LISTENING", PATIENCE_S)
         with socket.socket(socket.AF_UNIX) as client:
@@ -85,4 +90,7 @@ def test_linux_with_every_device(tmp_path: Path) -> None:
             caller.close()
         vm.console.send("poweroff\n")
         assert vm.wait().exit_status == 0
+        counted = vm.statistics()
+        assert counted["share0_requests"] and counted["vsock_requests"] and counted["rng_requests"]
+        assert counted["balloon_bytes_returned"] >= 90 << 20
     assert not path.exists()

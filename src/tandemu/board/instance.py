@@ -195,15 +195,28 @@ class Instance:
         for name, device in self.devices.items():
             device.load(saved[name])
 
-    def close(self) -> None:
-        """Stop alarms and devices, and free the memory. No vCPU may be running.
+    def stop(self) -> None:
+        """Stop alarms and devices, which may raise interrupts until then. No vCPU may be running.
 
-        An alarm may raise an interrupt until then, so the VM is closed after this.
+        The VM is closed after this, and the memory freed (`close`) after that.
         """
         for hart in self.harts:
             hart.release()
-        for device in self.pci_devices.values():
+        devices, self.pci_devices = self.pci_devices, {}
+        for device in devices.values():
             device.close()
         self.clock.close()
+
+    def statistics(self) -> dict[str, int]:
+        """What the devices on the PCI bus have done: counters by their name and a device's."""
+        return {
+            f"{name}_{counter}": value
+            for name, device in self.pci_devices.items()
+            for counter, value in device.statistics().items()
+        }
+
+    def close(self) -> None:
+        """Stop all, if that was not done, and free the memory."""
+        self.stop()
         for ram in self.memories.values():
             ram.close()

@@ -153,7 +153,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="one more device: rng, the host's random bytes",
+        help="one more device: rng (the host's random bytes), balloon (gives memory back)",
     )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tandemu.device.pci import DeviceMaker, PciResources
 from tandemu.device.virtio import VirtioDevice, VirtioPci
+from tandemu.device.virtio.balloon import Balloon
 from tandemu.device.virtio.block import Block
 from tandemu.device.virtio.entropy import Entropy
 from tandemu.device.virtio.filesystem import FileSystem
@@ -34,6 +35,8 @@ class Attached:
     def __init__(self, attachments: Attachments, cpus: int) -> None:
         self.makers: dict[str, DeviceMaker] = {}
         """What makes each device, by the name its state is saved under."""
+        self.balloon: Balloon | None = None
+        """The balloon of the current life, if there is one."""
         self._open = contextlib.ExitStack()
         try:
             for number, drive in enumerate(attachments.drives):
@@ -44,6 +47,8 @@ class Attached:
                 self._add_vsock(attachments.vsock)
             if "rng" in attachments.devices:
                 self._add("rng", Entropy)
+            if "balloon" in attachments.devices:
+                self._add("balloon", self._make_balloon)
         except (DiskError, ShareError, OSError) as error:
             self._open.close()
             raise MachineError(str(error)) from error
@@ -81,6 +86,10 @@ class Attached:
         self._open.callback(server.close)
         tag = share.tag.encode("ascii")
         self._add(name, lambda memory: FileSystem(memory, server, tag, queue_count=queues))
+
+    def _make_balloon(self, memory: GuestMemory) -> Balloon:
+        self.balloon = Balloon(memory)
+        return self.balloon
 
     def _add_vsock(self, path: str) -> None:
         try:

@@ -14,7 +14,7 @@ Path = str | os.PathLike[str]
 DEFAULT_TAG = "share"
 """What a folder is mounted as if nothing else is said."""
 ROOT_TAG = "root"
-DEVICES = ("rng",)
+DEVICES = ("balloon", "rng")
 """What a machine has if it is asked for by name."""
 _LONGEST_SOCKET = 96
 """Bytes that a socket's path may have: those of the system's, without a port's number."""

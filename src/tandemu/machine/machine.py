@@ -38,6 +38,7 @@ from tandemu.machine.state import MachineState, put_state, read_state
 if TYPE_CHECKING:
     from tandemu.accel import Vcpu, Vm
     from tandemu.board import BootPlan, File
+    from tandemu.device.virtio.balloon import Balloon
     from tandemu.guests import Progress
     from tandemu.machine.attached import Attached
 
@@ -473,6 +474,16 @@ class Machine:
         with self._lock:
             cycle = self._cycle
             return cycle.statistics() if cycle is not None else self._statistics
+
+    @property
+    def balloon(self) -> Balloon:
+        """The balloon of a machine that has the device: ``vm.balloon.target_bytes = 64 << 20``."""
+        attached = self._attached
+        if attached is None or attached.balloon is None or not self.running:
+            raise MachineError(
+                "this machine has no balloon, or does not run: give it devices=['balloon']"
+            )
+        return attached.balloon
 
     def profile(self) -> Profile | None:
         """Where the guest spent its time, once it has ended, if `profile` was asked for."""

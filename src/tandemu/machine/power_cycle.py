@@ -340,8 +340,8 @@ class PowerCycle:
         return f"processor {hart.index} is not started"
 
     def statistics(self) -> Statistics:
-        """The engine's counters."""
-        return dict(self.vm.statistics())
+        """The engine's counters, and those of devices."""
+        return {**self.vm.statistics(), **self.instance.statistics()}
 
     def profile(self) -> Profile:
         """Where the guest has spent its time, if the engine can tell. Nothing may be running."""
@@ -352,6 +352,7 @@ class PowerCycle:
         self._console.connect(None)
         with self._pausing:  # whoever is at it still kicks the vCPUs
             if not self._stuck:
+                self.instance.stop()
                 self.vm.close()
                 self.instance.close()
 

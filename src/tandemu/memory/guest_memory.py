@@ -224,6 +224,19 @@ class GuestMemory:
         pieces = self._pieces(address, size, writing=True)
         return None if pieces is None else Loan(self, pieces)
 
+    def discard(self, address: int, size: int) -> bool:
+        """Give *size* bytes at *address*, whole pages, back to the host: they are zero then.
+
+        False (and nothing done) if not all of it is RAM.
+        """
+        pieces = self._pieces(address, size, writing=True)
+        if pieces is None:
+            return False
+        for piece in pieces:
+            piece.region.ram.discard(piece.region.offset + piece.offset, piece.size)
+            self.note_region_written(piece.region, piece.offset, piece.size)
+        return True
+
     def note_written(self, address: int, size: int) -> None:
         """Note that *size* bytes at *address* have been written by their host addresses.
 

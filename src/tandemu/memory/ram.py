@@ -49,6 +49,10 @@ class Ram:
         for page in range(offset >> PAGE_SHIFT, (offset + size + PAGE_SIZE - 1) >> PAGE_SHIFT):
             self.flags[page] |= PAGE_DIRTY
 
+    def discard(self, offset: int, size: int) -> None:
+        """Give whole pages back to the host: they are zero from now on."""
+        self._map.madvise(mmap.MADV_REMOVE, offset, size)
+
     def close(self) -> None:
         """Give the memory back. Nothing may run on it any more."""
         if self.fd >= 0:

@@ -26,6 +26,9 @@ class PciDevice(Protocol):
     def parts(self) -> dict[str, Peripheral]:
         """Everything that has state, by what it is."""
 
+    def statistics(self) -> dict[str, int]:
+        """What it has done so far: counters by name. Any thread."""
+
     def rest(self) -> None:
         """Return when nothing is being carried out, and begin nothing until `go_on`."""
 

@@ -139,6 +139,14 @@ class Block(VirtioDevice):
         if offset == _WRITE_BACK_OFFSET and len(data) == 1 and self.has(_WRITE_BACK):
             self.write_back = data[0] & 1
 
+    def statistics_of_requests(self) -> dict[str, int]:
+        return {
+            **super().statistics_of_requests(),
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "errors": self.errors,
+        }
+
     # Requests ----------------------------------------------------------------------------
 
     def serve(self, index: int, chain: Chain) -> int:

@@ -190,6 +190,10 @@ class VirtioDevice(Peripheral):
         self.generation = self.generation + 1 & 0xFF
         self.configuration_interrupt()
 
+    def statistics_of_requests(self) -> dict[str, int]:
+        """What the device has done so far: counters by name. Any thread."""
+        return {"requests": self.requests}
+
     # Registers, as both transports have them ---------------------------------------------
 
     @property

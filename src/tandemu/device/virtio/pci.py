@@ -222,6 +222,10 @@ class VirtioPci:
             found["messages"] = self.msix
         return found
 
+    def statistics(self) -> dict[str, int]:
+        """What the device has done so far."""
+        return self.device.statistics_of_requests()
+
     def rest(self) -> None:
         """Return when no request is being carried out, and begin none until `go_on`."""
         self.device.rest()

@@ -16,6 +16,7 @@ from tandemu.memory import GuestMemory, RamRegion
 
 _HEADER_WORDS = 6
 _SEGMENT_WORDS = SEGMENT.size // 8
+_PHYSICAL = 2
 _COUNT, _READABLE, _READABLE_BYTES, _WRITABLE_BYTES = 2, 3, 4, 5
 LARGEST_QUEUE = 1 << 15
 
@@ -59,6 +60,15 @@ class Chain:
     def writable(self) -> list[memoryview]:
         """The buffers for the device to fill, in order."""
         return self._views(self._words[_READABLE], self._words[_COUNT])
+
+    @property
+    def writable_addresses(self) -> list[int]:
+        """The guest-physical address of each of `writable`."""
+        words = self._words
+        start = _HEADER_WORDS + words[_READABLE] * _SEGMENT_WORDS + _PHYSICAL
+        return words[
+            start : _HEADER_WORDS + words[_COUNT] * _SEGMENT_WORDS : _SEGMENT_WORDS
+        ].tolist()
 
     def _views(self, first: int, last: int) -> list[memoryview]:
         start = _HEADER_WORDS + first * _SEGMENT_WORDS
