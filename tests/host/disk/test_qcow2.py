@@ -220,6 +220,20 @@ def test_ways_to_name_what_is_below(tmp_path: Path, form: str) -> None:
         assert image.read(0, 512) == b"b" * 512
 
 
+def test_a_data_file_stands_beside_its_image(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"s" * MIB)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    path = make_qcow2(folder / "disk", MIB, Qcow2Options(data_file="../secret"))
+    with pytest.raises(DiskError, match="only a file in the same folder"):
+        open_image(path)
+    path = make_qcow2(folder / "other", MIB, Qcow2Options(data_file="link"))
+    (folder / "link").symlink_to("../secret")
+    with open_image(path) as image:
+        image.write(0, b"x" * 512)
+    assert (tmp_path / "secret").read_bytes()[:512] == b"x" * 512
+
+
 def test_a_bomb_unpacks_to_one_cluster_and_no_more(tmp_path: Path) -> None:
     path = make_qcow2(tmp_path / "disk", MIB)
     bomb = zlib.compressobj(9, zlib.DEFLATED, -12)

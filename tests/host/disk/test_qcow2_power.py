@@ -171,6 +171,7 @@ class Run:
         self.snapshots = {name: self.snapshots[name] for name in there}
 
 
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_image_survives_power_cuts(name: str) -> None:
     run = Run(OPTIONS[name], seed=sum(name.encode()))

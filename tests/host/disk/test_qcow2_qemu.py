@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -318,3 +320,42 @@ def test_places_given_beforehand(tmp_path: Path, how: str, extended: bool) -> No
     assert Path(path).stat().st_size == end
     qemu_check(path)
     same(path, data, tmp_path)
+
+
+_WRITER = """
+import sys
+from random import Random
+from tandemu.host.disk import open_image
+random = Random(int(sys.argv[2]))
+with open_image(sys.argv[1]) as image:
+    turn = 0
+    while True:
+        turn += 1
+        for _ in range(8):
+            # Each sector says which turn wrote it, and never goes back.
+            offset = random.randrange(image.size_bytes // 4096 - 8) * 4096
+            image.write(offset, turn.to_bytes(8, "little") * (512 * random.randint(1, 8)))
+        image.flush()
+        print(turn, flush=True)
+"""
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_process_that_is_killed_leaves_a_whole_image(tmp_path: Path, lazy: bool) -> None:
+    path = make_qcow2(
+        tmp_path / "disk.qcow2", 8 * MIB, Qcow2Options(cluster_bytes=4096, lazy_refcounts=lazy)
+    )
+    for seed in range(6):
+        command = [sys.executable, "-c", _WRITER, path, str(seed)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            for _ in range(seed * 3 + 1):
+                assert writer.stdout.readline()
+            writer.kill()
+        # Reading says what is there; opening for writing mends lazy counts.
+        with opened(path) as image:
+            image.read(0, image.size_bytes)
+            report = check(image.storage, image.header)
+            assert not report.errors, report.errors
+        tool("qemu-img", "check", "-r", "leaks", path)
+        qemu_check(path)

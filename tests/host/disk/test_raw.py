@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,12 @@ def test_what_cannot_be_opened_is_explained(tmp_path: Path) -> None:
         open_image(str(tmp_path), read_only=True)
     with pytest.raises(DiskError, match="no file that holds data"):
         open_image("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DiskError, match="no file that holds data"):
+        open_image(str(tmp_path / "pipe"), read_only=True)
+    (tmp_path / "qed").write_bytes(b"QED\0" + bytes(508))
+    with pytest.raises(DiskError, match="is a qed image"):
+        open_image(str(tmp_path / "qed"))
     with pytest.raises(DiskError, match="no format of images"):
         open_image(str(tmp_path / "none"), "floppy")
     with pytest.raises(DiskError, match="null"):

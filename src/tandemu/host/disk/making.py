@@ -9,7 +9,7 @@ from dataclasses import replace
 from tandemu.host.disk.copying import Advance, Packing, copy
 from tandemu.host.disk.errors import DiskUsageError
 from tandemu.host.disk.image import Image
-from tandemu.host.disk.opening import open_image, resolve_backing
+from tandemu.host.disk.opening import data_file, open_image, resolve_backing
 from tandemu.host.disk.qcow2 import compression
 from tandemu.host.disk.qcow2.create import Qcow2Options, preallocate, write_new_image
 from tandemu.host.disk.qcow2.image import Qcow2Image
@@ -93,8 +93,7 @@ def _make_qcow2(
 ) -> None:
     data = None
     if options.data_file:
-        name = os.path.join(os.path.dirname(path), options.data_file)
-        data = HostFile(name, create=True)
+        data = HostFile(data_file(path, options.data_file), create=True)
         data.truncate(size)
     try:
         write_new_image(storage, size, options)

@@ -120,6 +120,11 @@ def _open(
     storage = chain.file(path, read_only=read_only)
     try:
         found = wanted or probe(read_at(storage, 0, PROBED_BYTES))
+        if found not in FORMATS:
+            raise DiskError(
+                f"{path} is a {found} image, which is not read here: convert it with 'qemu-img "
+                "convert', or say --format raw if it is a disk that only looks so"
+            )
         if snapshot is not None and found != "qcow2":
             raise DiskUsageError(f"{path} is a {found} image, which has no snapshots")
         if found == "raw":
@@ -131,7 +136,7 @@ def _open(
                 return _open_named(name, form, path, chain)
 
             def open_data(name: str) -> Storage:
-                return chain.file(_beside(path, name), read_only=read_only)
+                return chain.file(data_file(path, name), read_only=read_only)
 
             return open_qcow2(
                 storage,
@@ -175,6 +180,22 @@ def _open_foreign(
     if found == "vdi":
         return VdiImage(storage)
     return VhdxImage(storage) if found == "vhdx" else VhdImage(storage)
+
+
+def data_file(path: str, name: str) -> str:
+    """The path of the file that holds the data of the image at *path*: beside it, or below.
+
+    It is written to, and an image that somebody else made could name any file. Whoever keeps it
+    elsewhere puts a symbolic link there, which nobody does by accident.
+    """
+    folder = os.path.abspath(os.path.dirname(path))
+    found = os.path.abspath(os.path.join(folder, name))
+    if os.path.commonpath([folder, found]) != folder:
+        raise DiskError(
+            f"{path} says that its data stand in {name}: only a file in the same folder is "
+            "opened, or a symbolic link there"
+        )
+    return os.path.join(os.path.dirname(path), os.path.relpath(found, folder))
 
 
 def _beside(path: str, name: str) -> str:

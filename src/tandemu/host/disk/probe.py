@@ -12,6 +12,11 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"vhdxfile", "vhdx"),
     (0, b"conectix", "vhd"),
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+    # Not read here, but no disk's own bytes either.
+    (0, b"QED\0", "qed"),
+    (0, b"COWD", "vmdk of ESX"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
 )
 FORMATS: tuple[str, ...] = ("raw", "qcow2", "vmdk", "vhdx", "vhd", "vdi")
 """The formats, by the names that `--format` takes."""

@@ -97,26 +97,29 @@ class HostFile:
         self.path = path
         self.read_only = read_only
         self._fd = -1
-        flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
+        # Not to wait for the other end of a pipe that a file's name leads to.
+        flags = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+        flags |= os.O_RDONLY if read_only else os.O_RDWR
         if create:
             flags |= os.O_CREAT | (0 if replace else os.O_EXCL)
         try:
+            # Opening alone may do something to a device: it is looked at before, and after again.
+            if os.path.exists(path):
+                _check_kind(path, os.stat(path).st_mode)
             fd = os.open(path, flags, 0o644)
         except FileExistsError:
             raise DiskError(
                 f"{path} exists already: name another file, or replace it with --force",
                 errno.EEXIST,
             ) from None
+        except DiskError:
+            raise
         except (OSError, ValueError) as error:
             raise _refused(path, "open", error) from error
         try:
             kind = os.fstat(fd).st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
-                what = "a folder" if stat.S_ISDIR(kind) else "no file that holds data"
-                raise DiskError(
-                    f"{path} is {what}: an image must be a regular file or a block device",
-                    errno.EINVAL,
-                )
+            _check_kind(path, kind)
+            os.set_blocking(fd, True)
             self.is_regular = stat.S_ISREG(kind)
             if not share:
                 lock_image(fd, path, writing=not read_only)
@@ -267,6 +270,14 @@ class HostFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+def _check_kind(path: str, mode: int) -> None:
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        what = "a folder" if stat.S_ISDIR(mode) else "no file that holds data"
+        raise DiskError(
+            f"{path} is {what}: an image must be a regular file or a block device", errno.EINVAL
+        )
 
 
 def _refused(path: str, what: str, error: OSError | ValueError) -> DiskError:

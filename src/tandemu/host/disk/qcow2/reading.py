@@ -202,6 +202,8 @@ class Qcow2Reader(Image):
             "lazy refcounts": self.is_lazy,
             "subclusters": header.extended,
         }
+        if header.snapshot_count:
+            facts["snapshots"] = header.snapshot_count
         if self._external is not None:
             facts["data file"] = self._external.path
             facts["data file is raw"] = bool(header.autoclear & DATA_FILE_RAW)
