@@ -120,7 +120,7 @@ def test_zstd() -> None:
         (gzip.compress(image(), mtime=0)[:-20], "truncated"),
         (gzip.compress(image(), mtime=0)[:8] + b"\xff" * 50, "damaged"),
         (gzip.compress(bytes(MIB + 1), mtime=0), "more than the 1 MiB of guest memory"),
-        (zboot(b"x", b"lzma"), "packed with 'lzma'"),
+        (zboot(b"x", b"lz4"), "packed with 'lz4'"),
         (zboot(b"x" * 90, b"gzip")[:100], "truncated"),
         (b"\x28\xb5\x2f\xfd" + bytes(20), "zstd"),
         (bytes(0x202) + b"HdrS", "Linux kernel for x86"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -151,6 +152,110 @@ def test_ones_own_files_replace_the_guests(
     put_guest(empty_cache)
     assert main(["run", "debian-riscv64", "--kernel", "/nowhere/own"]) == 1
     assert "/nowhere/own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "complaint"),
+    [
+        (["--kernel", "/nowhere/own"], 1, "cannot read /nowhere/own"),
+        (["--kernel", "README.md"], 1, "no kernel this board can boot"),
+        (["--initrd", "/nowhere/own"], 1, "cannot read /nowhere/own"),
+        (["--firmware", "/nowhere/own"], 1, "cannot read /nowhere/own"),
+        (["--memory", "lots"], 2, "such as 512M"),
+        (["--accel", "warp"], 2, "auto, kvm, jit"),
+        (["--board", "virt"], 2, "riscv-virt"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_fetched(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    status: int,
+    complaint: str,
+) -> None:
+    def fetch(*arguments: object, **options: object) -> None:
+        raise AssertionError("it was fetched")
+
+    monkeypatch.setattr("tandemu.guests.pull.pull_image", fetch)
+    assert main(["run", "debian-riscv64", *options]) == status
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (OSError(errno.EMFILE, "x"), "ulimit -n"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (OSError(errno.EAGAIN, "x"), "ulimit -u"),
+        (OSError(errno.ENFILE, "x"), "fs.file-max"),
+    ],
+)
+def test_a_limit_is_told_with_its_mend(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    mend: str,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tandemu.cli.run.run", fail)
+    assert main(["run", "--kernel", "x"]) == 1
+    said = capsys.readouterr().err
+    assert mend in said and "error in Tandemu" not in said
+
+
+@pytest.mark.guest
+def test_limits_of_the_shell_are_told_with_their_mend(tmp_path: Path) -> None:
+    kernel = spinning_kernel(tmp_path)
+    run = f"{sys.executable} -m tandemu run --firmware none --kernel {kernel} --timeout 20"
+    for limit, mend in (("-n 8", "ulimit -n"), ("-v 500000", "ulimit -v unlimited")):
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit {limit}; {run} --memory 1G"],
+            capture_output=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert mend in " ".join(done.stderr.split())
+
+
+@pytest.mark.guest
+def test_more_memory_than_the_host_has_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "off.bin"
+    path.write_bytes(bytes.fromhex("b70210003753000013035355 23a06200 6f000000".replace(" ", "")))
+    answer = command("run", "--firmware", "none", "--kernel", str(path), "--memory", "1000G")
+    assert answer.returncode == 0
+    assert "1024000 MiB of memory are more than the" in answer.stderr
+
+
+def test_words_that_are_no_utf_8_are_no_error_of_ours(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"\xff\xfe")
+    for arguments in (
+        ["run", "--kernel", f"/nowhere/{odd}"],
+        ["run", odd],
+        ["run", "--memory", odd, "--kernel", "x"],
+        ["guests", "pull", odd],
+        ["guests", "pull", "debian-riscv64", "--mirror", odd],
+        ["exec", odd],
+        [odd],
+    ):
+        answer = command(*arguments)
+        assert answer.returncode in (1, 2, 127)
+        assert "error in Tandemu" not in answer.stderr and "Traceback" not in answer.stderr
+
+
+@pytest.mark.guest
+def test_a_command_line_that_is_no_utf_8_reaches_the_guest(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    path = tmp_path / odd
+    path.write_bytes(Path(spinning_kernel(tmp_path)).read_bytes())
+    answer = command(
+        "run", "--firmware", "none", "--kernel", str(path), "--append", odd, "--timeout", "1"
+    )
+    assert (answer.returncode, answer.stdout) == (124, ".")
 
 
 def test_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ prints one in source form. Left out: writing other versions, overlays.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -150,7 +151,7 @@ class _Writer:
     def _string(self, name: str, value: str) -> bytes:
         if "\0" in value:
             raise DeviceTreeError(f"property {name}: a string may not hold a zero byte")
-        return value.encode() + b"\0"
+        return os.fsencode(value) + b"\0"
 
     def _cell(self, name: str, value: Cell) -> bytes:
         if isinstance(value, Reference):

@@ -18,7 +18,7 @@ MACHINE_RISCV = 243
 MACHINES = {3: "x86", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 258: "LoongArch"}
 _CLASS_32, _CLASS_64, _LITTLE_ENDIAN = 1, 2, 1
 _EXECUTABLE, _SHARED = 2, 3
-_LOAD = 1
+_LOAD, _NOTE = 1, 4
 _MOST_HEADERS = 256
 _PAGE = 4096
 
@@ -77,8 +77,14 @@ def _structure(layout: Layout, data: memoryview, offset: int, name: str) -> Any:
     return layout.over(bytearray(part))
 
 
-def parse(data: memoryview, name: str, *, xlen: int, machine: int = MACHINE_RISCV) -> Program:
-    """Read an ELF executable for *machine*; LoadError says what does not fit."""
+def parse(
+    data: memoryview, name: str, *, xlen: int, machine: int = MACHINE_RISCV, lowest: int = 0
+) -> Program:
+    """Read an ELF executable for *machine*; LoadError says what does not fit.
+
+    Of a segment that has the file's own headers and notes below *lowest*, where RAM begins, only
+    what follows is loaded: linkers make such ones for a program that is linked to RAM's start.
+    """
     if len(data) < 16 or bytes(data[:4]) != MAGIC:
         raise LoadError(f"{name} is not an ELF file")
     width = data[4]
@@ -99,11 +105,20 @@ def parse(data: memoryview, name: str, *, xlen: int, machine: int = MACHINE_RISC
     layout = _PROGRAM_HEADERS[width]
     if header.phnum > _MOST_HEADERS or (header.phnum and header.phentsize < layout.size):
         raise LoadError(f"{name} has {header.phnum} program headers of {header.phentsize} bytes")
+    entries = [
+        _structure(layout, data, header.phoff + number * header.phentsize, name)
+        for number in range(header.phnum)
+    ]
+    loads = [one for one in entries if one.type == _LOAD and one.memsz]
+    # What describes the file to others, and is no part of the program.
+    described = [range(header.phoff + header.phnum * header.phentsize)]
+    described += [range(n.offset, n.offset + n.filesz) for n in entries if n.type == _NOTE]
     found = []
-    for number in range(header.phnum):
-        entry = _structure(layout, data, header.phoff + number * header.phentsize, name)
-        if entry.type == _LOAD and entry.memsz:
-            found.append((_segment(entry, data, name), entry.vaddr))
+    for one in loads:
+        segment = _segment(one, data, name)
+        kept = _without_description(segment, one.offset, described, lowest)
+        if kept is not None:
+            found.append((kept, one.vaddr + kept.address - segment.address))
     if not found:
         raise LoadError(f"{name} has nothing to load: no PT_LOAD program header")
     segments = tuple(segment for segment, _ in found)
@@ -128,6 +143,28 @@ def _segment(header: Any, data: memoryview, name: str) -> Segment:
         )
     content = data[header.offset : header.offset + header.filesz]
     return Segment(header.paddr, content, header.memsz)
+
+
+def _without_description(
+    segment: Segment, offset: int, described: list[range], lowest: int
+) -> Segment | None:
+    """*segment* from *lowest* on, if all below is headers, notes and padding; None: all of it is.
+
+    *offset* is where its bytes stand in the file.
+    """
+    below = min(max(lowest - segment.address, 0), segment.size)
+    if not below or segment.address < _PAGE:
+        return segment
+    rest = bytearray(segment.data[:below])
+    for part in described:
+        start = min(max(part.start - offset, 0), len(rest))
+        end = min(max(part.stop - offset, start), len(rest))
+        rest[start:end] = bytes(end - start)
+    if any(rest):
+        return segment
+    if below == segment.size:
+        return None
+    return Segment(lowest, segment.data[below:], segment.size - below)
 
 
 def _entry(entry: int, found: list[tuple[Segment, int]], name: str) -> int:

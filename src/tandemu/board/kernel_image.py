@@ -1,20 +1,16 @@
-"""Kernel formats: Linux ``Image`` for RISC-V, compressed images, EFI zboot, ELF.
+"""Kernel formats: Linux ``Image`` for RISC-V, ELF, either of them packed (`board.packed`).
 
-Sources: Linux Documentation/arch/riscv/boot-image-header.rst; the header in
-drivers/firmware/efi/libstub/zboot-header.S; RFC 1952; RFC 8878. Files are
-untrusted: an image may not unpack to more than the caller's limit.
+Source: Linux Documentation/arch/riscv/boot-image-header.rst. Files are untrusted.
 """
 
 from __future__ import annotations
 
-import zlib
-from importlib import import_module
-from typing import Any
-
-from tandemu.bits import U8, U32, U64, Layout
+from tandemu.bits import U32, U64, Layout
 from tandemu.board import elf
 from tandemu.board.errors import LoadError
+from tandemu.board.packed import unpack
 from tandemu.board.program import Program, Segment, raw
+from tandemu.board.riscv_virt import RAM_BASE
 
 LINUX_IMAGE = Layout(
     "LinuxImage",
@@ -29,18 +25,7 @@ LINUX_IMAGE = Layout(
     magic2=U32,
     reserved3=U32,
 )
-ZBOOT = Layout(
-    "ZbootHeader",
-    mz=U8[4],
-    zimg=U8[4],
-    payload_offset=U32,
-    payload_size=U32,
-    reserved=U32[2],
-    compression=U8[32],
-)
 IMAGE_MAGIC = b"RSC\x05"
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BIG_ENDIAN = 1
 
 _PE_POINTER, _COFF_HEADER_SIZE, _SECTION_SIZE, _SECTION_LIMIT = 0x3C, 24, 40, 96
@@ -66,12 +51,12 @@ def parse_kernel(
     if not data:
         raise LoadError(f"{name} is empty; give a kernel image")
     for _ in range(3):
-        unpacked = _unpacked(data, name, limit_bytes)
+        unpacked = unpack(data, name, limit_bytes)
         if unpacked is None:
             break
         data = unpacked
     if bytes(data[:4]) == elf.MAGIC:
-        return elf.parse(data, name, xlen=xlen)
+        return elf.parse(data, name, xlen=xlen, lowest=RAM_BASE)
     if bytes(data[56:60]) == IMAGE_MAGIC:
         return _linux(data, name, xlen)
     for offset, magic, what in _FOREIGN:
@@ -80,8 +65,9 @@ def parse_kernel(
     if allow_raw:
         return raw(data, name)
     raise LoadError(
-        f"{name} is no kernel this board can boot: must be a RISC-V Linux Image (plain, gzip or"
-        f" EFI zboot) or an ELF file; it begins with {bytes(data[:8]).hex(' ')}"
+        f"{name} is no kernel this board can boot: must be a RISC-V Linux Image or an ELF file,"
+        " plain or packed (gzip, xz, lzma, bzip2, zstd, EFI zboot);"
+        f" it begins with {bytes(data[:8]).hex(' ')}"
     )
 
 
@@ -121,68 +107,3 @@ def _file_size(data: memoryview) -> int:
         size = int.from_bytes(data[place + 16 : place + 20], "little")
         end = max(end, size + int.from_bytes(data[place + 20 : place + 24], "little"))
     return end
-
-
-def _unpacked(data: memoryview, name: str, limit_bytes: int) -> memoryview | None:
-    """One layer of packing removed; None if there is none."""
-    if bytes(data[:2]) == GZIP_MAGIC:
-        return _gunzip(data, name, limit_bytes)
-    if bytes(data[:4]) == ZSTD_MAGIC:
-        return _unzstd(data, name, limit_bytes)
-    if bytes(data[:2]) == b"MZ" and bytes(data[4:8]) == b"zimg":
-        return _zboot(data, name)
-    return None
-
-
-def _zboot(data: memoryview, name: str) -> memoryview:
-    if len(data) < ZBOOT.size:
-        raise LoadError(f"{name} is truncated: {len(data)} bytes are not even a zboot header")
-    header = ZBOOT.over(bytearray(data[: ZBOOT.size]))
-    end = header.payload_offset + header.payload_size
-    if end > len(data) or not header.payload_size:
-        raise LoadError(f"{name} is truncated: its payload ends at {end}, the file at {len(data)}")
-    compression = bytes(header.compression).split(b"\0")[0].decode("ascii", "replace")
-    if compression not in ("gzip", "zstd", "zstd22"):
-        raise LoadError(
-            f"{name} is an EFI zboot image packed with {compression!r}: must be gzip or zstd;"
-            " unpack the kernel first"
-        )
-    return data[header.payload_offset : end]
-
-
-def _gunzip(data: memoryview, name: str, limit_bytes: int) -> memoryview:
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        result = unpacker.decompress(data, limit_bytes + 1)
-    except zlib.error as error:
-        raise LoadError(f"{name}: its gzip data is damaged: {error}") from None
-    if len(result) > limit_bytes:
-        raise LoadError(
-            f"{name} unpacks to more than the {limit_bytes >> 20} MiB of guest memory; give the"
-            " machine more with --memory"
-        )
-    if not unpacker.eof:
-        raise LoadError(f"{name} is truncated: its gzip data ends early")
-    return memoryview(result)
-
-
-def _unzstd(data: memoryview, name: str, limit_bytes: int) -> memoryview:
-    try:
-        # An optional library that few kernels need.
-        zstandard: Any = import_module("zstandard")
-    except ImportError:
-        raise LoadError(
-            f"{name} is packed with zstd, which needs the Python package zstandard: install it"
-            " or unpack the kernel first"
-        ) from None
-    reader = zstandard.ZstdDecompressor().stream_reader(data)
-    try:
-        result: bytes = reader.read(limit_bytes + 1)
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise LoadError(f"{name}: its zstd data is damaged: {error}") from None
-    if len(result) > limit_bytes:
-        raise LoadError(
-            f"{name} unpacks to more than the {limit_bytes >> 20} MiB of guest memory; give the"
-            " machine more with --memory"
-        )
-    return memoryview(result)

@@ -13,7 +13,7 @@ from enum import Enum
 from tandemu.bits import Record
 from tandemu.board import elf
 from tandemu.board.errors import LoadError
-from tandemu.board.kernel_image import GZIP_MAGIC
+from tandemu.board.packed import unpack
 from tandemu.board.program import Segment
 from tandemu.board.zero_page import (
     BOOT_FLAG,
@@ -35,7 +35,6 @@ _COMMAND_LINE_BYTES = 2047
 _FOREIGN = (
     (56, b"ARM\x64", "a Linux kernel for AArch64"),
     (56, b"RSC\x05", "a Linux kernel for RISC-V"),
-    (0, GZIP_MAGIC, "packed with gzip; unpack it first"),
     (0, b"!<arch>\n", "a Debian package or an archive; take the kernel out of it"),
     (0, b"070701", "an initramfs; give it with --initrd"),
 )
@@ -62,10 +61,11 @@ class X86Kernel(Record):
     command_line_bytes: int = _COMMAND_LINE_BYTES
 
 
-def parse_x86_kernel(data: memoryview, name: str) -> X86Kernel:
-    """Read a kernel; `LoadError` says what is wrong with it."""
+def parse_x86_kernel(data: memoryview, name: str, limit_bytes: int = 1 << 30) -> X86Kernel:
+    """Read a kernel, unpacking it first if need be; `LoadError` says what is wrong with it."""
     if not data:
         raise LoadError(f"{name} is empty; give a kernel image")
+    data = unpack(data, name, limit_bytes) or data
     if bytes(data[:4]) == elf.MAGIC:
         return _elf(data, name)
     if len(data) > 0x268 and field(data, "boot_flag") == BOOT_FLAG:

@@ -7,6 +7,8 @@ kernel at 1 MiB (bzImage) or where it is linked; the initrd as high as the kerne
 
 from __future__ import annotations
 
+import os
+
 from tandemu.bits import align_down
 from tandemu.board.acpi import RESET_VALUE
 from tandemu.board.acpi_power import RESET
@@ -49,7 +51,7 @@ def plan_x86_microvm(board: X86Microvm, images: Images) -> BootPlan:
         raise LoadError("nothing to boot: give a bzImage or vmlinux with --kernel")
     return plan_x86_boot(
         board,
-        parse_x86_kernel(images.kernel.data, images.kernel.name),
+        parse_x86_kernel(images.kernel.data, images.kernel.name, board.memory_bytes),
         initrd=images.initrd,
         bootargs=images.bootargs,
         random=images.random_seed,
@@ -65,7 +67,7 @@ def plan_x86_boot(
     random: bytes = b"",
 ) -> BootPlan:
     """Decide what stands where."""
-    text = bootargs.encode() + b"\0"
+    text = os.fsencode(bootargs) + b"\0"
     if len(text) - 1 > kernel.command_line_bytes:
         raise LoadError(
             f"a command line of {len(text) - 1} bytes: {kernel.name} takes at most"

@@ -99,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 streams.flush()
             except OSError as better:
                 error = better
-        if _is_ours(error) or isinstance(error, OSError):
+        from tandemu.host.shortage import explain
+
+        if limit := explain(error):
+            _say(limit)
+        elif _is_ours(error) or isinstance(error, OSError):
             _say(str(error))
             if getattr(error, "is_usage", False):
                 return USAGE_STATUS

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING
 from tandemu.accel.profile import format_profile
 from tandemu.accel.statistics import format_statistics
 from tandemu.bits import replace
+from tandemu.board import read_file
 from tandemu.host import Command, Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
+from tandemu.machine.architectures import choose_board, find_architecture
 from tandemu.machine.attachments import gather
+from tandemu.machine.engines import check_cpu_model, check_profile, choose_engine
 from tandemu.machine.errors import OptionError
 from tandemu.machine.machine import DEFAULT_MEMORY
+from tandemu.machine.options import parse_memory
 from tandemu.machine.result import BROKEN_STATUS
 
 if TYPE_CHECKING:
-    from tandemu.guests import GuestImage
+    from tandemu.guests import GuestImage, GuestRecipe
 
 _DEFAULT_ARCHITECTURE = "riscv64"
 _SIGNAL_STATUS = 128
@@ -65,7 +69,33 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
             f"{name} is a guest for {recipe.architecture}, not for {options.arch}: leave --arch "
             "out or name another guest"
         )
-    return ready_image(name) or pull(name, options.mirror or "")
+    image = ready_image(name)
+    if image is None:
+        _check_before_fetching(options, recipe)
+        image = pull(name, options.mirror or "")
+    return image
+
+
+def _check_before_fetching(options: argparse.Namespace, recipe: GuestRecipe) -> None:
+    """Say what is wrong with the options and files before what they are for is fetched."""
+    architecture = find_architecture(recipe.architecture)
+    memory_bytes = parse_memory(options.memory or recipe.memory)
+    choose_board(architecture, options.board, memory_bytes, options.cpus)
+    engine = choose_engine(options.accel, architecture.name)
+    check_cpu_model(options.cpu, engine)
+    check_profile(options.profile, engine)
+    if options.kernel is not None or options.firmware is not None:
+        Machine(
+            architecture.name,
+            kernel=options.kernel,
+            initrd=options.initrd,
+            memory=memory_bytes,
+            firmware=options.firmware,
+            accel=options.accel,
+            board=options.board,
+        )
+    elif options.initrd is not None:
+        read_file(options.initrd)
 
 
 def _command_line(options: argparse.Namespace, image: GuestImage | None) -> str:

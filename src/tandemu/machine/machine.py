@@ -15,6 +15,7 @@ from tandemu import board as boards
 from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
+from tandemu.host.shortage import explain, host_memory_bytes
 from tandemu.machine.architectures import Architecture, choose_board, find_architecture
 from tandemu.machine.attachments import Drive, Path, Share, gather
 from tandemu.machine.console import Console
@@ -206,7 +207,7 @@ class Machine:
         append: str,
         firmware: Source | None,
     ) -> BootPlan:
-        if "\0" in append or len(append.encode()) > _LONGEST_APPEND_BYTES:
+        if "\0" in append or len(os.fsencode(append)) > _LONGEST_APPEND_BYTES:
             raise OptionError(
                 f"a kernel command line of {len(append)} characters: must be at most "
                 f"{_LONGEST_APPEND_BYTES} bytes without NUL"
@@ -240,6 +241,7 @@ class Machine:
         with self._lock:
             if self._started:
                 raise MachineError("this machine was started before; make another one")
+            self._warn_of_memory()
             engine = with_cpu_model(load_engine(self.accel), self.cpu_model)
             self._attached = self._attach()
             try:
@@ -274,6 +276,15 @@ class Machine:
         if self._attached is not None:
             self._attached.close()
 
+    def _warn_of_memory(self) -> None:
+        there_are = host_memory_bytes()
+        if self._notice is not None and self.memory_bytes > there_are:
+            self._notice(
+                f"the guest's {self.memory_bytes >> 20} MiB of memory are more than the "
+                f"{there_are >> 20} MiB that this host has for it: it will swap or be ended once "
+                "the guest uses so much"
+            )
+
     def _power_on(self, engine: EngineFactory) -> PowerCycle:
         try:
             return PowerCycle(
@@ -282,7 +293,11 @@ class Machine:
             )
         except _told_errors() as error:
             raise MachineError(str(error)) from error
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, RuntimeError) as error:
+            if limit := explain(error):
+                raise MachineError(f"the machine cannot be powered on: {limit}") from error
+            if isinstance(error, RuntimeError):
+                raise
             raise MachineError(
                 f"the host does not give the machine its {self.memory_bytes >> 20} MiB of memory "
                 f"({error}): ask for less with memory, or free some"
@@ -367,6 +382,8 @@ class Machine:
         assert isinstance(outcome, BaseException)
         if isinstance(outcome, (MachineError, *_told_errors())):
             raise MachineError(str(outcome)) from outcome
+        if limit := explain(outcome):
+            raise MachineError(f"the machine broke down: {limit}") from outcome
         raise MachineError(
             f"the machine broke down: {type(outcome).__name__}: {outcome}. This is an error in "
             "Tandemu; TANDEMU_DEBUG=1 shows where"
