@@ -12,8 +12,8 @@ from tandemu.jit.program.user import JitUserCpu
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.installer import Place
 from tandemu.jit.regions.request import Refusal, Region, RegionKind, RegionRequest
-from tandemu.jit.regions.service import block_tag
-from tandemu.jit.shared.layout import BLOCK, INVALID, MACHINE_TAG
+from tandemu.jit.shared.layout import BLOCK, INVALID
+from tandemu.jit.shared.tags import block_tag, tag_address
 from tests.jit.small_machine import BASE, SmallMachine
 
 _EXPECTED = ("interpreter's", "cannot be told by", "after TailCall cannot run")
@@ -42,11 +42,7 @@ def block_addresses(m: SmallMachine) -> list[int]:
     """The guest addresses at which the first hart has blocks."""
     cpu = m.cpu
     records = [BLOCK.at(cpu.blocks + number * BLOCK.size) for number in range(1, cpu.block_count)]
-    return [_address(one.tag) for one in records if one.tag != INVALID]
-
-
-def _address(tag: int) -> int:
-    return (tag ^ MACHINE_TAG if tag >> 62 == 1 else tag) & ~1
+    return [tag_address(one.tag) for one in records if one.tag != INVALID]
 
 
 class FirstTouch:
@@ -77,8 +73,8 @@ class FirstTouch:
             find_block(processor.address, pc)
         for number in range(1, cpu.block_count):
             block = BLOCK.at(cpu.blocks + number * BLOCK.size)
-            pc = _address(block.tag)
-            if block.tag == block_tag(kind, pc):
+            pc = tag_address(block.tag)
+            if block.tag == block_tag(kind.context, pc):
                 places.add(pc)
                 place = processor.place(pc)
                 if not block.region and place is not None and (pc >> 1) % self._one_in == 0:

@@ -49,8 +49,8 @@ ACCESSES = {
     "lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "lwu": 4, "ld": 8, "flw": 4, "fld": 8,
     "sb": 1, "sh": 2, "sw": 4, "sd": 8, "fsw": 4, "fsd": 8,
 }  # fmt: skip
-PROGRAM = RegionKind("riscv64", flat=True, unpaged=False, mode=0, precise=False)
-MACHINE = RegionKind("riscv64", flat=False, unpaged=False, mode=0)
+PROGRAM = RegionKind("riscv64", flat=True, context=0, precise=False)
+MACHINE = RegionKind("riscv64", flat=False, context=0)
 LIMIT = 400_000
 
 

@@ -15,12 +15,13 @@ import pytest
 from tandemu.jit.engine.load import load_engine
 from tandemu.jit.regions.channel import receive, send
 from tandemu.jit.regions.request import Region, RegionKind, RegionRequest, pack, unpack
-from tandemu.jit.regions.service import _PROCESS_LIMIT, RegionService, block_tag, known_bit
+from tandemu.jit.regions.service import _PROCESS_LIMIT, RegionService, known_bit
 from tandemu.jit.regions.store import RegionStore
+from tandemu.jit.shared.tags import block_tag
 from tandemu.native import NativeError
 from tests.jit.small_machine import PAGE, Code
 
-KIND = RegionKind("riscv64", False, True, 0)
+KIND = RegionKind("riscv64", False, 2)
 PC = 0x8000_0000
 PATIENCE_S = 60
 
@@ -78,7 +79,7 @@ def test_what_another_region_has_inside_is_worth_it_when_very_hot() -> None:
     assert compile_by(one, wanted) is not None
     inside = wanted._replace(pc=PC + 4)
     assert one.has_inside(inside) and not one.has_inside(wanted)
-    assert not one.has_inside(inside._replace(kind=KIND._replace(mode=1)))
+    assert not one.has_inside(inside._replace(kind=KIND._replace(context=1)))
     # Other code stands there now.
     assert not one.has_inside(inside._replace(pages=request(2).pages))
     # It is no refusal: the same may be asked for later.
@@ -241,7 +242,7 @@ def test_kept_on_disk_and_found_again(region: Region, tmp_path: Path) -> None:
     other = RegionService(RegionStore(str(tmp_path)))
     assert other.find(KIND, PC) == [region]
     assert other.find(KIND, PC + 2) == []
-    bit = known_bit(block_tag(KIND, PC))
+    bit = known_bit(block_tag(KIND.context, PC))
     assert other._memory[bit >> 3] >> (bit & 7) & 1
 
 

@@ -155,7 +155,7 @@ def test_what_is_called_is_taken_in_if_it_is_small() -> None:
         code("addi", rd=8, rs1=8, imm=1)
     code("jalr", rd=0, rs1=1, imm=0)
     data = code.build().ljust(4096, b"\0")
-    kind = RegionKind("riscv64", False, True, 0)
+    kind = RegionKind("riscv64", False, 2)
     graph = find_graph(ISA, {BASE: data}, BASE, kind, 1)
     assert graph is not None
     call, after, small = BASE, BASE + 4, code.labels["small"]
@@ -174,8 +174,7 @@ def test_a_long_line_is_one_region() -> None:
         code("addi", rd=8, rs1=8, imm=1)
     data = code("jalr", rd=0, rs1=1, imm=0).build().ljust(4096, b"\0")
     found = [
-        find_graph(ISA, {BASE: data}, BASE, RegionKind("riscv64", False, True, 0), n)
-        for n in (1, 2)
+        find_graph(ISA, {BASE: data}, BASE, RegionKind("riscv64", False, 2), n) for n in (1, 2)
     ]
     assert [graph.instructions for graph in found if graph] == [240, 501]
 
@@ -242,7 +241,7 @@ def words(wide: int) -> Code:
 
 def test_what_is_known_to_be_narrow() -> None:
     code = words(5)
-    kind, turn = RegionKind("riscv64", False, True, 0), code.labels["turn"]
+    kind, turn = RegionKind("riscv64", False, 2), code.labels["turn"]
     graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, turn, kind, 2)
     assert graph is not None
     facts = find_narrow(ISA, kind, graph, read=range(1, 32))
@@ -250,7 +249,7 @@ def test_what_is_known_to_be_narrow() -> None:
     assert facts.checked == {10, 12, 13, 14, 15, 16}
     assert facts.at_end[turn] == facts.checked
     assert (
-        find_narrow(BY_XLEN[32], RegionKind("riscv32", False, True, 0), graph, range(32)).checked
+        find_narrow(BY_XLEN[32], RegionKind("riscv32", False, 2), graph, range(32)).checked
         == frozenset()
     )
 
@@ -264,7 +263,7 @@ def test_facts_depend_on_bits_and_on_which_registers() -> None:
         code(name, rd=20 + number, rs1=10, **operands)
     code("addiw", rd=10, rs1=10, imm=1)("addw", rd=12, rs1=12, rs2=10)
     code("bne", to="turn", rs1=10, rs2=12)
-    kind = RegionKind("riscv64", False, True, 0)
+    kind = RegionKind("riscv64", False, 2)
     graph = find_graph(ISA, {BASE: code.build().ljust(4096, b"\0")}, BASE, kind, 2)
     assert graph is not None
     facts = find_narrow(ISA, kind, graph, read=range(1, 32))

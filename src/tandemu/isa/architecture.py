@@ -73,6 +73,11 @@ class State(Record):
     faults: Faults
     large_pages: tuple[int, ...] = ()
     """The log2 of the sizes that an entry of a page table can have, above a page."""
+    contexts: int = 1
+    """How many contexts code can run in whose addresses mean something else, or whose rights are
+    others; a program's is number 0."""
+    unpaged: frozenset[int] = frozenset()
+    """The contexts in which addresses are physical: jumps go freely between pages there."""
     float_guard: str = ""
     """A field that is not zero while floating-point instructions go to the interpreter."""
 
@@ -111,15 +116,6 @@ class State(Record):
     def number(self, file: str, index: int) -> int | None:
         """The number of register *index* of *file*, all counted together; None if it is zero."""
         return None if index == self.by_file[file].zero else self.first[file] + index
-
-
-class CodeContext(NamedTuple):
-    """What, besides its bytes and its address, decides what guest code means."""
-
-    unpaged: bool
-    """Whether its addresses are physical: then jumps go freely between pages."""
-    mode: int
-    """Tells the other contexts apart."""
 
 
 class ProgramCauses(NamedTuple):
@@ -181,10 +177,10 @@ class Control(Protocol):
     def is_pending(self, view: Any) -> bool:
         """Whether an interrupt is pending that ends a wait."""
 
-    def context(self, view: Any) -> CodeContext:
-        """The context of the code at pc."""
+    def context(self, view: Any) -> int:
+        """The number of the context that code runs in now."""
 
-    def context_name(self, context: CodeContext) -> str:
+    def context_name(self, context: int) -> str:
         """What a person calls it."""
 
     def get(self, view: Any, register: str) -> int | None:

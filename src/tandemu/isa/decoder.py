@@ -75,8 +75,8 @@ class Decoder:
     def __init__(self, instructions: Sequence[Instruction], layout: KeyLayout) -> None:
         self.layout = layout
         self.instructions = tuple(instructions)
-        self.masks = array("I", [0, *(one.mask for one in instructions)])
-        self.matches = array("I", [1, *(one.match for one in instructions)])
+        self.masks = array("Q", [0, *(one.mask for one in instructions)])
+        self.matches = array("Q", [1, *(one.match for one in instructions)])
         """Entry 0 of `masks` and `matches` can never be equal: illegal stays illegal."""
         self.general = array("H", self._generals())
         self.secondary = array("H")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tandemu.bits import Layout
-from tandemu.ir import Builder, Evaluator, Function, Local, Value
+from tandemu.ir import Builder, Evaluator, Function, Value
 from tandemu.isa.architecture import Isa
 from tandemu.isa.decoder import Decoded, Decoder
 from tandemu.isa.instruction import Instruction
@@ -61,18 +61,16 @@ class Fetched(NamedTuple):
     length: Value
 
 
-Find = Callable[[Value], tuple[Value, Callable[[], Value]]]
-"""Emits the look-up of a guest address: a pointer, null if nothing can be fetched there, and what
-emits its host address where it is not null."""
-
-
 class Fetch(Protocol):
-    """How generated code takes instructions from guest memory."""
+    """How generated code takes instructions from guest memory.
+
+    Where a page ends, what the following one may hold of the instruction has to be found first.
+    """
 
     def near_end(self, within: Value) -> Value:
         """Whether an instruction *within* bytes into its page may go on on the next one."""
 
-    def crosses(self, b: Builder, place: Value) -> Value:
+    def crosses(self, b: Builder, cpu: Any, place: Value, within: Value) -> Value:
         """Whether the one at host address *place*, for which `near_end` holds, does."""
 
     def beyond(self, pc: Value) -> Value:
@@ -82,25 +80,10 @@ class Fetch(Protocol):
         """What the following page, at host address *place*, may hold of it: tells it apart."""
 
     def fetch(self, b: Builder, cpu: Any, place: Value, pc: Value, rest: Value) -> Fetched:
-        """The instruction at host address *place*; *rest* is used where the page ends."""
+        """The instruction at host address *place*; *rest* is used where the page ends.
 
-    def fetch_one(
-        self, b: Builder, cpu: Any, pc: Value, find: Find
-    ) -> tuple[Local, Callable[[], Fetched]]:
-        """The instruction at *pc*, from one page or two.
-
-        The first answer is a pointer, null if it cannot be fetched; the second emits the rest
-        where it is not null.
+        *raw* is what the interpreter is given if there is no such instruction.
         """
-
-    def pack(self, b: Builder, word: Value, length: Value, form: Value | None) -> Value:
-        """What an exit descriptor keeps of an instruction, 32 bits; without *form* it is legal."""
-
-    def pack_known(self, word: int, length: int) -> int:
-        """The same of one that is known now, and legal."""
-
-    def unpack(self, b: Builder, packed: Value, form: Callable[[], Value]) -> Fetched:
-        """What `pack` made, widened to 64 bits, as it was."""
 
 
 class System(Protocol):
@@ -121,11 +104,8 @@ class System(Protocol):
     def regime(self, b: Builder, cpu: Any) -> tuple[Value, Value]:
         """The number of the TLB for data now, 0 the one without translation; the privilege."""
 
-    def mode(self, b: Builder, cpu: Any) -> Value:
-        """Tells the context of the code that runs now, as `architecture.CodeContext.mode`."""
-
-    def unpaged(self, b: Builder, cpu: Any) -> Value:
-        """Whether the addresses of the code that runs now are physical."""
+    def context(self, b: Builder, cpu: Any) -> Value:
+        """The number of the context that code runs in now (`State.contexts`)."""
 
     def take_trap(self, b: Builder, cpu: Any, cause: Value, value: Value | int) -> None:
         """Enter the guest's handler of a trap at pc."""

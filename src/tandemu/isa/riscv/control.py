@@ -6,7 +6,7 @@ from typing import Any
 
 from tandemu.bits import mask
 from tandemu.isa import effects
-from tandemu.isa.architecture import CallConvention, ChangeInputs, CodeContext, Isa, ProgramCauses
+from tandemu.isa.architecture import CallConvention, ChangeInputs, Isa, ProgramCauses
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.registers import INTEGER_NAMES
 
@@ -21,6 +21,11 @@ _INTEGERS = {
 }
 _PARTS = frozenset(riscv.PARTS)
 _INPUTS = frozenset((riscv.SOFTWARE_INTERRUPTS, riscv.INTERRUPT_WIRES))
+_CONTEXTS = {
+    riscv.SUPERVISOR: riscv.SUPERVISOR_CODE,
+    riscv.USER: riscv.USER_CODE,
+    riscv.MACHINE: riscv.MACHINE_CODE,
+}
 _NAMES = {riscv.MACHINE: "machine", riscv.SUPERVISOR: "supervisor", riscv.USER: "user"}
 
 
@@ -66,11 +71,11 @@ class HartControl:
     def is_pending(self, view: Any) -> bool:
         return bool((view.mip | view.mip_seip) & view.mie)
 
-    def context(self, view: Any) -> CodeContext:
-        return CodeContext(view.privilege == riscv.MACHINE, int(view.privilege == riscv.USER))
+    def context(self, view: Any) -> int:
+        return _CONTEXTS[view.privilege]
 
-    def context_name(self, context: CodeContext) -> str:
-        return "machine" if context.unpaged else "user" if context.mode else "supervisor"
+    def context_name(self, context: int) -> str:
+        return next(_NAMES[level] for level, number in _CONTEXTS.items() if number == context)
 
     def get(self, view: Any, register: str) -> int | None:
         number = _INTEGERS.get(register)

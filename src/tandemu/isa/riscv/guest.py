@@ -55,7 +55,7 @@ class RiscvGuest:
 
     @property
     def tables(self) -> Mapping[str, bytes]:
-        return {"expansion": self.instructions.compressed.expansion.tobytes()}
+        return {"fetch_table": self.instructions.compressed.expansion.tobytes()}
 
     def system(self, layout: Layout, time: Source, retired: Source, ram: Function) -> RiscvSystem:
         environment = Environment(layout, self.xlen, time, cycles=retired, instructions=retired)
@@ -121,12 +121,14 @@ class RiscvSystem:
         )
         return index, privilege
 
-    def mode(self, b: Builder, cpu: Any) -> Value:
-        return b.select(cpu.privilege == riscv.USER, Constant(I64, 1), Constant(I64, 0))
-
-    def unpaged(self, b: Builder, cpu: Any) -> Value:
-        machine: Value = cpu.privilege == riscv.MACHINE
-        return machine
+    def context(self, b: Builder, cpu: Any) -> Value:
+        privilege = cpu.privilege
+        lower = b.select(
+            privilege == riscv.USER,
+            Constant(I64, riscv.USER_CODE),
+            Constant(I64, riscv.SUPERVISOR_CODE),
+        )
+        return b.select(privilege == riscv.MACHINE, Constant(I64, riscv.MACHINE_CODE), lower)
 
     def take_trap(self, b: Builder, cpu: Any, cause: Value, value: Value | int) -> None:
         b.call(self.privileged.take_trap, b.cpu, cause, value)

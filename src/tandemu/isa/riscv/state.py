@@ -16,6 +16,9 @@ from tandemu.bits import U8, U32, U64, Array, Layout, Scalar, mask
 
 USER, SUPERVISOR, MACHINE = 0, 1, 3
 
+SUPERVISOR_CODE, USER_CODE, MACHINE_CODE = range(3)
+"""The contexts of code (`isa.architecture.State.contexts`)."""
+
 PMP_ENTRIES = 16
 NO_RESERVATION = mask(64)
 

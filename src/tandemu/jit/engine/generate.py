@@ -136,7 +136,7 @@ class Program:
     def region_routines(self) -> tuple[Function, ...]:
         """What Python calls to put a region in its place."""
         return (
-            build_install_region(self.layout, self.stencils),
+            build_install_region(self.layout, self.state, self.stencils),
             build_link_region(self.layout, self.stencils, self.translator.lookup),
             build_start_worker(),
             self.memory.fetch,

@@ -114,7 +114,8 @@ class UserDispatcher(Dispatcher):
         cpu = b.struct(self.layout, b.cpu)
         base = machine_of(b, cpu).window
         cpu.tlb = base
-        cpu.mode = 0
+        cpu.context = 0
+        cpu.jump_cache = self.layout.offset("jumps")
         b.Return(base.to_pointer())
         return b.finish()
 

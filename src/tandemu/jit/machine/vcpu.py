@@ -89,8 +89,6 @@ class JitVcpu(TranslatedCpu):
         self.regions.prepare()
         cpu, vm = self.cpu, self._vm
         self._control.reset(cpu, self.index, firmware_calls=vm.firmware_calls)
-        # One kind of machine code needs no change of mode at reset but a first one.
-        cpu.in_machine = int(self._control.context(cpu).unpaged)
         cpu.effects = effects.MODE | effects.FLUSH_ALL
         cpu.slice_limit = mask(63)
 
@@ -260,7 +258,7 @@ class JitVcpu(TranslatedCpu):
         entry = self._fetch(self.address, pc)
         if not entry:
             return None
-        kind = RegionKind(self._isa.name, False, *self._control.context(self.cpu))
+        kind = RegionKind(self._isa.name, False, self._control.context(self.cpu))
         return Place(kind, pc, FETCH_ENTRY.at(entry).physical + pc % PAGE_SIZE)
 
     def code(self, place: Place) -> dict[int, bytes]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tandemu.bits import Layout
-from tandemu.ir import I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir import I1, I64, PTR, Builder, Constant, Function, Value
+from tandemu.isa.architecture import State
 from tandemu.isa.guest import System
+from tandemu.jit.memory.jumps import empty_jump_caches, jump_cache
 from tandemu.jit.memory.tlb import large_page_bit, tlb_entry
 from tandemu.jit.shared.layout import (
     FETCH_ENTRIES,
     FETCH_ENTRY,
-    JUMP_ENTRIES,
-    JUMP_ENTRY,
     LARGE_PAGE_BITS,
     TLB_ENTRIES,
     TLB_ENTRY,
@@ -22,19 +22,21 @@ _TLB_SIZE = TLB_ENTRIES * TLB_ENTRY.size
 
 
 def build_select_tlb(layout: Layout, system: System) -> Function:
-    """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `mode`."""
+    """select_tlb(cpu) -> TLB for data accesses now; sets `tlb`, `data_privilege`, `context`."""
     b = Builder("select_tlb", [("cpu", PTR)], result=PTR)
     cpu = b.struct(layout, b.cpu)
     index, privilege = system.regime(b, cpu)
     tlb = cpu.pointer("tlbs").offset(index * _TLB_SIZE)
     cpu.tlb = tlb.from_pointer()
     cpu.data_privilege = privilege
-    cpu.mode = system.mode(b, cpu)
+    context = system.context(b, cpu)
+    cpu.context = context
+    cpu.jump_cache = jump_cache(layout, context)
     b.Return(tlb)
     return b.finish()
 
 
-def build_flush_translations(layout: Layout) -> Function:
+def build_flush_translations(layout: Layout, state: State) -> Function:
     """flush_translations(cpu, all): forget translations; those of TLB 0 only if *all*."""
     b = Builder("flush_translations", [("cpu", PTR), ("all", I64)])
     cpu = b.struct(layout, b.cpu)
@@ -42,23 +44,25 @@ def build_flush_translations(layout: Layout) -> Function:
     kept = b.select(b.all != 0, Constant(I64, 0), Constant(I64, _TLB_SIZE))
     b.fill(cpu.pointer("tlbs").offset(kept), 0xFF, Constant(I64, _TLB_SIZE * TLB_MODES) - kept)
     b.fill(cpu.pointer("fetches"), 0xFF, FETCH_ENTRIES * FETCH_ENTRY.size)
-    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    empty_jump_caches(b, layout, state, _paged(state))
+    with b.If((b.all != 0) & Constant(I1, bool(state.unpaged))):
+        empty_jump_caches(b, layout, state, range(len(_paged(state)), state.contexts))
     b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
     b.fill(cpu.pointer("large_pages"), 0, LARGE_PAGE_BITS // 8)
     b.Return()
     return b.finish()
 
 
-def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Function) -> Function:
+def build_flush_page(layout: Layout, state: State, flush: Function) -> Function:
     """flush_page(cpu, address): forget the translations made from one leaf entry.
 
-    *large_pages* are the log2 of the sizes a leaf can have; *flush* forgets all.
+    *flush* forgets all.
     """
     b = Builder("flush_page", [("cpu", PTR), ("address", I64)])
     cpu = b.struct(layout, b.cpu)
     cpu.page_flushes = cpu.page_flushes + 1
     page = b.address & -PAGE_SIZE
-    for size in large_pages:
+    for size in state.large_pages:
         word, bit = large_page_bit(b.address, Constant(I64, size))
         with b.If(((cpu.large_pages[word] >> bit) & 1) != 0, likely=False):
             b.call(flush, b.cpu, 0)
@@ -71,10 +75,17 @@ def build_flush_page(layout: Layout, large_pages: tuple[int, ...], flush: Functi
     cpu.fetches[(page >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)].tag = (1 << 64) - 1
     word, bit = jump_page(page)
     with b.If(((cpu.jump_pages[word] >> bit) & 1) != 0):
-        b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+        empty_jump_caches(b, layout, state, _paged(state))
         b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
     b.Return()
     return b.finish()
+
+
+def _paged(state: State) -> range:
+    """The contexts whose addresses are translated: the first ones."""
+    paged = range(state.contexts - len(state.unpaged))
+    assert not state.unpaged & set(paged), "unpaged contexts come last"
+    return paged
 
 
 def jump_page(page: Value) -> tuple[Value, Value]:

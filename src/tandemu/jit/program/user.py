@@ -408,7 +408,7 @@ class JitUserCpu(TranslatedCpu):
 
     def place(self, pc: int) -> Place:
         """What kind of code is at *pc* (`installer.GuestCode`): a program's always."""
-        return Place(RegionKind(self._engine.isa.name, True, False, 0, self._owner.precise), pc, pc)
+        return Place(RegionKind(self._engine.isa.name, True, 0, self._owner.precise), pc, pc)
 
     def code(self, place: Place) -> dict[int, bytes]:
         """The pages around *place* from which code has been fetched."""

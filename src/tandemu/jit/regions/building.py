@@ -275,11 +275,13 @@ def _go(plan: _Plan, block: GuestBlock, target: int) -> None:
         if target in loops:
             state.registers.store(keep=loops[target], ordered=kind.flat)
         state.ir.Goto(plan.places[target])
-    elif kind.flat or kind.unpaged or _same_page(target, block.last.pc):
+    elif _is_linked(state, target, block.last.pc):
         state.leave_to(target)
     else:
         state.leave_through_cache(Constant(I64, target))
 
 
-def _same_page(one: int, other: int) -> bool:
-    return (one ^ other) & -PAGE_SIZE == 0
+def _is_linked(state: RegionState, target: int, pc: int) -> bool:
+    """Whether *target*, seen from *pc*, stays where it is for as long as the region does."""
+    free = state.kind.flat or state.kind.context in state.guest_state.unpaged
+    return free or (target ^ pc) & -PAGE_SIZE == 0

@@ -40,10 +40,10 @@ def compile_request(isa: Isa, request: RegionRequest) -> Region | Refusal:
             raise Unfit("accesses cannot be told by their host instructions")
     except (Unfit, IrError, NativeError) as error:
         return Refusal(kind, request.pc, str(error))
-    sites = [_site(isa, one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
+    sites = [_site(one, tuple(marks.get(n, ()))) for n, one in enumerate(state.sites)]
     if kind.flat:
         sites += [
-            _site(isa, Site(loop.access, 0), *functions[loop.function.name])
+            _site(Site(loop.access, 0), *functions[loop.function.name])
             for loop in loops
             if loop.access
         ]
@@ -61,10 +61,9 @@ def compile_request(isa: Isa, request: RegionRequest) -> Region | Refusal:
     )
 
 
-def _site(isa: Isa, site: Site, places: tuple[int, ...], size: int = 0) -> RegionSite:
+def _site(site: Site, places: tuple[int, ...], size: int = 0) -> RegionSite:
     one = site.instruction
-    word = isa.guest.fetch.pack_known(one.word, one.length)
-    return RegionSite(one.pc, word, one.form, site.remaining, places, size)
+    return RegionSite(one.pc, one.word, one.length, one.form, site.remaining, places, size)
 
 
 def _bytes(pages: Mapping[int, bytes], start: int, end: int) -> bytes:

@@ -18,13 +18,14 @@ from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, 
 from tandemu.ir.values import emit, emit_effect
 from tandemu.isa.architecture import Isa, RegisterFile
 from tandemu.isa.instruction import Kind
+from tandemu.jit.memory.jumps import jump_cache, jump_entry
 from tandemu.jit.memory.routines import READ, WRITE
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.regions.graph import GuestBlock, GuestInstruction
 from tandemu.jit.regions.request import RegionKind
 from tandemu.jit.shared.convention import PINNED, tail_operands
 from tandemu.jit.shared.layout import JUMP_ENTRY, SITE, TLB_ENTRY
-from tandemu.jit.translate.contexts import conditional, jump_entry, reserve
+from tandemu.jit.translate.contexts import conditional, reserve
 from tandemu.memory.layout import PAGE_SIZE
 
 OWN_STORE = 1 << 20
@@ -271,13 +272,13 @@ class RegionState:
         """Go to guest address *target* by way of the jump cache."""
         ir = self.ir
         self.registers.store()
-        tag = target + self.kind.mode
-        entry = jump_entry(ir, self.layout, target)
+        cache = jump_cache(self.layout, self.kind.context)
+        entry = jump_entry(ir, self.guest_state, cache, target)
         pinned = self.registers.pinned()
-        with ir.If(ir.load(entry, I64) != tag, likely=False):
+        with ir.If(ir.load(entry, I64) != target, likely=False):
             self.hart.pc = target
             ir.TailCall("jump_miss", *self.operands())
-        code = ir.load(entry.offset(JUMP_ENTRY.offset("region")), I64)
+        code = ir.load(entry.offset(JUMP_ENTRY.offset("region")), I32).zext(I64)
         ir.TailCall(code.to_pointer(), *self.operands(**pinned))
 
     def leave_for_poll(self, pc: int, budget: Value, live: set[int]) -> None:

@@ -18,11 +18,12 @@ from tandemu.accel.profile import Profile
 from tandemu.isa.architecture import Isa
 from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
-from tandemu.jit.regions.service import RegionService, block_tag, known_bit
+from tandemu.jit.regions.service import RegionService, known_bit
 from tandemu.jit.shared.layout import INVALID, REQUEST_REGION, SAMPLES, SITE
+from tandemu.jit.shared.tags import block_tag
 from tandemu.memory.layout import PAGE_SIZE
 
-_SITE = struct.Struct("<QIIIHH")
+_SITE = struct.Struct("<QQIIHHB3x")
 assert _SITE.size == SITE.size
 _ALIGNMENT = 64
 _LARGE_SHARE = 8
@@ -120,7 +121,7 @@ class RegionInstaller:
         """Where the processor, which is at rest, has spent its time; see `take_profile`."""
         from tandemu.jit.regions.profile import take_profile
 
-        regions = {block_tag(one.kind, one.pc): one for one in self._installed.values()}
+        regions = {block_tag(one.kind.context, one.pc): one for one in self._installed.values()}
         return take_profile(self._owner.cpu, self._guest, regions, isa, flat)
 
     @property
@@ -143,7 +144,7 @@ class RegionInstaller:
         place = self._guest.place(cpu.pc)
         if place is None:
             return
-        tag = block_tag(place.kind, place.pc)
+        tag = block_tag(place.kind.context, place.pc)
         count = cpu.samples[known_bit(tag) & (SAMPLES - 1)].count
         ran = count * self._settings.slice_length
         level = VERY_HOT if ran >= _HOTTEST and count > threshold else HOT
@@ -248,7 +249,7 @@ class RegionInstaller:
             return False
         if cpu.site_next + (records + 64) * SITE.size > cpu.site_end:
             return False
-        tag = block_tag(region.kind, region.pc)
+        tag = block_tag(region.kind.context, region.pc)
         around = owner.install_region(owner.address, tag, place.physical, start)
         if not around:
             return False
@@ -291,7 +292,7 @@ class RegionInstaller:
         first: list[bytes] = []
         more: list[bytes] = []
         for site in region.sites:
-            known = site.form, site.remaining
+            known = site.form, site.remaining, site.length
             records = [
                 _SITE.pack(site.pc, site.word, at, at + site.size if site.size else 0, *known)
                 for at in (start + place for place in site.places)
@@ -307,7 +308,7 @@ class RegionInstaller:
     def _link(self, region: Region, place: Place, target: int, field: int) -> None:
         """Make an exit lead to the guest address *target*, and remember it."""
         owner = self._owner
-        tag = block_tag(region.kind, target)
+        tag = block_tag(region.kind.context, target)
         physical = place.physical + (target - region.pc)
         if not owner.link_region(owner.address, tag, physical, target, field):
             # No room for a stub: begin anew, when there is nothing in the way any more.

@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tandemu.accel.profile import HotPlace, Profile
-from tandemu.bits import mask
-from tandemu.isa.architecture import CodeContext, Isa
+from tandemu.isa.architecture import Isa
 from tandemu.isa.instruction import Kind
 from tandemu.jit.regions.installer import GuestCode
 from tandemu.jit.regions.request import Region
-from tandemu.jit.regions.service import block_tag
+from tandemu.jit.shared.tags import block_tag, tag_address, tag_context
 
 _PLACES = 64
 """So many places are looked at closely."""
 _LISTED = 32
 _ENDS = (Kind.JUMP, Kind.INDIRECT)
-_USER_BIT = 1
 
 Code = Mapping[int, bytes]
 """Guest code by its address."""
@@ -33,14 +31,13 @@ def take_profile(
     samples = [(one.count, one.tag) for one in cpu.samples if one.count]
     places: list[HotPlace] = []
     for count, tag in sorted(samples, reverse=True)[:_PLACES]:
-        unpaged = tag >> 62 == 1
-        pc = tag & ~_USER_BIT & (mask(62) if unpaged else mask(64))
-        mode = isa.control.context_name(CodeContext(unpaged, tag & _USER_BIT))
+        pc = tag_address(tag)
+        mode = isa.control.context_name(tag_context(tag))
         region = installed.get(tag)
         code: Code = {}
         if region is not None:
             code = dict(region.extents)
-        elif (place := guest.place(pc)) is not None and block_tag(place.kind, pc) == tag:
+        elif (place := guest.place(pc)) is not None and block_tag(place.kind.context, pc) == tag:
             code = guest.code(place)
         level, instructions, size = (
             (0, 0, 0) if region is None else (region.level, region.instructions, len(region.code))

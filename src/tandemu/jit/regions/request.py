@@ -24,10 +24,8 @@ class RegionKind(NamedTuple):
     """The name of the guest's architecture."""
     flat: bool
     """A program in a window of the host's memory, not a machine with a TLB."""
-    unpaged: bool
-    """Code at physical addresses, whose jumps are not subject to address translation."""
-    mode: int
-    """The mode's bit in the tags of the jump cache."""
+    context: int
+    """Who runs there (`isa.architecture.State.contexts`)."""
     precise: bool = True
     """Whether a program sees its registers when the host refuses an access: if it has no
     handler for that it ends, and they need not be in memory."""
@@ -58,6 +56,8 @@ class RegionSite(NamedTuple):
 
     pc: int
     word: int
+    length: int
+    """Bytes of the instruction."""
     form: int
     remaining: int
     """Instructions of its block from this one on."""

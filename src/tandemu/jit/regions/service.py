@@ -31,7 +31,8 @@ from tandemu.jit.regions.request import (
     unpack,
 )
 from tandemu.jit.regions.store import RegionStore
-from tandemu.jit.shared.layout import KNOWN_BITS, MACHINE_TAG
+from tandemu.jit.shared.layout import KNOWN_BITS
+from tandemu.jit.shared.tags import block_tag
 from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native import NativeError
 
@@ -49,11 +50,6 @@ _MEMORY_LIMIT = 64 << 20
 """Bytes of regions in memory before all are forgotten: some 8,000 of usual size."""
 _REFUSED_LIMIT = 8192
 """The same for refusals."""
-
-
-def block_tag(kind: RegionKind, pc: int) -> int:
-    """As `blocks.block_tag`: what tells a block's address and mode."""
-    return pc | kind.mode | (MACHINE_TAG if kind.unpaged else 0)
 
 
 def known_bit(tag: int) -> int:
@@ -122,7 +118,7 @@ class RegionService:
                     self._note(kind, pc)
 
     def _note(self, kind: RegionKind, pc: int) -> None:
-        bit = known_bit(block_tag(kind, pc))
+        bit = known_bit(block_tag(kind.context, pc))
         self._memory[bit >> 3] |= 1 << (bit & 7)
 
     def _remember(self, region: Region) -> None:

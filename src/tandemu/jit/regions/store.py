@@ -51,8 +51,8 @@ class RegionStore:
                     if name.endswith(_SUFFIX):
                         kind, pc, _ = name.split("-", 2)
                         isa, *numbers = kind.split(".")
-                        flat, unpaged, mode, precise = map(int, numbers)
-                        known = RegionKind(isa, bool(flat), bool(unpaged), mode, bool(precise))
+                        flat, context, precise = map(int, numbers)
+                        known = RegionKind(isa, bool(flat), context, bool(precise))
                         found.setdefault((known, int(pc, 16)), []).append(name)
         return found
 
@@ -81,7 +81,7 @@ class RegionStore:
         kind = region.kind
         code = zlib.crc32(repr(region.extents).encode())
         name = (
-            f"{kind.isa}.{kind.flat:d}.{kind.unpaged:d}.{kind.mode}.{kind.precise:d}-"
+            f"{kind.isa}.{kind.flat:d}.{kind.context}.{kind.precise:d}-"
             f"{region.pc:x}-{region.level}-{code:08x}{_SUFFIX}"
         )
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tandemu.bits import Layout, mask
+from tandemu.bits import Layout
 from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa import effects as asked
 from tandemu.isa.architecture import State
@@ -26,6 +26,7 @@ from tandemu.jit.memory.forgetting import (
     build_select_tlb,
     jump_page,
 )
+from tandemu.jit.memory.jumps import jump_entry
 from tandemu.jit.memory.routines import (
     FILLED,
     READ,
@@ -45,7 +46,6 @@ from tandemu.jit.shared.layout import (
     EXIT_WAIT,
     FETCH_ENTRY,
     FORM,
-    JUMP_ENTRIES,
     JUMP_ENTRY,
     NANOSECONDS_PER_TICK,
     REGION_LINK,
@@ -53,9 +53,8 @@ from tandemu.jit.shared.layout import (
     SAMPLES,
     SITE,
 )
-from tandemu.jit.translate.blocks import block_tag
-from tandemu.jit.translate.contexts import extract_immediate, jump_entry
-from tandemu.jit.translate.stencils import FLOATING, STORES, StencilProgram
+from tandemu.jit.shared.tags import emit_block_tag
+from tandemu.jit.translate.stencils import ATOMIC, FLOATING, STORES, StencilProgram
 from tandemu.jit.translate.translator import TranslatorRoutines
 from tandemu.memory.layout import PAGE_SIZE
 
@@ -127,8 +126,8 @@ class Dispatcher:
         self.memory, self.translator = memory, translator
         self.interpret = interpret
         self.select_tlb = self.build_select_tlb()
-        self.flush_translations = build_flush_translations(layout)
-        self.flush_page = build_flush_page(layout, state.large_pages, self.flush_translations)
+        self.flush_translations = build_flush_translations(layout, state)
+        self.flush_page = build_flush_page(layout, state, self.flush_translations)
         self.clock, self.count_time = clock, build_count_time(layout)
         self.count_exit = build_count_exit(layout, clock, self.count_time)
         self.update_timers = build_update_timers(layout, system, clock)
@@ -204,14 +203,6 @@ class Dispatcher:
             b.call(self.update_timers, b.cpu)
             cpu.effects = cpu.effects | asked.INTERRUPTS
         with b.If(any_of(asked.MODE | asked.FLUSH_ALL)):
-            was_machine = cpu.in_machine
-            unpaged = self.system.unpaged(b, cpu)
-            machine = b.select(unpaged, Constant(I64, 1), Constant(I64, 0))
-            with b.If(was_machine != machine):
-                # Physical targets look like those of other modes.
-                cpu.in_machine = machine
-                b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
-                b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
             b.call(self.select_tlb, b.cpu)
         b.Return()
         return b.finish()
@@ -225,18 +216,17 @@ class Dispatcher:
             # A wait or an interrupt that may be due now.
             self.go(b, "slice_end")
         pc = cpu.pc
-        entry = jump_entry(b, self.layout, pc)
-        tag = pc | cpu.mode
-        with b.If(b.load(entry, I64) == tag, likely=True):
-            self.go(b, b.load(entry.offset(JUMP_ENTRY.offset("code")), I64).to_pointer())
+        entry = jump_entry(b, self.state, cpu.jump_cache, pc)
+        known = b.struct(JUMP_ENTRY, entry)
+        with b.If(known.tag == pc, likely=True):
+            self.go(b, known.code.zext(I64).to_pointer())
         code = b.call(self.translator.find_block, b.cpu, pc)
         with b.If(code == 0, likely=False):
             self.trap(b, cpu, b.budget)
         # Blocks that hold half an instruction of the next page are found anew each time.
         with b.If(~self.may_cross(pc), likely=True):
-            b.store(entry, tag)
-            b.store(entry.offset(JUMP_ENTRY.offset("code")), code)
-            b.store(entry.offset(JUMP_ENTRY.offset("region")), cpu.found_region)
+            known.tag, known.code = pc, code.trunc(I32)
+            known.region = cpu.found_region.trunc(I32)
             word, bit = jump_page(pc)
             cpu.jump_pages[word] = cpu.jump_pages[word] | (Constant(I64, 1) << bit)
         self.go(b, code.to_pointer())
@@ -293,7 +283,7 @@ class Dispatcher:
         """
         cpu.slices = cpu.slices + 1
         with b.If(cpu.hot_threshold != 0):
-            tag = block_tag(b, self.system, cpu, cpu.pc)
+            tag = emit_block_tag(cpu.context, cpu.pc)
             number = sample_number(tag)
             one = cpu.samples[number & (SAMPLES - 1)]
             count = b.variable(I64, one.count + 1)
@@ -373,7 +363,6 @@ class Dispatcher:
         """A stencil's access missed the TLB: fill it and try again, or interpret."""
         b, cpu = self.begin("memory_miss")
         site = self.site(b, cpu)
-        word = site.word.zext(I64)
         form = b.struct(FORM, (cpu.forms + site.form.zext(I64) * FORM.size).to_pointer())
         floating: Value = Constant(I1, 0)
         if self.state.float_guard:
@@ -382,21 +371,11 @@ class Dispatcher:
         with b.If(floating | (cpu.refused != 0), likely=False):
             cpu.refused = 0
             self.go(b, "interpret_site")
-        place = self.guest.places["rs1"]
-        number = (word >> place.low) & mask(place.width)
-        base = getattr(cpu, self.state.main.name)[number].zext(I64)
-        offset = b.variable(I64, 0)
-        with b.Switch(form.immediate) as cases:
-            for number, immediate in enumerate(self.program.immediates, 1):
-                with cases.Case(number):
-                    offset.value = extract_immediate(word, immediate)
-        address = base + offset.value
-        if self.state.address_bits == I32.bits:
-            address = address & 0xFFFFFFFF
+        address = b.address
         size = form.access.zext(I64)
         crosses = ((address & (PAGE_SIZE - 1)) + size).ugt(PAGE_SIZE)
         # Atomic stencils also miss when misaligned.
-        atomic = (form.immediate == 0) & ((address & (size - 1)) != 0)
+        atomic = ((form.flags & ATOMIC) != 0) & ((address & (size - 1)) != 0)
         with b.If(crosses | atomic, likely=False):
             self.go(b, "interpret_site")
         stores = (form.flags & STORES) != 0
@@ -411,21 +390,15 @@ class Dispatcher:
         b, cpu = self.begin("interpret_site")
         site = self.site(b, cpu)
         cpu.interpreted = cpu.interpreted + 1
-        numbers: list[Value] = []
-
-        def form() -> Value:
-            numbers.append(site.form.zext(I64))
-            return numbers[0]
-
-        word, raw, length = self.guest.fetch.unpack(b, site.word, form)
-        (number,) = numbers
+        word, length = site.word, site.length.zext(I64)
+        number = site.form.zext(I64)
         pc, left = site.pc, site.remaining.zext(I64)
         next_site = site.next.zext(I64)
         cpu.pc = pc
         # The counters read by the instruction itself: what comes after it has not run.
         cpu.budget = b.budget + left
         following = pc + length
-        status = b.call(self.interpret, b.cpu, number, word, raw, pc, following)
+        status = b.call(self.interpret, b.cpu, number, word, word, pc, following)
         with b.If(status == STATUS_DONE, likely=True):
             cpu.pc = cpu.next_pc
             with b.If(cpu.effects == 0, likely=True):
@@ -518,16 +491,21 @@ class Dispatcher:
         """Fetch, decode and interpret the instruction at pc."""
         pc = cpu.pc
 
-        def find(address: Value) -> tuple[Value, Callable[[], Value]]:
-            page = b.call(self.memory.fetch, b.cpu, address)
-            entry = b.struct(FETCH_ENTRY, page)
-            return page, lambda: entry.host + (address & (PAGE_SIZE - 1))
-
-        fetched, expand = self.guest.fetch.fetch_one(b, cpu, pc, find)
+        page = b.call(self.memory.fetch, b.cpu, pc)
+        fetched, rest = b.variable(PTR, page), b.variable(I64, 0)
+        within = pc & (PAGE_SIZE - 1)
+        place = b.struct(FETCH_ENTRY, page)
+        fetch = self.guest.fetch
+        with b.If((page.from_pointer() != 0) & fetch.near_end(within)):
+            with b.If(fetch.crosses(b, cpu, place.host + within, within)):
+                following = b.call(self.memory.fetch, b.cpu, fetch.beyond(pc))
+                fetched.value = following
+                with b.If(following.from_pointer() != 0):
+                    rest.value = fetch.rest(b, b.struct(FETCH_ENTRY, following).host)
         with b.If(fetched.value.from_pointer() == 0):
             self.system.take_trap(b, cpu, cpu.trap_cause, cpu.trap_value)
         with b.Else():
-            word, raw, length = expand()
+            word, raw, length = fetch.fetch(b, cpu, place.host + within, pc, rest.value)
             number = b.call(self.translator.decode, b.cpu, word)
             status = b.call(self.interpret, b.cpu, number, word, raw, pc, pc + length)
             with b.If(status == STATUS_DONE):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function
+from tandemu.isa.architecture import State
+from tandemu.jit.memory.jumps import forget_jump
 from tandemu.jit.memory.routines import FILLED
 from tandemu.jit.shared.layout import INVALID, REGION_LINK, SITE
-from tandemu.jit.translate.blocks import JUMP_SIZE, block_hash, block_record, put_jump, tag_address
-from tandemu.jit.translate.contexts import jump_entry
+from tandemu.jit.shared.tags import emit_tag_address
+from tandemu.jit.translate.blocks import JUMP_SIZE, block_hash, block_record, put_jump
 from tandemu.jit.translate.emission import Emission
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.memory.layout import PAGE_SIZE
@@ -78,7 +80,7 @@ def build_start_worker() -> Function:
     return b.finish()
 
 
-def build_install_region(layout: Layout, program: StencilProgram) -> Function:
+def build_install_region(layout: Layout, state: State, program: StencilProgram) -> Function:
     """install_region(cpu, tag, physical, region) -> host address of the way around it, or 0.
 
     The block that stands there becomes a jump to *region*; its head is moved, so that the
@@ -125,7 +127,7 @@ def build_install_region(layout: Layout, program: StencilProgram) -> Function:
     emission.emit_cold("region_bridge")
     # What the region's first instruction becomes a jump to when its code is written.
     stub = emission.cold.value
-    address = tag_address(b, b.tag)
+    address = emit_tag_address(b.tag)
     emission.add_site("head_stub", address, b.region)
     b.struct(SITE, (emission.site.value - SITE.size).to_pointer()).remaining = 0
     emission.keep()
@@ -133,8 +135,7 @@ def build_install_region(layout: Layout, program: StencilProgram) -> Function:
     block.region = b.region.trunc(I32)
     block.region_stub = stub.trunc(I32)
     block.region_around = around.value.trunc(I32)
-    entry = jump_entry(b, layout, address)
-    b.store(entry, Constant(I64, INVALID))
+    forget_jump(b, layout, state, b.tag)
     b.Return(around.value)
     return b.finish()
 

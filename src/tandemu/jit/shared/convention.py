@@ -20,9 +20,9 @@ CACHED_RESULTS = 3
 PINNED = 4
 """So many guest registers regions hand on, in k0, k1 …"""
 
-_UNUSED = 4
-"""These take r12 to r15, so that the rest come to lie where C's arguments do; a region
-keeps there what is alive across its rare calls."""
+_UNUSED = 3
+"""These and the address before them take r12 to r15, so that the rest come to lie where C's
+arguments do; a region keeps there what is alive across its rare calls."""
 
 
 def tail_parameters(xlen: int) -> list[tuple[str, Type]]:
@@ -30,13 +30,18 @@ def tail_parameters(xlen: int) -> list[tuple[str, Type]]:
     the registers of the first file."""
     unused = [(f"unused{index}", I64) for index in range(_UNUSED)]
     results = [(f"k{index}", I(xlen)) for index in range(PINNED)]
-    return [*unused, ("cpu", PTR), ("tlb", PTR), ("budget", I64), *results]
+    # Where an access missed the TLB, from a stencil to the routine that fills it.
+    return [("address", I64), *unused, ("cpu", PTR), ("tlb", PTR), ("budget", I64), *results]
 
 
 def tail_operands(builder: Builder, **changes: Value) -> list[Value]:
     """The values of `tail_parameters` in a function that has them, some of them changed."""
     return [
-        Undefined(I64) if name.startswith("unused") else changes.get(name, getattr(builder, name))
+        changes[name]
+        if name in changes
+        else Undefined(I64)
+        if name == "address" or name.startswith("unused")
+        else getattr(builder, name)
         for name in builder.parameter_names
     ]
 

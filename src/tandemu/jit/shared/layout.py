@@ -14,6 +14,7 @@ TLB_MODES = 4
 """TLBs of a vCPU, number 0 without translation: changing mode flushes nothing."""
 TLB_ENTRIES = 1024
 JUMP_ENTRIES = 4096
+"""Of the jump cache of one context."""
 FETCH_ENTRIES = 256
 HASH_BUCKETS = 1 << 16
 BLOCK_LIMIT = 1 << 18
@@ -31,25 +32,38 @@ TLB_ENTRY = Layout("TlbEntry", read=U64, write=U64, addend=U64, spare=U64)
 FETCH_ENTRY = Layout("FetchEntry", tag=U64, physical=U64, host=U64, spare=U64)
 """Translation of a page for fetching; tag = page address + privilege + 1."""
 
-JUMP_ENTRY = Layout("JumpEntry", tag=U64, code=U64, region=U64, spare=U64)
-"""Where a guest address goes: *region* for who has the pinned registers at hand, *code*
-for who has not. They are the same where there is no region."""
+JUMP_ENTRY = Layout("JumpEntry", tag=U64, code=U32, region=U32)
+"""Where the guest address *tag* goes: *region* for who has the pinned registers at hand, *code*
+for who has not, host addresses both. They are the same where there is no region."""
 
-SITE = Layout("Site", pc=U64, word=U32, code=U32, next=U32, form=U16, remaining=U16)
+JUMP_CACHE_SIZE = JUMP_ENTRIES * JUMP_ENTRY.size
+"""Each context has a jump cache of its own, so that all 64 bits of an address are compared."""
+
+CONTEXT_SHIFT = 48
+"""In the tag of a block the number of its context stands here, combined by exclusive or with an
+address that can be fetched from: its bits from here on are copies of the one below."""
+
+SITE = Layout(
+    "Site",
+    pc=U64,
+    word=U64,
+    code=U32,
+    next=U32,
+    form=U16,
+    remaining=U16,
+    length=U8,
+    spare=U8[3],
+)
 """Who calls the run-time from a cold stub.
 
-*pc*: of the instruction, or the target of a link. *word*: the instruction, its
-low bit cleared if it was compressed. *code*: host address of its stencil, or of
-the field to patch. *next*: host address behind it, 0 if the block ends there.
-*remaining*: instructions of the block from this one on, itself included. A link of a
-region is told by its *word* `REGION_LINK`.
+*pc*: of the instruction, or the target of a link. *word*: what holds the instruction's
+operands, or its bytes if there is no such instruction; *length*: how many they are. *code*:
+host address of its stencil, or of the field to patch. *next*: host address behind it, 0 if
+the block ends there. *remaining*: instructions of the block from this one on, itself
+included. A link of a region is told by its *word* `REGION_LINK`.
 """
 
 REGION_LINK = 1
-
-MACHINE_TAG = 1 << 62
-"""In the tag of a block of machine mode, whose jumps go freely between pages. Addresses of other
-modes have this bit together with bit 63 or not at all."""
 
 BLOCK = Layout(
     "Block",
@@ -83,8 +97,8 @@ list of the blocks on its physical page.
 
 FORM = Layout(
     "Form",
-    mask=U32,
-    match=U32,
+    mask=U64,
+    match=U64,
     stencil=U32,
     flags=U32,
     rd_base=U32,
@@ -187,7 +201,7 @@ COUNTERS = (
 
 # Symbols of stencils, in the order of the `values` array that fills their holes.
 VALUE_SYMBOLS = (
-    *("RD", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "MODE", "JUMP", "COUNT"),
+    *("RD", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "JUMPS", "JUMP", "COUNT"),
     *("COLD", "TAKEN", "REGION"),
 )
 ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
@@ -211,8 +225,9 @@ def _make_layout(state: State) -> Layout:
         machine=U64,
         tlb=U64,
         data_privilege=U64,
-        mode=U64,
-        in_machine=U64,
+        # Who runs, and the offset in this structure of the jump cache for that.
+        context=U64,
+        jump_cache=U64,
         budget=U64,
         slice=U64,
         slice_length=U64,
@@ -275,7 +290,7 @@ def _make_layout(state: State) -> Layout:
         forms=U64,
         primary=U64,
         secondary=U64,
-        expansion=U64,
+        fetch_table=U64,
         stencils=U64,
         stencil_code=U64,
         values=U64[len(SYMBOLS)],
@@ -283,7 +298,7 @@ def _make_layout(state: State) -> Layout:
         large_pages=U64[LARGE_PAGE_BITS // 64],
         **{name: U64 for name in COUNTERS},
         tlbs=TLB_ENTRY[TLB_ENTRIES * TLB_MODES],
-        jumps=JUMP_ENTRY[JUMP_ENTRIES],
+        jumps=JUMP_ENTRY[JUMP_ENTRIES * state.contexts],
         fetches=FETCH_ENTRY[FETCH_ENTRIES],
         samples=SAMPLE[SAMPLES],
     )

@@ -13,7 +13,9 @@ from typing import Any
 
 from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
-from tandemu.isa.guest import Fetch, System
+from tandemu.isa.architecture import State
+from tandemu.isa.guest import Fetch
+from tandemu.jit.memory.jumps import empty_jump_caches, forget_jump
 from tandemu.jit.memory.routines import guest_memory_of, machine_of
 from tandemu.jit.shared.layout import (
     BLOCK,
@@ -22,9 +24,6 @@ from tandemu.jit.shared.layout import (
     FETCH_ENTRY,
     HASH_BUCKETS,
     INVALID,
-    JUMP_ENTRIES,
-    JUMP_ENTRY,
-    MACHINE_TAG,
     REQUEST_ROOM,
     SAMPLE,
     SAMPLES,
@@ -33,7 +32,7 @@ from tandemu.jit.shared.layout import (
     TLB_ENTRY,
     TLB_MODES,
 )
-from tandemu.jit.translate.contexts import jump_entry
+from tandemu.jit.shared.tags import emit_block_tag
 from tandemu.memory.layout import CODE_LOG, PAGE_CODE, PAGE_SHIFT, PAGE_SIZE, PAGE_WRITTEN
 from tandemu.slots.emitters import code_log_stamp, find_slot
 
@@ -58,26 +57,7 @@ def page_bucket(physical: Value) -> Value:
     return (physical >> PAGE_SHIFT) & (HASH_BUCKETS - 1)
 
 
-def block_tag(b: Builder, system: System, cpu: Any, pc: Value) -> Value:
-    """What tells the blocks at *pc* of different contexts apart.
-
-    Those at physical addresses jump freely between pages, which no others may: bit 62,
-    unlike bit 63 in every canonical address, marks them.
-    """
-    unpaged = system.unpaged(b, cpu)
-    kind = b.select(unpaged, Constant(I64, MACHINE_TAG), Constant(I64, 0))
-    tag: Value = kind | pc | cpu.mode
-    return tag
-
-
-def tag_address(b: Builder, tag: Value) -> Value:
-    """The guest address that a block's tag stands for."""
-    machine = (tag >> 62) == 1
-    address: Value = b.select(machine, tag & ~MACHINE_TAG, tag) & ~1
-    return address
-
-
-def build_flush_code(layout: Layout) -> Function:
+def build_flush_code(layout: Layout, state: State) -> Function:
     """flush_code(cpu): forget every translation of this vCPU."""
     b = Builder("flush_code", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
@@ -89,7 +69,7 @@ def build_flush_code(layout: Layout) -> Function:
     cpu.block_count = 1
     b.fill(cpu.buckets.to_pointer(), 0, HASH_BUCKETS * 4)
     b.fill(cpu.pages.to_pointer(), 0, HASH_BUCKETS * 4)
-    b.fill(cpu.pointer("jumps"), 0xFF, JUMP_ENTRIES * JUMP_ENTRY.size)
+    empty_jump_caches(b, layout, state, range(state.contexts))
     b.fill(cpu.pointer("samples"), 0, SAMPLES * SAMPLE.size)
     b.Return()
     return b.finish()
@@ -168,7 +148,6 @@ def build_mark_code(layout: Layout) -> Function:
 
 def build_find_block(
     layout: Layout,
-    system: System,
     parcels: Fetch,
     fetch: Function,
     lookup: Function,
@@ -187,7 +166,7 @@ def build_find_block(
     host = entry.host + within
     second = b.variable(I64, INVALID)
     with b.If(parcels.near_end(within), likely=False):
-        with b.If(parcels.crosses(b, host)):
+        with b.If(parcels.crosses(b, cpu, host, within)):
             following = b.call(fetch, b.cpu, parcels.beyond(b.pc))
             with b.If(following.from_pointer() == 0):
                 b.Return(0)
@@ -195,7 +174,7 @@ def build_find_block(
             # each time: nothing tells when that page is written or mapped elsewhere.
             other = b.struct(FETCH_ENTRY, following)
             second.value = parcels.rest(b, other.host)
-    tag = block_tag(b, system, cpu, b.pc)
+    tag = emit_block_tag(cpu.context, b.pc)
     code = b.call(lookup, b.cpu, tag, physical, second.value)
     with b.If(code != 0):
         b.Return(code)
@@ -225,7 +204,7 @@ def build_hash_code() -> Function:
     return b.finish()
 
 
-def build_forget_page(layout: Layout, hash_code: Function) -> Function:
+def build_forget_page(layout: Layout, state: State, hash_code: Function) -> Function:
     """forget_page(cpu, physical, content): forget the blocks on one physical page.
 
     *content* is the host address of a copy of the page: blocks that are as they were made from
@@ -247,7 +226,7 @@ def build_forget_page(layout: Layout, hash_code: Function) -> Function:
             leaves.value = b.call(hash_code, place, block.length.zext(I64)) != block.hash
         with b.If(leaves.value):
             tag.value = block.tag
-            _forget_block(b, layout, cpu, block, index.value)
+            _forget_block(b, layout, state, cpu, block, index.value)
             b.store(link.value.to_pointer(), block.page_next)
         with b.Else():
             link.value = block.pointer("page_next").from_pointer()
@@ -264,7 +243,9 @@ def build_forget_page(layout: Layout, hash_code: Function) -> Function:
     return b.finish()
 
 
-def _forget_block(b: Builder, layout: Layout, cpu: Any, block: Any, index: Value) -> None:
+def _forget_block(
+    b: Builder, layout: Layout, state: State, cpu: Any, block: Any, index: Value
+) -> None:
     """Forget a block but for its place in the list of its page."""
     bucket = cpu.buckets + (block_hash(block.physical) << 2)
     link = b.variable(I64, bucket)
@@ -281,10 +262,7 @@ def _forget_block(b: Builder, layout: Layout, cpu: Any, block: Any, index: Value
     with b.If(region != 0, likely=False):
         put_jump(b, region, block.region_stub.zext(I64))
         cpu.stale_regions = cpu.stale_regions + 1
-    address = tag_address(b, block.tag)
-    entry = jump_entry(b, layout, address)
-    with b.If((b.load(entry, I64) & ~1) == address):
-        b.store(entry, Constant(I64, INVALID))
+    forget_jump(b, layout, state, block.tag)
     block.tag = INVALID
     block.physical = INVALID
     cpu.stale = cpu.stale + 1

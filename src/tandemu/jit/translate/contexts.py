@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask
-from tandemu.ir import I1, I64, Builder, Constant, Function, I, Value
+from tandemu.ir import I1, I32, I64, Builder, Constant, Function, I, Value
 from tandemu.isa.architecture import RegisterFile, State
 from tandemu.isa.guest import Rounding
 from tandemu.isa.instruction import Instruction
+from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail_operands
-from tandemu.jit.shared.layout import JUMP_ENTRIES, JUMP_ENTRY, TLB_ENTRY
+from tandemu.jit.shared.layout import JUMP_ENTRY, TLB_ENTRY
 from tandemu.memory.layout import PAGE_SIZE
 
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
@@ -65,8 +66,10 @@ class StencilContext:
     def _may_be_slow(self, instruction: Instruction) -> bool:
         return instruction.floating
 
-    def _cold(self) -> None:
-        self.ir.TailCall("COLD", *tail_operands(self.ir))
+    def _cold(self, address: Value | None = None) -> None:
+        """Go to the cold stub; *address* is the one that the TLB has not."""
+        missed = {} if address is None else {"address": address}
+        self.ir.TailCall("COLD", *tail_operands(self.ir, **missed))
 
     def _slot(self, symbol: str) -> Value:
         """Address of a register whose offset in the CPU structure is a hole."""
@@ -135,7 +138,7 @@ class StencilContext:
             page = (address + (size - 1) if size > 1 else address) & -PAGE_SIZE
         offset = TLB_ENTRY.offset("write" if write else "read")
         with ir.If(ir.load(entry.offset(offset), I64) != page, likely=False):
-            self._cold()
+            self._cold(address)
         addend = ir.load(entry.offset(TLB_ENTRY.offset("addend")), I64)
         return (address + addend).to_pointer()
 
@@ -172,12 +175,12 @@ class StencilContext:
         """Go to a target known only now: through the jump cache, its key made inline."""
         ir = self.ir
         key = aligned(self._state, target).zext(I64)
-        tag = key + ir.symbol("MODE", 0, 2)
-        entry = jump_entry(ir, self._layout, key)
-        with ir.If(ir.load(entry, I64) != tag, likely=False):
+        jumps = ir.cpu.offset(ir.symbol("JUMPS", 0, 1 << 30))
+        entry = jumps.offset(jump_offset(self._state, key))
+        with ir.If(ir.load(entry, I64) != key, likely=False):
             self.hart.pc = key
             ir.TailCall("jump_miss", *leaving_operands(ir))
-        code = ir.load(entry.offset(JUMP_ENTRY.offset("code")), I64)
+        code = ir.load(entry.offset(JUMP_ENTRY.offset("code")), I32).zext(I64)
         ir.TailCall(code.to_pointer(), *leaving_operands(ir))
         self._ended = True
 
@@ -225,19 +228,6 @@ class FlatStencilContext(StencilContext):
 def aligned(state: State, target: Value) -> Value:
     """The address where an instruction is that *target* leads to."""
     return target if state.alignment == 1 else target & -state.alignment
-
-
-def jump_offset(layout: Layout, pc: Value) -> Value:
-    """Offset in the CPU structure of the jump cache's entry for *pc*."""
-    # Instructions lie at even addresses.
-    shift = JUMP_ENTRY.size.bit_length() - 2
-    index = (pc << shift) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
-    return index + layout.offset("jumps")
-
-
-def jump_entry(ir: Builder, layout: Layout, pc: Value) -> Value:
-    """Address of the jump cache's entry for *pc*."""
-    return ir.cpu.offset(jump_offset(layout, pc))
 
 
 def reserve(context: Any, value: Value, address: Value) -> Value:

@@ -51,6 +51,7 @@ class Emission:
         code: Value,
         *,
         word: Value | int = 0,
+        length: Value | int = 0,
         form: Value | int = 0,
         next: Value | int = 0,
         remaining: Value | int = 0,
@@ -58,7 +59,8 @@ class Emission:
         """Write a site and the stub that points to it; the stub starts at `cold`."""
         site = self.b.struct(SITE, self.site.value.to_pointer())
         site.pc = pc
-        site.word = word if isinstance(word, int) else word.resize(I32)
+        site.word = word
+        site.length = length if isinstance(length, int) else length.trunc(I8)
         site.code = code.trunc(I32)
         site.next = next if isinstance(next, int) else next.resize(I32)
         site.form = form if isinstance(form, int) else form.resize(I16)
@@ -107,7 +109,7 @@ def build_emit(layout: Layout) -> Function:
 
 
 def build_decode(keys: KeyLayout, layout: Layout) -> Function:
-    """decode(cpu, word) -> number of the form of a 32-bit word, 0 if it is illegal.
+    """decode(cpu, word) -> number of the form of a word, 0 if it is illegal.
 
     `isa.decoder` describes the tables.
     """
@@ -125,7 +127,7 @@ def build_decode(keys: KeyLayout, layout: Layout) -> Function:
     with b.Loop():
         number = form.value
         record = b.struct(FORM, (cpu.forms + number * FORM.size).to_pointer())
-        with b.If((number == 0) | ((b.word.trunc(I32) & record.mask) == record.match)):
+        with b.If((number == 0) | ((b.word & record.mask) == record.match)):
             b.Break()
         form.value = record.general.zext(I64)
     b.Return(form.value)

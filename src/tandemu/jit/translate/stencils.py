@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tandemu.bits import Layout
-from tandemu.ir import I64, Builder, Function, I
+from tandemu.ir import I32, I64, Builder, Function, I
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, Instructions
 from tandemu.isa.instruction import ImmediateFormat, Instruction, Kind, Trait
@@ -53,6 +53,8 @@ ROUNDS = 64
 """Its stencil is for dynamic rounding; the next one, if `ROUNDS_TO_ZERO`, for mode RTZ."""
 ROUNDS_TO_ZERO = 128
 FLOATING = 256
+ATOMIC = 512
+"""Its stencil asks for the interpreter too if its address is not aligned."""
 
 
 # Extra stencils that the translator itself asks for, by name.
@@ -101,8 +103,11 @@ def _service(state: State, layout: Layout) -> Iterator[Function]:
     ):
         b = begin(name)
         b.struct(layout, b.cpu).site = b.symbol("SITE", 0, 1 << 31)
-        # Only an access that is tried again needs the cached results.
-        b.TailCall(routine, *(tail_operands if name == "memory_stub" else leaving_operands)(b))
+        if name == "memory_stub":
+            # Only an access that is tried again needs the cached results.
+            b.TailCall(routine, *tail_operands(b, address=b.address))
+        else:
+            b.TailCall(routine, *leaving_operands(b))
         yield b.finish()
     b = begin("miss_stub")
     b.struct(layout, b.cpu).pc = b.symbol("WIDE")
@@ -113,7 +118,7 @@ def _service(state: State, layout: Layout) -> Iterator[Function]:
     entry = b.cpu.offset(b.symbol("JUMP", 0, 1 << 30))
     with b.If(b.load(entry, I64) != b.symbol("WIDE"), likely=False):
         b.TailCall("COLD", *leaving_operands(b))
-    code = b.load(entry.offset(JUMP_ENTRY.offset("code")), I64)
+    code = b.load(entry.offset(JUMP_ENTRY.offset("code")), I32).zext(I64)
     b.TailCall(code.to_pointer(), *leaving_operands(b))
     yield b.finish()
     # From stencils into a region, which wants the pinned registers in place.
@@ -255,6 +260,8 @@ class _Stencils:
                 flags |= PURE
         if instruction.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
             flags |= MEMORY
+        if instruction.kind is Kind.ATOMIC:
+            flags |= ATOMIC
         if instruction.kind is Kind.STORE or (
             instruction.kind is Kind.ATOMIC and Trait.ONLY_READS not in instruction.traits
         ):

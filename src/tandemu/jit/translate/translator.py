@@ -21,15 +21,16 @@ from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, Place, System
+from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
 from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, SITE
+from tandemu.jit.shared.tags import emit_block_tag
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import (
     JUMP_OPCODE,
     block_hash,
     block_record,
-    block_tag,
     build_fence_instructions,
     build_find_block,
     build_flush_code,
@@ -39,7 +40,7 @@ from tandemu.jit.translate.blocks import (
     build_mark_code,
     page_bucket,
 )
-from tandemu.jit.translate.contexts import extract_immediate, jump_offset
+from tandemu.jit.translate.contexts import extract_immediate
 from tandemu.jit.translate.emission import VALUE_NUMBER, Emission, build_decode
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.memory.layout import PAGE_SIZE
@@ -58,6 +59,14 @@ class TranslatorRoutines:
     forget_page: Function
     fence_instructions: Function
     decode: Function
+
+
+def is_unpaged(state: State, cpu: Any) -> Value:
+    """Whether the addresses of the code that runs now are physical."""
+    found: Value = Constant(I1, 0)
+    for context in sorted(state.unpaged):
+        found = found | (cpu.context == context)
+    return found
 
 
 class _Translation(Emission):
@@ -88,7 +97,7 @@ class _Translation(Emission):
         self.victim = b.variable(I64, 0)
         # Addresses of a program are what they are, like physical ones.
         flat = Constant(I1, 1)
-        self.free_jumps = flat if program.flat else system.unpaged(b, cpu)
+        self.free_jumps = flat if program.flat else is_unpaged(state, cpu)
 
     # Pieces ------------------------------------------------------------------------------
 
@@ -132,16 +141,11 @@ class _Translation(Emission):
             slot.value = b.select(chosen == number, register, slot.value)
         return chosen
 
-    def jump_tag(self, pc: Value) -> Value:
-        """The jump cache's tag; a change to or from machine mode empties that."""
-        tag: Value = pc | self.cpu.mode
-        return tag
-
     def known(self, target: Value) -> Value:
         """Code of a block on this page (or anywhere, in machine mode), 0 if there is none."""
         b = self.b
         distance = target - b.start
-        tag = block_tag(b, self.system, self.cpu, target)
+        tag = emit_block_tag(self.cpu.context, target)
         return b.call(self.lookup, b.cpu, tag, b.physical + distance, Constant(I64, INVALID))
 
     def reachable(self, target: Value) -> Value:
@@ -150,12 +154,12 @@ class _Translation(Emission):
 
     def jump_through_cache(self, target: Value, emit: Any) -> None:
         """Emit the jump that asks the jump cache, its miss in the cold region."""
-        self.value("JUMP", jump_offset(self.layout, target))
+        self.value("JUMP", self.cpu.jump_cache + jump_offset(self.state, target))
         self.value("WIDE", target)
         miss = self.cold.value
         self.emit_cold("miss_stub")
         self.value("COLD", miss)
-        self.value("WIDE", self.jump_tag(target))
+        self.value("WIDE", target)
         emit("jump_cached")
 
     def link(self, target: Value, field: Value) -> None:
@@ -230,7 +234,7 @@ class _Translation(Emission):
         # Where it comes back to is known once the hot stub is emitted.
         site = b.struct(SITE, self.site.value.to_pointer())
         site.pc = pc
-        site.word = self.guest.fetch.pack(b, word, length, number).trunc(I32)
+        site.word, site.length = word, length.trunc(I8)
         site.code = 0
         site.form = number.trunc(I16)
         site.remaining = self.count.value.trunc(I16)
@@ -285,14 +289,13 @@ class _Translation(Emission):
                 self.jump(self.wrap(pc + immediate))
             with cases.Case(stencils.INDIRECT):
                 self.value("WIDE", next_pc)
-                self.value("MODE", self.cpu.mode)
+                self.value("JUMPS", self.cpu.jump_cache)
                 self.emit(form.stencil.zext(I64) + self.find(rs1) * form.rs1_stride.zext(I64))
                 self.done.value = 1
             with cases.Case(stencils.MOVABLE):
                 self.movable(register, rs1, rs2, immediate, form)
             with cases.Default():
-                packed = self.guest.fetch.pack(b, word, length, None)
-                self.normal(pc, word, packed, number, form, rs1, rs2, register, next_pc)
+                self.normal(pc, word, length, number, form, rs1, rs2, register, next_pc)
 
     def wrap(self, value: Value) -> Value:
         return value if self.state.address_bits == I64.bits else value & 0xFFFFFFFF
@@ -359,7 +362,7 @@ class _Translation(Emission):
         self,
         pc: Value,
         word: Value,
-        packed: Value,
+        length: Value,
         number: Value,
         form: Any,
         rs1: Value,
@@ -378,17 +381,16 @@ class _Translation(Emission):
                 more = b.select(to_zero, Constant(I64, 1), Constant(I64, 0))
                 stencil.value = stencil.value + more
         self.value("COLD", self.cold.value)
+        one = {"word": word, "length": length, "form": number}
         if self.program.flat:
             # The site of an access is what the host's fault handler looks for.
             with b.If((flags & (stencils.COLD | stencils.MEMORY)) != 0):
-                self.add_block_site("interpret_stub", pc, start, word=packed, form=number)
+                self.add_block_site("interpret_stub", pc, start, **one)
         else:
             with b.If((flags & stencils.MEMORY) != 0):
-                self.add_block_site("memory_stub", pc, start, word=packed, form=number)
+                self.add_block_site("memory_stub", pc, start, **one)
             with b.If((flags & stencils.COLD) != 0):
-                self.add_block_site(
-                    "interpret_stub", pc, Constant(I64, 0), word=packed, form=number
-                )
+                self.add_block_site("interpret_stub", pc, Constant(I64, 0), **one)
         self.emit(stencil.value)
         with b.If(form.special == stencils.BRANCH):
             immediate = self.values[VALUE_NUMBER["IMM"]]
@@ -451,7 +453,8 @@ class _Translation(Emission):
                 over = left.slt(self.state.alignment)
                 stop = b.variable(I1, full | over | (b.second != INVALID))
                 with b.If(self.guest.fetch.near_end(PAGE_SIZE - left) & ~stop.value):
-                    stop.value = self.guest.fetch.crosses(b, b.host + self.offset.value)
+                    place = b.host + self.offset.value
+                    stop.value = self.guest.fetch.crosses(b, cpu, place, PAGE_SIZE - left)
                 with b.If(stop.value):
                     self.jump(b.start + self.offset.value)
         # The head's first hole is the count.
@@ -468,7 +471,7 @@ class _Translation(Emission):
         index = cpu.block_count
         cpu.block_count = index + 1
         block = block_record(b, cpu, index)
-        block.tag = block_tag(b, self.system, cpu, b.start)
+        block.tag = emit_block_tag(cpu.context, b.start)
         block.physical = b.physical
         block.second = b.second
         block.code = start.trunc(I32)
@@ -504,7 +507,7 @@ def build_translator(
 ) -> TranslatorRoutines:
     """Build the translator's routines."""
     lookup = build_lookup(layout)
-    flush_code = build_flush_code(layout)
+    flush_code = build_flush_code(layout, state)
     decode = build_decode(system.instructions.decoder.layout, layout)
     translation = _Translation(guest, state, system, layout, program, decode, lookup)
     hash_code = build_hash_code()
@@ -513,9 +516,7 @@ def build_translator(
         if program.flat
         else translation.build(build_mark_code(layout), None)
     )
-    find_block = build_find_block(
-        layout, system, guest.fetch, memory.fetch, lookup, translate, flush_code
-    )
-    forget_page = build_forget_page(layout, hash_code)
+    find_block = build_find_block(layout, guest.fetch, memory.fetch, lookup, translate, flush_code)
+    forget_page = build_forget_page(layout, state, hash_code)
     fence = build_fence_instructions(layout, flush_code, forget_page)
     return TranslatorRoutines(find_block, lookup, flush_code, forget_page, fence, decode)

@@ -1,0 +1,54 @@
+"""The jump caches: what a guest address leads to, one for each context.
+
+An empty entry has a tag that no address equals of which the entry could be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tandemu.bits import Layout
+from tandemu.ir import I64, Builder, Constant, Value
+from tandemu.isa.architecture import State
+from tandemu.jit.shared.layout import (
+    JUMP_CACHE_SIZE,
+    JUMP_ENTRIES,
+    JUMP_ENTRY,
+)
+from tandemu.jit.shared.tags import emit_tag_address, emit_tag_context
+
+
+def jump_offset(state: State, pc: Value) -> Value:
+    """Offset in a jump cache of the entry for *pc*."""
+    shift = JUMP_ENTRY.size.bit_length() - state.alignment.bit_length()
+    return (pc << shift) & ((JUMP_ENTRIES - 1) * JUMP_ENTRY.size)
+
+
+def jump_cache(layout: Layout, context: Value | int) -> Value | int:
+    """Offset in the CPU structure of the jump cache of *context*."""
+    return context * JUMP_CACHE_SIZE + layout.offset("jumps")
+
+
+def jump_entry(ir: Builder, state: State, cache: Value | int, pc: Value) -> Value:
+    """Address of the entry for *pc* in the jump cache at offset *cache* of the CPU structure."""
+    return ir.cpu.offset(cache).offset(jump_offset(state, pc))
+
+
+def empty_jump_caches(b: Builder, layout: Layout, state: State, contexts: range) -> None:
+    """Empty the caches of *contexts*, and forget which pages they had targets on."""
+    start = b.cpu.offset(layout.offset("jumps") + contexts.start * JUMP_CACHE_SIZE)
+    b.fill(start, 0xFF, len(contexts) * JUMP_CACHE_SIZE)
+    if state.alignment == 1:
+        # The highest address has the last entry, and is an instruction's.
+        for number in range(1, len(contexts) + 1):
+            b.store(start.offset(number * JUMP_CACHE_SIZE - JUMP_ENTRY.size), Constant(I64, 0))
+
+
+def forget_jump(b: Builder, layout: Layout, state: State, tag: Value) -> None:
+    """Forget the jump cache's entry for the block that has *tag*, if there is one."""
+    address = emit_tag_address(tag)
+    cache: Any = jump_cache(layout, emit_tag_context(tag))
+    entry = jump_entry(b, state, cache, address)
+    with b.If(b.load(entry, I64) == address):
+        # Another entry's.
+        b.store(entry, address ^ state.alignment)
