@@ -20,6 +20,8 @@ class PlainVcpu:
         self.lines: dict[int, bool] = {}
         self.fences: list[Fence] = []
         self.answers: list[int | None] = []
+        self.page_offset = 0
+        """What is added to an address to translate it."""
 
     def run(self) -> Exit:
         return Interrupted()
@@ -54,6 +56,9 @@ class PlainVcpu:
     @property
     def state_names(self) -> Sequence[str]:
         return tuple(self.registers)
+
+    def translate(self, address: int) -> int | None:
+        return address + self.page_offset
 
     def fence(self, fence: Fence) -> None:
         self.fences.append(fence)

@@ -248,6 +248,16 @@ def test_legacy_calls(machine: Machine) -> None:
     assert machine.events == [(SystemEvent.POWER_OFF, 0)]
 
 
+def test_the_legacy_mask_is_read_where_the_hart_sees_it(machine: Machine) -> None:
+    machine.ram.view[0x1000 - 4 : 0x1000 + 4] = (2).to_bytes(8, "little")
+    machine.vcpus[0].page_offset = RAM_BASE - 0x4000_0000
+    assert machine.call(4, 0, 0x4000_0000 + 0x1000 - 4)[0] == 0  # across two pages
+    assert [vcpu.lines.get(1) for vcpu in machine.vcpus] == [None, True, None]
+    machine.vcpus[0].page_offset = 0
+    assert machine.call(4, 0, 0x5000_0000)[0] == INVALID_PARAM  # nothing is there
+    assert [vcpu.lines.get(1) for vcpu in machine.vcpus] == [None, True, None]
+
+
 def test_legacy_calls_leave_a1_alone(machine: Machine) -> None:
     assert machine.call(1, 0, 65, 0x55) == (0, 0x55)
 

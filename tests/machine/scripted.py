@@ -80,6 +80,9 @@ class ScriptedVcpu:
     def state_names(self) -> Sequence[str]:
         return tuple(self.registers)
 
+    def translate(self, address: int) -> int | None:
+        return address
+
     def fence(self, fence: Fence) -> None:
         self.fences.append(fence)
 

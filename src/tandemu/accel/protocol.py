@@ -178,6 +178,12 @@ class Vcpu(Protocol):
         makes it go on as this one would. What comes from outside (wires, timers) is told apart.
         """
 
+    def translate(self, address: int) -> int | None:
+        """The guest-physical address that a load from *address* would go to now.
+
+        None if it would trap. Its own thread, or while it is at rest.
+        """
+
     def fence(self, fence: Fence) -> None:
         """Have this vCPU carry out *fence* before its next guest instruction. Any thread.
 

@@ -44,6 +44,7 @@ DBCN = 0x4442_434E
 _SOFTWARE_INTERRUPT, _TIMER_INTERRUPT = 1, 5
 _SUPERVISOR_MODE = 1
 _USER_COUNTERS = 7
+_PAGE = 4096
 _LONGEST_CONSOLE_BYTES = 1 << 20
 _FENCE_INSTRUCTIONS = Fence(instructions=True)
 _FENCE_EVERYTHING = Fence()
@@ -326,18 +327,30 @@ class Sbi:
         return SUCCESS
 
     def _legacy_targets(self, hart: Hart) -> list[Hart] | None:
-        """The harts of the mask at a guest address in a0; 0 is all of them.
+        """The harts of the mask at the virtual address in a0; 0 is all of them.
 
-        The address is virtual; it is taken as physical, which it is only while
-        translation is off, and all harts are meant where that is in doubt.
+        None if it cannot be read there, or names a hart that does not exist.
         """
         address = hart.vcpu.get("a0")
-        place = None
-        if address and hart.vcpu.get("satp") == 0:
-            place = self.memory.read(address, self.xlen // 8)
-        if place is None:
+        if not address:
             return self._targets(0, self._ones)
-        return self._targets(int.from_bytes(place, "little"), 0)
+        mask_bytes = self._read_virtual(hart, address, self.xlen // 8)
+        return (
+            None if mask_bytes is None else self._targets(int.from_bytes(mask_bytes, "little"), 0)
+        )
+
+    def _read_virtual(self, hart: Hart, address: int, size: int) -> bytes | None:
+        """*size* bytes at *address* as *hart* itself would load them; None if it would trap."""
+        data = b""
+        while len(data) < size:
+            physical = hart.vcpu.translate((address + len(data)) & self._ones)
+            if physical is None:
+                return None
+            piece = self.memory.read(physical, min(size - len(data), -physical % _PAGE or _PAGE))
+            if piece is None:
+                return None
+            data += piece
+        return data
 
     def _legacy_send_ipi(self, hart: Hart) -> int:
         targets = self._legacy_targets(hart)

@@ -38,6 +38,7 @@ from tandemu.jit.shared.layout import (
     EXIT_WAIT,
     EXIT_WRITE,
     FETCH_ENTRY,
+    INVALID,
     NANOSECONDS_PER_TICK,
     REQUEST_FENCE,
     REQUEST_KICK,
@@ -72,6 +73,7 @@ class JitVcpu(TranslatedCpu):
         self._step = engine.routine("step", 1)
         self._settle = engine.routine("settle", 1)
         self._set_interrupt = engine.routine("set_interrupt", 3)
+        self._physical_address = engine.routine("physical_address", 2)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waiting = False
         self._inside = False
@@ -271,6 +273,11 @@ class JitVcpu(TranslatedCpu):
     def spares_a_processor(self) -> bool:
         """Whether this process may use more processors than there are vCPUs."""
         return len(os.sched_getaffinity(0)) > len(self._vm.vcpus)
+
+    def translate(self, address: int) -> int | None:
+        """Where a load from *address* would go now; None if it would trap. Its own thread."""
+        physical = self._physical_address(self.address, address) & mask(64)
+        return None if physical == INVALID else physical
 
     # Registers ---------------------------------------------------------------------------
 

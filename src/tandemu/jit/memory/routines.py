@@ -305,6 +305,16 @@ def build_fetch(layout: Layout, state: State, system: System) -> Function:
     return b.finish()
 
 
+def build_physical_address(layout: Layout, system: System) -> Function:
+    """physical_address(cpu, address) -> where a load from *address* would go now, or `INVALID`."""
+    b = Builder("physical_address", [("cpu", PTR), ("address", I64)], result=I64)
+    cpu = b.struct(layout, b.cpu)
+    _, privilege = system.regime(b, cpu)
+    cause = b.call(system.translate, b.cpu, b.address, Constant(I64, READ), 1, privilege)
+    b.Return(b.select(cause == 0, cpu.walk_physical, Constant(I64, INVALID)))
+    return b.finish()
+
+
 def build_memory(
     layout: Layout, state: State, ram_pointer: Function, system: System, log_code: Function
 ) -> MemoryRoutines:

@@ -34,6 +34,7 @@ from tandemu.jit.memory.routines import (
     STATUS_TRAP,
     WRITE,
     MemoryRoutines,
+    build_physical_address,
 )
 from tandemu.jit.run.interpreter import retired
 from tandemu.jit.run.region_routines import build_region_fill
@@ -533,7 +534,8 @@ class Dispatcher:
         """Build what only engines of machines have."""
         fill = build_region_fill(self.layout, self.memory.fill)
         interrupt = build_set_interrupt(self.layout, self.system)
-        return (self.build_step(), self.build_settle(), interrupt, fill)
+        physical = build_physical_address(self.layout, self.system)
+        return (self.build_step(), self.build_settle(), interrupt, fill, physical)
 
 
 def sample_number(tag: Any) -> Any:
