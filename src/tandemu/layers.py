@@ -103,7 +103,7 @@ FLOORS: tuple[Floor, ...] = (
             Package(
                 "linux",
                 "foreign programs: ELF, system calls, signals, threads",
-                rooms=("calls", "native"),
+                rooms=("proc", "calls", "native"),
             ),
         ),
     ),

@@ -47,7 +47,9 @@ class Wish:
     def __init__(
         self, flags: int = 0, signal: int = _SIGCHLD, numbers: tuple[int, ...] = (), cgroup: int = 0
     ) -> None:
-        self.flags, self.signal = flags & _HOSTS_OWN, signal
+        self.flags = flags & _HOSTS_OWN
+        # With CLONE_PARENT it is the one of the caller itself, and clone3 takes no other.
+        self.signal = 0 if flags & CLONE_PARENT else signal
         self.numbers = numbers
         """set_tid: which number the child is to have, innermost name space first."""
         self.cgroup = cgroup

@@ -1,20 +1,21 @@
 """The file descriptors of a program's process that are not the program's.
 
 Tandemu's own are moved to high numbers as soon as they are made, and what the program
-asks about its descriptors leaves them out.
+asks about its descriptors leaves them out (`proc.folders`).
 """
 
 from __future__ import annotations
 
 import os
-import struct
 from typing import Any
 
 from tandemu.linux import host
 
 _NONE = (1 << 32) - 1
-_ENTRY = struct.Struct("<QqHB")
-"""struct linux_dirent64 up to the name: inode, offset, length, type."""
+
+
+WATCHED = 1 << 16
+"""Descriptors that can be watched (`proc.watch`); calls on higher ones are Python's."""
 
 
 class Descriptors:
@@ -55,24 +56,3 @@ class Descriptors:
         self._tell()
         if not self.is_shared:
             os.close(descriptor)
-
-    def without_hidden(self, descriptor: int, entries: bytes) -> bytes:
-        """What getdents64(2) gave for the directory *descriptor*, without ours in its own list."""
-        names = [b"%d\0" % number for number in self._hidden]
-        if not any(name in entries for name in names):
-            return entries
-        directory = os.readlink(f"/proc/self/fd/{descriptor}").split("/")
-        # /proc/PID/fd, fdinfo beside it, and both under task/TID.
-        if directory[1:2] != ["proc"] or directory[2:3] != [str(os.getpid())]:
-            return entries
-        if directory[-1] not in ("fd", "fdinfo"):
-            return entries
-        kept = []
-        start = 0
-        while start < len(entries):
-            length = _ENTRY.unpack_from(entries, start)[2]
-            entry = entries[start : start + length]
-            if not entry[_ENTRY.size :].startswith(tuple(names)):
-                kept.append(entry)
-            start += length
-        return b"".join(kept)

@@ -22,6 +22,8 @@ from tandemu.linux.host import NUMBERS
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
 
+OUR_THREAD = b"tandemu"
+"""The name of threads that are not the program's."""
 NAME_SIZE = 16
 """TASK_COMM_LEN: with the zero byte."""
 _PR_SET_NAME, _PR_SET_MM, _PR_SET_MM_MAP = 15, 35, 14
@@ -57,15 +59,15 @@ def stat_fields(text: bytes) -> list[bytes]:
     return text[text.rindex(b")") + 1 :].split()
 
 
-def publish(kernel: Kernel) -> None:
-    """Tell the host's kernel of the program that has been loaded into this process."""
+def publish(kernel: Kernel) -> bool:
+    """Tell the host's kernel of the program that has been loaded; whether it listened."""
     image, base = kernel.image, kernel.memory.base
     set_name(image.name)
     try:
         with open("/proc/self/stat", "rb", buffering=0) as file:
             fields = stat_fields(file.read())
     except OSError:
-        return
+        return False
     # The heap is that of the C library that runs us.
     start_brk, brk = int(fields[START_BRK - 3]), host.quick(_BRK, 0)
     auxiliary = ctypes.create_string_buffer(image.auxiliary, len(image.auxiliary))
@@ -76,9 +78,8 @@ def publish(kernel: Kernel) -> None:
         ctypes.addressof(auxiliary), len(image.auxiliary), -1,
     )  # fmt: skip
     place = ctypes.create_string_buffer(values, _MAP.size)
-    host.quick(
-        NUMBERS["prctl"], _PR_SET_MM, _PR_SET_MM_MAP, ctypes.addressof(place), _MAP.size, 0
-    )  # fmt: skip
+    address = ctypes.addressof(place)
+    return host.quick(NUMBERS["prctl"], _PR_SET_MM, _PR_SET_MM_MAP, address, _MAP.size, 0) == 0
 
 
 def traces(stat: bytes, window: int) -> Traces | None:
@@ -97,5 +98,5 @@ def traces(stat: bytes, window: int) -> Traces | None:
 def name_of_program(execfn: bytes, path: str) -> bytes:
     """What execve names a process: after what it was asked for, or the file if by descriptor."""
     if execfn.startswith(b"/dev/fd/"):
-        return os.path.basename(os.fsencode(path))
+        return os.path.basename(os.fsencode(path.removesuffix(" (deleted)")))
     return os.path.basename(execfn)

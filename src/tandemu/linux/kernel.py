@@ -28,6 +28,7 @@ from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.proc.watch import Watch
 from tandemu.linux.seccomp import ALLOW, TRAP
 from tandemu.linux.signals import Signals
 from tandemu.linux.spawn import Spawn
@@ -117,6 +118,11 @@ class Kernel:
         self.set_mask = self.native.helper("set_mask", 2)
         """Routines of `native.signals`; the first argument is the thread's address."""
         self.signals = Signals(self)
+        self.watch = Watch(self)
+        self.is_told = False
+        """Whether the host's kernel knows where the program's arguments are."""
+        self.peaks = 0, 0
+        """The most that a program was seen to map and to have in memory, in kB."""
         self._build_table(rows)
 
     # The table --------------------------------------------------------------------------
@@ -285,7 +291,8 @@ class Kernel:
     def start(self, task: Task) -> None:
         """Set *task*'s registers to where the loaded program begins."""
         self.architecture.start(task.state, self.image.entry, self.image.stack)
-        identity.publish(self)
+        self.is_told = identity.publish(self)
+        self.peaks = 0, 0
 
     def first_task(self) -> Task:
         """The main thread, on this host thread; it takes over what the parent left."""
@@ -423,15 +430,14 @@ class Kernel:
         # What is sent to the process is for the others; this one has no structure any more.
         host.block_all()
         self.release_robust(task)
-        if task in self.tasks:
-            self.tasks.remove(task)
-        if task.clear_tid and self.tasks:
-            try:
+        if task.clear_tid and len(self.tasks) > 1:
+            with contextlib.suppress(OSError):
                 self.memory.write_word(task.clear_tid, 0, 4)
                 place = self.memory.host_address(task.clear_tid, 4)
                 host.quick(_FUTEX, place, _FUTEX_WAKE, 1)
-            except OSError:
-                pass
+        # From here on the memory may be another program's.
+        if task in self.tasks:
+            self.tasks.remove(task)
         with self.threads_lock:
             task.cpu.close()
         if not self.tasks:

@@ -52,6 +52,7 @@ _PASSED_ON = (
 _MMAP, _MPROTECT, _MLOCK2 = NUMBERS["mmap"], NUMBERS["mprotect"], NUMBERS["mlock2"]
 _RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
 
+_MADVISE, _DONT_DUMP, _DO_DUMP = NUMBERS["madvise"], 16, 17
 _PROT_GROWSDOWN, _PROT_GROWSUP = 0x01000000, 0x02000000
 _READ_CHUNK = 4096
 _SHORT_STRING = 128
@@ -176,6 +177,8 @@ class Memory(Mappings):
             return result
         if self.locks_new == LOCK_ON_FAULT:
             host.quick(_MLOCK2, self.base + address, size, 1)
+        if protection & PROT_EXEC:
+            self._mark_code(address, size, is_code=True)
         if traits and not self.grows:
             # An access below it is refused and done again: the registers must be right then.
             self.grows = 1
@@ -256,10 +259,17 @@ class Memory(Mappings):
         result = host.quick(_MPROTECT, start, size, host_protection(protection))
         if result < 0:
             return result
+        if (before ^ protection) & PROT_EXEC:
+            self._mark_code(piece.start, size, is_code=bool(protection & PROT_EXEC))
         code = self.cut(piece.start, piece.end)
         self.add(piece)
         self.forget(code)
         return 0
+
+    def _mark_code(self, address: int, size: int, *, is_code: bool) -> None:
+        """Let other processes of ours see what may be executed (`proc.subject`)."""
+        advice = _DONT_DUMP if is_code else _DO_DUMP
+        host.quick(_MADVISE, self.base + address, size, advice)
 
     def set_break(self, wanted: int) -> int:
         """brk(2): the new end of the heap, or the old one where it cannot be had."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 import struct
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
 from tandemu.linux.errors import LinuxError
 from tandemu.linux.host import NUMBERS
+from tandemu.linux.proc import subject
 
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
@@ -28,14 +31,8 @@ RESOLVE_BENEATH, RESOLVE_IN_ROOT = 8, 16
 HOSTS_OWN = ("/proc", "/dev", "/sys", "/run", "/tmp")
 MERGED_FOLDERS = frozenset(("bin", "lib", "lib64", "sbin"))
 _MOST_LINKS = 40
+_EXE = re.compile(r".*/(\d+)(?:/task/\d+)?/exe")
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = -100, 0x100, 0x1000
-
-
-OWN_NAMES = (
-    "exe", "maps", "cmdline", "environ", "auxv", "stat", "cpuinfo",
-    "smaps", "smaps_rollup", "status", "statm", "comm", "mem",
-)  # fmt: skip
-"""What files of /proc that tell of a program may be called: `native.paths` looks for them."""
 
 
 class Files:
@@ -80,8 +77,10 @@ class Files:
             raise OSError(errno.EBADF, "no such descriptor")
         if not path and directory != _AT_FDCWD and flags & _AT_EMPTY_PATH:
             return os.dup(directory)
-        if self.own_file(path) == "exe":
-            return os.dup(kernel.image_descriptor)
+        if path.endswith(b"exe"):
+            program = self.exe_of(directory, path)
+            if program:
+                return os.open(program, O_PATH | os.O_CLOEXEC)
         found = self.resolve(os.fsdecode(path)) or "."
         how = O_PATH | os.O_CLOEXEC | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0)
         return os.open(found, how, dir_fd=None if directory == _AT_FDCWD else directory)
@@ -141,74 +140,72 @@ class Files:
         finally:
             os.close(found)
 
-    def own_file(self, path: bytes) -> str:
-        """Which file of /proc about the program itself *path* is; empty if none."""
-        if not path.startswith(b"/proc/"):
-            return ""
-        if path == b"/proc/cpuinfo":
-            return "cpuinfo"
-        parts = path.split(b"/")
-        if len(parts) != 4 or parts[2] not in (b"self", b"thread-self", b"%d" % os.getpid()):
-            return ""
-        name = parts[3].decode(errors="replace")
-        return name if name in ("exe", "maps", "cmdline", "environ", "auxv", "stat") else ""
+    # The program's own file ---------------------------------------------------------------
 
-    def open_own_file(self, name: str, flags: int) -> int:
-        """A descriptor of what `own_file` named."""
-        kernel = self._kernel
-        if name == "exe":
-            return os.open(f"/proc/self/fd/{kernel.image_descriptor}", flags & ~os.O_CREAT)
-        if name == "maps":
-            content = self._maps()
-        elif name == "cmdline":
-            content = b"".join(text + b"\0" for text in kernel.arguments)
-        elif name == "environ":
-            content = b"".join(text + b"\0" for text in kernel.environment)
-        elif name == "auxv":
-            content = kernel.image.auxiliary
-        elif name == "stat":
-            content = self._stat()
-        else:
-            text = kernel.architecture.cpuinfo
-            count = len(os.sched_getaffinity(0))
-            content = "".join(text.format(number=number) for number in range(count)).encode()
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            return -errno.EACCES
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC if flags & os.O_CLOEXEC else 0)
-        os.write(descriptor, content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
+    def exe_of(self, directory: int, path: bytes) -> str:
+        """The host's name of the file of the program to whose /proc/PID/exe *path* leads.
+
+        Empty if it leads to no such link of a program that runs here. *directory* is where a
+        path begins that is not absolute.
+        """
+        for _ in range(_MOST_LINKS):
+            how = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                with self._kernel.limits.room():
+                    start = None if directory == _AT_FDCWD else directory
+                    link = os.open(self.resolve(os.fsdecode(path), False), how, dir_fd=start)
+            except OSError:
+                return ""
+            try:
+                details = os.fstat(link)
+                if not stat.S_ISLNK(details.st_mode):
+                    return ""
+                name = os.readlink(f"/proc/self/fd/{link}")
+                if details.st_dev == self._kernel.native.process.proc_device:
+                    return self._exe_at(name)
+                path = os.path.join(
+                    os.path.dirname(os.fsencode(name)), os.readlink(b"", dir_fd=link)
+                )
+                directory = _AT_FDCWD
+            except OSError:
+                return ""
+            finally:
+                os.close(link)
+        return ""
+
+    def _exe_at(self, link: str) -> str:
+        match = _EXE.fullmatch(link)
+        if match is None:
+            return ""
+        of = subject.find(self._kernel, int(match[1]))
+        if of is None:
+            return ""
+        if of.traces is None:
+            return f"/proc/self/fd/{self._kernel.image_descriptor}"
+        try:
+            area = of.program_area(of.areas())
+        except OSError:
+            return ""
+        return "" if area is None else area.name
+
+    def look_at(self, descriptor: int, directory: int, path: bytes, flags: int) -> int:
+        """Take note of what was opened as *path*; the program may get another descriptor."""
+        if descriptor < 0:
+            return descriptor
+        process = self._kernel.native.process
+        details = os.fstat(descriptor)
+        if details.st_dev == process.proc_device:
+            self._kernel.watch.mark(descriptor)
+        elif (details.st_dev, details.st_ino) == (process.host_device, process.host_inode):
+            found = self.exe_of(directory, path)
+            if found:
+                os.close(descriptor)
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    return -errno.ETXTBSY
+                opened = os.open(found, flags & ~(os.O_CREAT | os.O_EXCL))
+                os.set_inheritable(opened, not flags & os.O_CLOEXEC)
+                return opened
         return descriptor
-
-    def _maps(self) -> bytes:
-        lines = []
-        for mapping in self._kernel.memory.mappings:
-            letters = "".join(
-                letter if mapping.protection & mask else "-"
-                for letter, mask in (("r", 1), ("w", 2), ("x", 4))
-            )
-            kind = "p" if mapping.flags == 2 else "s"
-            inode = 0
-            if mapping.name[:1] == "/":
-                try:
-                    inode = os.stat(mapping.name).st_ino
-                except OSError:
-                    inode = 0
-            place = f"{mapping.start:08x}-{mapping.end:08x} {letters}{kind}"
-            line = f"{place} {mapping.offset:08x} 00:00 {inode}"
-            lines.append(f"{line:<72} {mapping.name}".rstrip() + "\n")
-        return os.fsencode("".join(lines))
-
-    def _stat(self) -> bytes:
-        with open("/proc/self/stat", "rb") as file:
-            text = file.read()
-        head, _, tail = text.rpartition(b")")
-        fields = tail.split()
-        name = os.path.basename(os.fsencode(self._kernel.image.path))[:15]
-        # Field 28 of proc(5) is the start of the stack; *tail* begins with field 3.
-        # Field 20: threads, without ours.
-        fields[20 - 3] = b"%d" % len(self._kernel.tasks)
-        fields[28 - 3] = b"%d" % self._kernel.image.stack
-        return head.split(b"(", 1)[0] + b"(" + name + b") " + b" ".join(fields) + b"\n"
 
 
 def _is_hosts_own(path: str) -> bool:

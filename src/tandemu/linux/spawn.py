@@ -4,7 +4,7 @@ The host's kernel gives the child a copy of everything, this translator included
 program can be loaded into it then. What the child has changed meanwhile the parent takes over,
 before either goes on: mappings, and the pages that are the child's alone (bit 56 of
 /proc/PID/pagemap), where they differ. While other threads of the parent run, they write, too; a
-second copy, of the child's as it began, tells then which words are the child's.
+second copy, of the child's as it began, tells then which bytes are the child's.
 
 Both sides talk through a page that they share: a word that says how far the child is. It lies in
 the child's robust list (get_robust_list(2)), so the kernel itself says when the child is gone,
@@ -169,9 +169,11 @@ class Spawn:
         if len(before) < PAGE or self._reference == self._parent:
             return struct.pack("<QQ", page, PAGE) + mine
         return b"".join(
-            struct.pack("<QQ", page + offset, 8) + mine[offset : offset + 8]
-            for offset in range(0, PAGE, 8)
-            if mine[offset : offset + 8] != before[offset : offset + 8]
+            struct.pack("<QQ", page + offset, 1) + mine[offset : offset + 1]
+            for start in range(0, PAGE, 64)
+            if mine[start : start + 64] != before[start : start + 64]
+            for offset in range(start, start + 64)
+            if mine[offset] != before[offset]
         )
 
 

@@ -8,6 +8,8 @@ them the native routine of a call that is the host's own but for its pointers an
 
 ``fd`` ``dirfd`` ``int`` ``long`` ``hex`` ``mode`` ``size`` ``sig`` ``pid``
     numbers; ``dirfd`` knows AT_FDCWD
+``file``
+    a descriptor; Python makes the call if it is watched (`proc.watch`)
 ``path``
     pointer to a path, looked at first (`native.paths`)
 ``str``

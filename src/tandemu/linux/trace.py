@@ -72,7 +72,7 @@ def describe_call(row: Row, arguments: list[int], memory: Memory, result: int | 
 def _describe(
     kind: str, value: int, index: int, arguments: list[int], memory: Memory, result: int | None
 ) -> str:
-    if kind in ("fd", "int", "pid", "sig"):
+    if kind in ("fd", "file", "int", "pid", "sig"):
         return str(_signed(value, 32))
     if kind == "dirfd":
         number = _signed(value, 32)

@@ -18,12 +18,13 @@ from tandemu.linux.calls import (
     sockets,
     system,
     times,
+    transfers,
 )
 from tandemu.linux.table import Row
 
 MODULES = (
-    *(files, ioctls, memory, polling, sockets, creating, executing, processes, signals, times),
-    *(system, ipc, control, aio, riscv),
+    *(files, transfers, ioctls, memory, polling, sockets, creating, executing, processes),
+    *(signals, times, system, ipc, control, aio, riscv),
 )
 
 

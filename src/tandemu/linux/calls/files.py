@@ -18,6 +18,7 @@ from tandemu.linux.calls.helpers import (
 )
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.paths import OPEN_HOW, RESOLVE_BENEATH, RESOLVE_IN_ROOT
+from tandemu.linux.proc.folders import told
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
@@ -33,25 +34,7 @@ _FIRST_POINTER_IOCTL = 0x5401
 
 # Reading and writing --------------------------------------------------------------------
 
-calls.direct("read", "fd out size")
-calls.direct("write", "fd in size")
-calls.direct("pread64", "fd out size long")
-calls.direct("pwrite64", "fd in size long")
-
-
-for _name, _rest in (
-    ("readv", ""),
-    ("writev", ""),
-    ("preadv", "long long"),
-    ("pwritev", "long long"),
-    ("preadv2", "long long hex"),
-    ("pwritev2", "long long hex"),
-):
-    calls.direct(_name, f"fd vectors int {_rest}")
-
-
 for _name, _arguments in (
-    ("dup", "fd"),
     ("lseek", "fd long int"),
     ("ftruncate", "fd long"),
     ("fsync", "fd"),
@@ -68,11 +51,8 @@ for _name, _arguments in (
     ("fchdir", "fd"),
     ("umask", "mode"),
     ("memfd_create", "str hex"),
-    ("sendfile", "fd fd ptr size"),
     ("vmsplice", "fd vectors int hex"),
-    ("splice", "fd ptr fd ptr size hex"),
     ("tee", "fd fd size hex"),
-    ("copy_file_range", "fd ptr fd ptr size hex"),
     ("fstatfs", "fd ptr"),
     ("pipe2", "ptr hex"),
     ("fgetxattr", "fd str out size"),
@@ -139,10 +119,6 @@ def _find_or_open(
 
     Else the host's name of it; None if that is the guest's. *resolve* is what openat2(2) has.
     """
-    if text[:6] == b"/proc/":
-        own = files.own_file(text)
-        if own:
-            return files.open_own_file(own, signed(flags))
     if text[:1] != b"/" or not files.sysroot:
         return None
     if not flags & os.O_CREAT:
@@ -163,7 +139,9 @@ def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
         return found
     place = memory.base + path if found is None else ctypes.addressof(found)
     result = _host_openat(_OPENAT, directory, place, flags, mode)
-    return result if result != -1 else host.failure()
+    if result == -1:
+        return host.failure()
+    return task.kernel.files.look_at(result, signed(directory), text, flags)
 
 
 @calls.row("openat", "dirfd path hex mode", native=True)
@@ -183,7 +161,11 @@ def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     if isinstance(found, int):
         return found
     place = memory.host_address(path) if found is None else ctypes.addressof(found)
-    return host.call(NUMBERS["openat2"], directory, place, memory.host_address(how, size), size)
+    result = host.call(NUMBERS["openat2"], directory, place, memory.host_address(how, size), size)
+    if result < 0:
+        return result
+    flags = memory.read_word(how) & 0xFFFFFFFF
+    return task.kernel.files.look_at(result, signed(directory), memory.read_string(path), flags)
 
 
 @calls.row("getdents64", "fd out size", native=True)
@@ -195,7 +177,7 @@ def _getdents64(task: Task, descriptor: int, address: int, size: int) -> int:
         if result <= 0:
             return result
         entries = memory.read(address, result)
-        kept = task.kernel.descriptors.without_hidden(signed(descriptor), entries)
+        kept = told(task.kernel, signed(descriptor), entries)
         # A result of nothing would be the end of the directory.
         if kept:
             if len(kept) < result:
@@ -230,11 +212,15 @@ def _close_range(task: Task, first: int, last: int, flags: int) -> int:
 def _dup3(task: Task, old: int, new: int, flags: int) -> int:
     if signed(new) in task.kernel.descriptors:
         return -errno.EBUSY
-    return host.call(NUMBERS["dup3"], old, new, flags)
+    return task.kernel.watch.copied(old, host.call(NUMBERS["dup3"], old, new, flags))
 
 
 LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 1040))
 """F_GETLK … F_OFD_SETLKW, F_SETOWN_EX, F_GETOWN_EX, the write life hints: pointers."""
+
+
+_COPIES = frozenset((0, 1030))
+"""F_DUPFD, F_DUPFD_CLOEXEC"""
 
 
 @calls.row("fcntl", "fd int hex", native=True)
@@ -243,7 +229,10 @@ def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
         return -errno.EBADF
     if signed(command) in LOCKS:
         argument = task.memory.host_address(argument, 32)
-    return host.call(NUMBERS["fcntl"], descriptor, command, argument)
+    result = host.call(NUMBERS["fcntl"], descriptor, command, argument)
+    if signed(command) in _COPIES:
+        return task.kernel.watch.copied(descriptor, result)
+    return result
 
 
 # Looking --------------------------------------------------------------------------------
@@ -254,7 +243,7 @@ def _newfstatat(task: Task, directory: int, path: int, result: int, flags: int) 
     memory = task.memory
     changed = None
     if not (flags & AT_EMPTY_PATH and signed(directory) != AT_FDCWD):
-        changed = host_path(task, path, not flags & AT_SYMLINK_NOFOLLOW)
+        changed = host_path(task, directory, path, not flags & AT_SYMLINK_NOFOLLOW)
     name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
     done = _host_newfstatat(_NEWFSTATAT, directory, name, task.scratch_address, flags)
     if done != 0:
@@ -277,12 +266,16 @@ def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -
     memory = task.memory
     files = task.kernel.files
     text = memory.read_string(path)
-    if text[:6] == b"/proc/" and files.own_file(text) == "exe":
-        target = os.fsencode(os.path.realpath(task.kernel.image.path))[: signed(size)]
-        memory.write(result, target)
-        return len(target)
+    if text.endswith(b"exe"):
+        program = files.exe_of(signed(directory), text)
+        if program and signed(size) > 0:
+            target = os.fsencode(program)
+            if program.startswith("/proc/self/fd/"):
+                target = os.readlink(target)
+            memory.write(result, target[: signed(size)])
+            return min(len(target), signed(size))
     place = memory.host_address(result, size)
-    changed = host_path(task, path, False)
+    changed = host_path(task, directory, path, False)
     name = memory.host_address(path) if changed is None else ctypes.addressof(changed)
     return host.call(NUMBERS["readlinkat"], directory, name, place, size)
 

@@ -70,18 +70,21 @@ def host_vectors(memory: Memory, address: int, count: int) -> Buffer:
     return ctypes.create_string_buffer(struct.pack(f"<{2 * count}Q", *translated), 16 * count or 1)
 
 
-def host_path(task: Task, address: int, follow: bool = True, *, new: bool = False) -> Buffer | None:
+def host_path(
+    task: Task, directory: int, address: int, follow: bool = True, *, new: bool = False
+) -> Buffer | None:
     """The host's name of the path at *address* if it differs; None: pass the guest's pointer.
 
-    *new*: the call may make what the path names.
+    It begins at *directory*, if it is not absolute. *new*: the call may make what it names.
     """
     kernel = task.kernel
     text = kernel.memory.read_string(address)
+    if follow and text.endswith(b"exe"):
+        program = kernel.files.exe_of(signed(directory), text)
+        if program:
+            return ctypes.create_string_buffer(os.fsencode(program))
     if text[:1] != b"/":
         return None
-    own = kernel.files.own_file(text)
-    if own == "exe" and follow:
-        return ctypes.create_string_buffer(os.fsencode(kernel.image.path))
     if not kernel.files.sysroot:
         return None
     look_up = kernel.files.resolve_new if new else kernel.files.resolve
@@ -125,7 +128,8 @@ def on_path(
                 if not values[index]:
                     continue
                 follow = not nofollow and not (flags >= 0 and given[flags] & AT_SYMLINK_NOFOLLOW)
-                buffer = host_path(task, values[index], follow and not new, new=new)
+                at = given[index - 1] if index and kinds[index - 1] == "dirfd" else AT_FDCWD
+                buffer = host_path(task, at, values[index], follow and not new, new=new)
                 if buffer is None:
                     values[index] = memory.host_address(values[index])
                 else:

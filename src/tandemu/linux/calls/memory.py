@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import host_vectors, signed
+from tandemu.linux.calls.helpers import MOST_VECTORS, Buffer, host_vectors, signed
 from tandemu.linux.growth import first_present
 from tandemu.linux.host import NUMBERS, PAGE
 from tandemu.linux.limits import MEMLOCK
@@ -24,13 +25,18 @@ from tandemu.linux.mappings import (
     Mapping,
     round_up,
 )
+from tandemu.linux.proc import subject
 from tandemu.linux.remapping import remap
 from tandemu.linux.table import Calls
 
 if TYPE_CHECKING:
+    from tandemu.linux.memory import Memory
     from tandemu.linux.task import Task
 
 calls = Calls()
+
+_NOBODYS = 1 << 63
+"""An address that no process can access."""
 
 
 @calls.row("brk", "hex", native=True)
@@ -257,17 +263,37 @@ def _munlockall(task: Task) -> int:
 def _across_processes(name: str) -> None:
     number = NUMBERS[name]
 
-    @calls.row(name, "pid ptr int ptr int hex", missing="the own process only")
+    @calls.row(name, "pid ptr int ptr int hex")
     def across(
         task: Task, pid: int, local: int, locals: int, remote: int, remotes: int, flags: int
     ) -> int:
-        if signed(pid) != os.getpid():
-            return -errno.EPERM
-        ours = host_vectors(task.memory, local, locals)
-        theirs = host_vectors(task.memory, remote, remotes)
+        if flags:
+            return -errno.EINVAL
+        memory = task.memory
+        ours = host_vectors(memory, local, locals)
+        if remotes > MOST_VECTORS:
+            return -errno.EINVAL
+        of = subject.find(task.kernel, signed(pid))
+        if of is None:
+            # A program of the host: its addresses are the host's.
+            theirs = ctypes.create_string_buffer(memory.read(remote, 16 * remotes), 16 * remotes)
+        else:
+            theirs = _remote_vectors(memory, remote, remotes, of)
         return host.call(
             number, pid, ctypes.addressof(ours), locals, ctypes.addressof(theirs), remotes, flags
         )
+
+
+def _remote_vectors(memory: Memory, place: int, count: int, of: subject.Subject) -> Buffer:
+    """The guest's struct iovec array at *place*, with host addresses in the process *of*."""
+    words = struct.unpack(f"<{2 * count}Q", memory.read(place, 16 * count))
+    moved = []
+    for start, size in zip(words[::2], words[1::2], strict=True):
+        if size >> 63:
+            raise OSError(errno.EINVAL, "a vector of negative size")
+        # What begins outside is nobody's; what ends there meets the guard before.
+        moved += [of.base + start if start < of.size else _NOBODYS, min(size, of.size)]
+    return ctypes.create_string_buffer(struct.pack(f"<{2 * count}Q", *moved), 16 * count or 1)
 
 
 _across_processes("process_vm_readv")

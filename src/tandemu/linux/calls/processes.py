@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING, NoReturn
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import signed
+from tandemu.linux.calls.helpers import pointer, signed
 from tandemu.linux.errors import ProgramEnded
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
@@ -81,11 +81,19 @@ for _name, _arguments in (
     ("ioprio_get", "int int"),
     ("ioprio_set", "int int int"),
     ("pidfd_open", "pid hex"),
-    ("pidfd_getfd", "fd fd hex"),
     ("getcpu", "ptr ptr ptr"),
-    ("kcmp", "pid pid int long long"),
 ):
     calls.direct(_name, _arguments)
+
+
+_KCMP_EPOLL_TFD = 7
+
+
+@calls.row("kcmp", "pid pid int long long")
+def _kcmp(task: Task, first: int, second: int, kind: int, a: int, b: int) -> int:
+    if signed(kind) == _KCMP_EPOLL_TFD:
+        b = pointer(task.memory, b, 12)
+    return host.call(NUMBERS["kcmp"], first, second, kind, a, b)
 
 
 # Threads --------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ PROCESS = Layout(
     has_sysroot=U32,
     root=U64,
     machine=U8[NAME_SIZE],
+    watched=U64,
+    proc_device=U64,
+    host_device=U64,
+    host_inode=U64,
     trampoline=U64,
     signal_handler=U64,
     restorer=U64,
@@ -71,9 +75,15 @@ lowest first, which changes under *mapping_lock* (a futex); *mapping_changes* is
 does. *grows*: some mapping grows downward; *restricted*: only Python knows all that limits the
 program's mappings; *top*: where those without a wish begin. No descriptor below *lowest_hidden*
 is one of ours. *root* is the descriptor of the sysroot. *machine* is what uname calls the guest's
-processor. *trampoline* is the guest address of code that returns from signal handlers,
-*signal_handler* and *restorer* are what the host's kernel gets for a signal that the guest
-handles."""
+processor.
+
+*watched* is the host address of `WATCHED` bytes, one for each descriptor: not 0 if calls on it
+are Python's, since it may be a file of the file system *proc_device* that tells of the program.
+The next two say which file the translator's own program is: whoever opens it may mean another
+one, by /proc/self/exe.
+
+*trampoline* is the guest address of code that returns from signal handlers, *signal_handler*
+and *restorer* are what the host's kernel gets for a signal that the guest handles."""
 
 THREAD = Layout(
     "Thread",

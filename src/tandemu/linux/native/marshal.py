@@ -18,6 +18,7 @@ from typing import Any
 from tandemu.accel.user import CALL_ELSEWHERE, INTERRUPTED, INTERRUPTED_RESTARTS
 from tandemu.ir import I1, I8, I32, I64, PTR, Builder, Constant, Value
 from tandemu.ir.operations import SYSTEM_CALL_ARGUMENTS
+from tandemu.linux.descriptors import WATCHED
 from tandemu.linux.native.abi import (
     GENERIC_STAT,
     GUEST_EVENT_SIZE,
@@ -162,6 +163,22 @@ def _pointer(m: Marshal, index: int) -> Value:
     return m.moved(m.given[index])
 
 
+def watched(m: Marshal, descriptor: Value) -> Value:
+    """Whether calls on *descriptor* are Python's (`layout.PROCESS`)."""
+    b = m.b
+    number = descriptor.trunc(I32)
+    inside = number.ult(WATCHED)
+    place = m.process.watched + b.select(inside, number.zext(I64), 0)
+    mark = b.load(place.to_pointer(), I8) != 0
+    return mark | ~inside
+
+
+def _watched_file(m: Marshal, index: int) -> Value:
+    """A descriptor from which Python reads, or writes to, if it is watched."""
+    m.elsewhere_if(watched(m, m.given[index]))
+    return m.given[index]
+
+
 def _fitted_size(m: Marshal, index: int) -> Value:
     """A number of bytes: of the buffer that the argument before points to, if it does."""
     if index and m.kinds[index - 1] in ("in", "out"):
@@ -258,6 +275,7 @@ def _event_count(m: Marshal, index: int) -> Value:
 
 
 KINDS: dict[str, Callable[[Marshal, int], Value]] = {
+    "file": _watched_file,
     "ptr": _pointer,
     "str": _pointer,
     "in": _pointer,
@@ -271,4 +289,14 @@ KINDS: dict[str, Callable[[Marshal, int], Value]] = {
 }
 """What is not here goes as it is."""
 
-__all__ = ["I1", "I8", "KINDS", "NOBODYS", "PARAMETERS", "Marshal", "read_vectors", "routine_name"]
+__all__ = [
+    "I1",
+    "I8",
+    "KINDS",
+    "NOBODYS",
+    "PARAMETERS",
+    "Marshal",
+    "read_vectors",
+    "routine_name",
+    "watched",
+]

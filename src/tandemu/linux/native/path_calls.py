@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-from tandemu.ir import I1, I64, Constant, Value
+from tandemu.accel.user import CALL_ELSEWHERE
+from tandemu.ir import I1, I8, I64, Constant, Value
 from tandemu.linux.calls.helpers import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
+from tandemu.linux.descriptors import WATCHED
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.marshal import KINDS, Marshal
 from tandemu.linux.native.paths import MERGED, ON_HOST, is_link, look_up, open_inside, read_path
@@ -78,9 +80,27 @@ def _readlinkat(m: Marshal) -> Value:
     return m.finish(made)
 
 
+_STAT_INODE = 8
+
+
+def _look_at(m: Marshal, descriptor: Value) -> None:
+    """Watch what was opened, if it is a file of /proc; Python finds the program's own (`exe`)."""
+    b, process = m.b, m.process
+    place = m.thread.pointer("structure")
+    b.system_call(NUMBERS["fstat"], descriptor, place.from_pointer())
+    device, inode = b.load(place, I64), b.load(place.offset(_STAT_INODE), I64)
+    with b.If((device == process.proc_device) & descriptor.ult(WATCHED), likely=False):
+        b.store((process.watched + descriptor).to_pointer(), b.constant(I8, 1))
+    is_host = (device == process.host_device) & (inode == process.host_inode)
+    with b.If(is_host, likely=False):
+        b.system_call(NUMBERS["close"], descriptor)
+        b.Return(CALL_ELSEWHERE)
+
+
 @special("openat")
 def _openat(m: Marshal) -> Value:
     b, thread = m.b, m.thread
+    m.after(lambda descriptor: _look_at(m, descriptor))
     directory, name, given, mode = m.given
     flags = given & 0xFFFFFFFF
     path = read_path(m, name)

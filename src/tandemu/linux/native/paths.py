@@ -1,9 +1,8 @@
 """The first look at a path: is it one that Python has to see? And the sysroot.
 
-Whatever could lead to a file of /proc that tells of the program itself goes to
-`linux.paths`, which knows: a path with a component ``proc``, and one that ends in the name of
-such a file, from whatever directory and through whatever link. All others are the host's
-kernel's, as they are.
+A path that ends in ``exe`` may be the link of /proc to the program that runs, which leads to the
+translator on the host: `linux.paths` knows. All others are the host's kernel's, as they are; what
+is opened in /proc is looked at afterwards (`proc.watch`).
 
 With a sysroot, an absolute path is looked up there first, by the host's kernel (openat2 with
 RESOLVE_IN_ROOT), and then on the host. Nothing is remembered, so it is right whoever renames what.
@@ -29,7 +28,6 @@ from tandemu.linux.paths import (
     MERGED_FOLDERS,
     O_PATH,
     OPEN_HOW,
-    OWN_NAMES,
     RESOLVE_IN_ROOT,
 )
 
@@ -63,7 +61,6 @@ def build_read_path() -> Function:
     # Of the component that is being read: its length, its first letters as a number.
     length, word = b.variable(I64, 0), b.variable(I64, 0)
     first, first_length = b.variable(I64, 0), b.variable(I64, 0)
-    special = b.variable(I1, Constant(I1, 0))
     with b.Loop():
         place = start + offset.value
         rest = _PAGE - (place & (_PAGE - 1))
@@ -79,9 +76,8 @@ def build_read_path() -> Function:
                 with b.If(first_length.value == 0):
                     first.value, first_length.value = word.value, length.value
                 _classify(b, thread, process, first.value, first_length.value)
-                _finish(b, word.value, length.value, special.value)
+                _finish(b, word.value, length.value)
             with b.If(letter == _SLASH):
-                special.value = special.value | _is(word.value, length.value, "proc")
                 with b.If(first_length.value == 0):
                     first.value, first_length.value = word.value, length.value
                 word.value = 0
@@ -127,11 +123,9 @@ def _classify(b: Builder, thread: Any, process: Any, word: Value, length: Value)
     thread.in_sysroot = b.select(absolute & (process.has_sysroot != 0), kind, Constant(I64, 0))
 
 
-def _finish(b: Builder, word: Value, length: Value, special: Value) -> None:
+def _finish(b: Builder, word: Value, length: Value) -> None:
     """The path has been read: decide."""
-    found = special
-    for name in ("proc", *OWN_NAMES):
-        found = found | _is(word, length, name)
+    found = _is(word, length, "exe")
     b.Return(b.select(found, CALL_ELSEWHERE, b.room.from_pointer()))
 
 

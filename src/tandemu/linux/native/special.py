@@ -10,7 +10,7 @@ from tandemu.linux.calls.ioctls import WITH_NUMBER, WITH_POINTER
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
 from tandemu.linux.native.layout import HEAD_SIZE, NAME_SIZE
-from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors
+from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors, watched
 
 Special = Callable[[Marshal], Value | None]
 """Builds the body of a routine; its result, if it does not return itself."""
@@ -53,14 +53,14 @@ def _close(m: Marshal) -> Value:
 
 @special("dup3")
 def _dup3(m: Marshal) -> Value:
-    m.elsewhere_if(_ours(m, m.given[1]))
+    m.elsewhere_if(_ours(m, m.given[1]) | watched(m, m.given[0]))
     return m.make(NUMBERS["dup3"], m.given)
 
 
 @special("fcntl")
 def _fcntl(m: Marshal) -> Value:
     descriptor, command, argument = m.given
-    m.elsewhere_if(_ours(m, descriptor))
+    m.elsewhere_if(_ours(m, descriptor) | watched(m, descriptor))
     locks = _is_one_of(command.trunc(I32), LOCKS)
     value = m.b.select(locks, m.moved(argument), argument)
     return m.make(NUMBERS["fcntl"], (descriptor, command, value))
