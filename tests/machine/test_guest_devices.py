@@ -27,6 +27,9 @@ def test_devices_that_cannot_be(tmp_path: Path) -> None:
         ({"devices": ["toaster"]}, "no device is called 'toaster'"),
         ({"devices": ["rng", "rng"]}, "twice"),
         ({"vsock": "x" * 97}, "too long"),
+        ({"ports": ["name"]}, "NAME=SOCKET"),
+        ({"ports": ["=a"]}, "1 to 64"),
+        ({"ports": ["a=b", "a=c"]}, "two ports"),
     ):
         with pytest.raises(MachineError, match=said):
             Machine(kernel=LOOP, firmware="none", memory="16M", **options)  # type: ignore[arg-type]
@@ -53,7 +56,8 @@ def test_linux_with_every_device(tmp_path: Path) -> None:
             "debian-disk-riscv64",
             shares=[folder],
             vsock=path,
-            devices=["rng", "balloon"],
+            devices=["rng", "balloon", "console"],
+            ports=[f"org.example={tmp_path}/port"],
             timeout=PATIENCE_S,
         ) as vm,
     ):
@@ -63,6 +67,16 @@ def test_linux_with_every_device(tmp_path: Path) -> None:
         vm.console.expect("virtio_rng.0", PATIENCE_S)
         vm.console.send("head -c 1000 /dev/hwrng | wc -c\n")
         vm.console.expect("\r\n1000\r\n", PATIENCE_S)
+        vm.resize(101, 37)
+        vm.console.send("stty size < /dev/hvc0; echo to the terminal > /dev/hvc0\n")
+        vm.console.expect("37 101", PATIENCE_S)
+        vm.console.expect("to the terminal", PATIENCE_S)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE_S)
+            client.connect(f"{tmp_path}/port")
+            vm.console.send("cat /dev/vport*p1 & sleep 1; echo out > /dev/vport*p1\n")
+            client.sendall(b"into the guest\n")
+            vm.console.expect("into the guest", PATIENCE_S)
         vm.balloon.target_bytes = 100 << 20
         while vm.balloon.returned_bytes < 100 << 20:
             vm.console.send("\n")

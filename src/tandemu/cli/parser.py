@@ -153,7 +153,15 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="one more device: rng (the host's random bytes), balloon (gives memory back)",
+        help="one more device: console (hvc0 on this terminal, with its size), rng (the host's "
+        "random bytes), balloon (gives memory back)",
+    )
+    run.add_argument(
+        "--port",
+        action="append",
+        default=[],
+        metavar="NAME=SOCKET",
+        help="a port of the guest (/dev/virtio-ports/NAME) as a Unix socket",
     )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(

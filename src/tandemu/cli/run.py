@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -144,6 +145,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         root=options.root,
         vsock=options.vsock,
         devices=options.device,
+        ports=options.port,
     )
     file = options.kernel or options.firmware or ""
     what = image.recipe.name if image else os.path.basename(file)
@@ -179,6 +181,19 @@ def _reset(machine: Machine) -> str:
     return ""
 
 
+def _follow_size(machine: Machine) -> None:
+    """Tell the guest how large the terminal is, now and whenever that changes."""
+    if not sys.stdout.isatty():
+        return
+
+    def tell(*_: object) -> None:
+        size = os.get_terminal_size(sys.stdout.fileno())
+        machine.resize(size.columns, size.lines)
+
+    tell()
+    signal.signal(signal.SIGWINCH, tell)
+
+
 def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     """Start the machine with the terminal as its console; return how it ended."""
     commands = {
@@ -207,6 +222,7 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     with terminal:
         machine.console.mirror(terminal.write)
         machine.start()
+        _follow_size(machine)
         gc.freeze()
         gc.enable()
         result = machine.wait()

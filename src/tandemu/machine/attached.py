@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
 
 from tandemu.device.pci import DeviceMaker, PciResources
 from tandemu.device.virtio import VirtioDevice, VirtioPci
 from tandemu.device.virtio.balloon import Balloon
 from tandemu.device.virtio.block import Block
+from tandemu.device.virtio.console import Console as VirtioConsole
+from tandemu.device.virtio.console import NamedPort
 from tandemu.device.virtio.entropy import Entropy
 from tandemu.device.virtio.filesystem import FileSystem
 from tandemu.device.virtio.vsock import Vsock, listen
@@ -21,7 +24,8 @@ from tandemu.host.disk import DiskError, open_image
 from tandemu.host.disk.limit import LimitedImage, Limits
 from tandemu.host.share import Caching, ShareError, ShareSettings
 from tandemu.host.share import Share as FolderServer
-from tandemu.machine.attachments import Attachments, Drive, Share
+from tandemu.machine.attachments import Attachments, Drive, SerialPort, Share
+from tandemu.machine.console import Console, Port
 from tandemu.machine.errors import MachineError
 from tandemu.memory import GuestMemory
 
@@ -32,11 +36,13 @@ _SHARE_QUEUES = 4
 class Attached:
     """The host's side of a machine's attachments, open from `__init__` to `close`."""
 
-    def __init__(self, attachments: Attachments, cpus: int) -> None:
+    def __init__(self, attachments: Attachments, cpus: int, console: Console) -> None:
         self.makers: dict[str, DeviceMaker] = {}
         """What makes each device, by the name its state is saved under."""
         self.balloon: Balloon | None = None
         """The balloon of the current life, if there is one."""
+        self._terminal: VirtioConsole | None = None
+        self._size = 0, 0
         self._open = contextlib.ExitStack()
         try:
             for number, drive in enumerate(attachments.drives):
@@ -47,6 +53,8 @@ class Attached:
                 self._add_vsock(attachments.vsock)
             if "rng" in attachments.devices:
                 self._add("rng", Entropy)
+            if "console" in attachments.devices or attachments.ports:
+                self._add_console(console, attachments.ports)
             if "balloon" in attachments.devices:
                 self._add("balloon", self._make_balloon)
         except (DiskError, ShareError, OSError) as error:
@@ -91,7 +99,7 @@ class Attached:
         self.balloon = Balloon(memory)
         return self.balloon
 
-    def _add_vsock(self, path: str) -> None:
+    def _listen(self, path: str) -> socket.socket:
         try:
             listener = listen(path)
         except OSError as error:
@@ -101,6 +109,42 @@ class Attached:
             ) from error
         self._open.callback(listener.close)
         self._open.callback(_remove, path)
+        return listener
+
+    def _add_console(self, console: Console, ports: Iterable[SerialPort]) -> None:
+        named = [NamedPort(port.name, self._listen(port.path)) for port in ports]
+
+        def make(memory: GuestMemory) -> VirtioConsole:
+            self._terminal = VirtioConsole(memory, console.transmit, console.feed, named)
+            self._terminal.resize(*self._size)
+            return self._terminal
+
+        self._add("console", make)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell the guest of the terminal's size, in this life and those to come."""
+        self._size = columns, rows
+        if self._terminal is not None:
+            self._terminal.resize(columns, rows)
+
+    def port(self, plain: Port) -> Port:
+        """Where input goes: to *plain* while a program of the guest's listens there.
+
+        Else to the guest's virtio console, which its kernel opens by itself.
+        """
+        terminal = self._terminal
+        if terminal is None:
+            return plain
+
+        def receive(data: bytes) -> int:
+            if terminal.listening and not plain.listening():
+                return terminal.receive(data)
+            return plain.receive(data)
+
+        return Port(receive, lambda: terminal.listening or plain.listening())
+
+    def _add_vsock(self, path: str) -> None:
+        listener = self._listen(path)
         self._add("vsock", lambda memory: Vsock(memory, listener, path))
 
     def _add(self, name: str, make: Callable[[GuestMemory], VirtioDevice]) -> None:

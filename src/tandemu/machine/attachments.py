@@ -14,8 +14,9 @@ Path = str | os.PathLike[str]
 DEFAULT_TAG = "share"
 """What a folder is mounted as if nothing else is said."""
 ROOT_TAG = "root"
-DEVICES = ("balloon", "rng")
+DEVICES = ("balloon", "console", "rng")
 """What a machine has if it is asked for by name."""
+_MOST_PORTS = 15
 _LONGEST_SOCKET = 96
 """Bytes that a socket's path may have: those of the system's, without a port's number."""
 _CACHES = ("none", "auto", "always")
@@ -181,6 +182,34 @@ def parse_share(given: Path | Share) -> Share:
     )
 
 
+class SerialPort(Record):
+    """A port of the guest's called *name*, connected with the Unix socket at *path*."""
+
+    name: str
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.name.isascii() or not self.name.isprintable() or not 1 <= len(self.name) <= 64:
+            raise OptionError(
+                f"a port with the name {self.name!r}: must be 1 to 64 printable ASCII characters"
+            )
+        if not 1 <= len(os.fsencode(self.path)) <= _LONGEST_SOCKET:
+            raise OptionError(
+                f"a port with the socket {self.path!r}: must be a path of at most "
+                f"{_LONGEST_SOCKET} bytes"
+            )
+
+
+def parse_port(given: str | SerialPort) -> SerialPort:
+    """A port from ``NAME=SOCKET``."""
+    if isinstance(given, SerialPort):
+        return given
+    name, equals, path = given.partition("=")
+    if not equals:
+        raise OptionError(f"the port {given!r}: give NAME=SOCKET")
+    return SerialPort(name, path)
+
+
 class Attachments(Record):
     """All that a machine is given; *boot_words* go onto the kernel's command line.
 
@@ -191,6 +220,7 @@ class Attachments(Record):
     shares: tuple[Share, ...] = ()
     vsock: str = ""
     devices: tuple[str, ...] = ()
+    ports: tuple[SerialPort, ...] = ()
     boot_words: str = ""
 
     def __post_init__(self) -> None:
@@ -200,6 +230,12 @@ class Attachments(Record):
                 raise OptionError(
                     f"two shares have the tag {tag!r}: name them apart, as in DIR:TAG"
                 )
+        names = [port.name for port in self.ports]
+        for name in names:
+            if names.count(name) > 1:
+                raise OptionError(f"two ports are called {name!r}: name them apart")
+        if len(names) > _MOST_PORTS:
+            raise OptionError(f"{len(names)} ports: must be at most {_MOST_PORTS}")
         for name in self.devices:
             if name not in DEVICES:
                 raise OptionError(f"no device is called {name!r}: there are {', '.join(DEVICES)}")
@@ -211,7 +247,7 @@ class Attachments(Record):
             )
 
     def __bool__(self) -> bool:
-        return bool(self.drives or self.shares or self.vsock or self.devices)
+        return bool(self.drives or self.shares or self.vsock or self.devices or self.ports)
 
     @property
     def root_is_folder(self) -> bool:
@@ -225,6 +261,7 @@ def gather(
     root: Path | Drive | Share | None = None,
     vsock: Path | None = None,
     devices: Iterable[str] = (),
+    ports: Iterable[str | SerialPort] = (),
 ) -> Attachments:
     """What the arguments of a machine say; *root* is a folder or a disk image."""
     all_drives = [parse_drive(drive) for drive in drives]
@@ -239,7 +276,14 @@ def gather(
             all_drives.insert(0, found)
             words = f"root=/dev/vda {'ro' if found.read_only else 'rw'}"
     socket = "" if vsock is None else os.fspath(vsock)
-    return Attachments(tuple(all_drives), tuple(all_shares), socket, tuple(devices), words)
+    return Attachments(
+        tuple(all_drives),
+        tuple(all_shares),
+        socket,
+        tuple(devices),
+        tuple(parse_port(port) for port in ports),
+        words,
+    )
 
 
 def _parse_root(given: Path | Drive | Share) -> Drive | Share:

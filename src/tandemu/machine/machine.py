@@ -17,7 +17,7 @@ from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
 from tandemu.host.shortage import explain, host_memory_bytes
 from tandemu.machine.architectures import Architecture, choose_board, find_architecture
-from tandemu.machine.attachments import Drive, Path, Share, gather
+from tandemu.machine.attachments import Drive, Path, SerialPort, Share, gather
 from tandemu.machine.console import Console
 from tandemu.machine.engines import (
     AUTO,
@@ -63,7 +63,8 @@ class Machine:
     with exit status 124. Without *reboot* a guest's reset is its end. *notice* hears of long
     work that is done once, such as compiling the engine. *drives* are disk images, *shares*
     folders, *root* is one or the other: paths, texts as of the options, `Drive`s, `Share`s.
-    *vsock* is the path of a Unix socket, *devices* are names such as ``"rng"``.
+    *vsock* is the path of a Unix socket, *devices* are names such as ``"rng"``, *ports* texts as
+    ``"org.example=/tmp/socket"``.
     Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
@@ -96,6 +97,7 @@ class Machine:
         root: Path | None = None,
         vsock: Path | None = None,
         devices: Iterable[str] = (),
+        ports: Iterable[str | SerialPort] = (),
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
@@ -111,7 +113,7 @@ class Machine:
         self.cpu_model = check_cpu_model(cpu, self.accel)
         self._board = choose_board(self.architecture, board, self.memory_bytes, len(self.cpus))
         self.board = self._board.board
-        self.attachments = gather(drives, shares, root, vsock, devices)
+        self.attachments = gather(drives, shares, root, vsock, devices, ports)
         if self.attachments and not self._board.kind.has_bus:
             raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
         append = " ".join(filter(None, (self.attachments.boot_words, append)))
@@ -160,6 +162,7 @@ class Machine:
         root: Path | None = None,
         vsock: Path | None = None,
         devices: Iterable[str] = (),
+        ports: Iterable[str | SerialPort] = (),
         progress: Progress | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there.
@@ -196,6 +199,7 @@ class Machine:
             root=root,
             vsock=vsock,
             devices=devices,
+            ports=ports,
         )
 
     # ---- what is loaded ------------------------------------------------------------------
@@ -270,7 +274,7 @@ class Machine:
             return None
         from tandemu.machine.attached import Attached
 
-        return Attached(self.attachments, len(self.cpus))
+        return Attached(self.attachments, len(self.cpus), self.console)
 
     def _detach(self) -> None:
         if self._attached is not None:
@@ -289,7 +293,7 @@ class Machine:
         try:
             return PowerCycle(
                 *(engine, self._board, self._plan, self.console, self._notice),
-                devices=self._attached.makers if self._attached is not None else {},
+                attached=self._attached,
             )
         except _told_errors() as error:
             raise MachineError(str(error)) from error
@@ -501,6 +505,11 @@ class Machine:
                 "this machine has no balloon, or does not run: give it devices=['balloon']"
             )
         return attached.balloon
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell a guest that has the device ``console`` how large the terminal is. Any thread."""
+        if self._attached is not None:
+            self._attached.resize(columns, rows)
 
     def profile(self) -> Profile | None:
         """Where the guest spent its time, once it has ended, if `profile` was asked for."""

@@ -40,8 +40,8 @@ from tandemu.machine.result import POWERED_OFF, Result, failed, panicked
 
 if TYPE_CHECKING:
     from tandemu.board import BootPlan, Instance
-    from tandemu.device.pci import DeviceMaker
     from tandemu.machine.architectures import BoardChoice
+    from tandemu.machine.attached import Attached
 
 _JOIN_S = 60.0
 PATIENCE_S = 10.0
@@ -78,7 +78,7 @@ class PowerCycle:
         console: Console,
         notice: Notice | None = None,
         *,
-        devices: Mapping[str, DeviceMaker],
+        attached: Attached | None = None,
     ) -> None:
         self._outcome: Outcome | None = None
         self._over = threading.Event()
@@ -96,7 +96,7 @@ class PowerCycle:
         self.vm: Vm = engine(isa=board.board.isa, firmware_calls=plan.firmware_calls, notice=notice)
         try:
             vcpus = [self.vm.create_vcpu(index) for index in range(board.board.harts)]
-            self.instance = self._assemble(board, vcpus, plan, devices)
+            self.instance = self._assemble(board, vcpus, plan, attached)
         except BaseException:
             self.vm.close()
             raise
@@ -106,7 +106,7 @@ class PowerCycle:
         board: BoardChoice,
         vcpus: list[Vcpu],
         plan: BootPlan,
-        devices: Mapping[str, DeviceMaker],
+        attached: Attached | None,
     ) -> Instance:
         """The board put together, loaded, its console connected."""
         console = self._console
@@ -114,7 +114,7 @@ class PowerCycle:
             console=console.transmit,
             event=self._on_event,
             console_ready=console.feed,
-            devices=devices,
+            devices={} if attached is None else attached.makers,
         )
         instance = board.assemble(self.vm, vcpus, lent)
         uart = instance.uart
@@ -136,7 +136,8 @@ class PowerCycle:
                 console_input=typed,
             )
         instance.begin(plan)
-        console.connect(Port(uart.receive, lambda: uart.listening))
+        port = Port(uart.receive, lambda: uart.listening)
+        console.connect(port if attached is None else attached.port(port))
         return instance
 
     def _on_event(self, event: SystemEvent, code: int) -> None:

@@ -251,6 +251,7 @@ def test_state_moves_to_another_device() -> None:
 def test_what_the_device_writes_is_noted(features: int) -> None:
     bed = Bed(features)
     driver, ring = bed.driver, bed.rings[0]
+    bed.request(FLUSH, 0)  # the worker has begun, and waits for a kick
     driver._free = RAM_BASE + 0x10_0000
     header = driver.place(struct.pack("<IIQ", IN, 0, 0))
     driver._free = RAM_BASE + 0x10_3000

@@ -155,7 +155,8 @@ class VirtioDevice(Peripheral):
             written = serve(index, chain)
             self.requests += 1
             if written is None:
-                chain = self._chains[index] = Chain(self.memory)
+                self.keep(index)
+                chain = self._chains[index]
             elif push(chain, written):
                 self.queue_interrupt(index)
             if worker.wanted:
@@ -168,6 +169,10 @@ class VirtioDevice(Peripheral):
             return None
         chain = self._chains[index]
         return chain if self.queues[index].pop(chain) else None
+
+    def keep(self, index: int) -> None:
+        """What was taken last stays with the device: the next chain has room of its own."""
+        self._chains[index] = Chain(self.memory)
 
     def complete(self, index: int, chain: Chain, written: int) -> None:
         """Hand *chain* back."""

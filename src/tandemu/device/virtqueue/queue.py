@@ -13,6 +13,8 @@ from typing import Any
 from tandemu.device.virtqueue.layout import CHAIN, EXPLANATIONS, SEGMENT, VIRTQUEUE, Status
 from tandemu.device.virtqueue.native import routine
 from tandemu.memory import GuestMemory, RamRegion
+from tandemu.memory.notes import PythonNotes
+from tandemu.slots.routines import NativeNotes, memory_routines
 
 _HEADER_WORDS = 6
 _SEGMENT_WORDS = SEGMENT.size // 8
@@ -99,6 +101,9 @@ class Virtqueue:
 
     def __init__(self, memory: GuestMemory) -> None:
         self._memory = memory
+        if isinstance(memory.notes, PythonNotes):
+            # The native programs change flags of pages too: from now on all do it atomically.
+            memory.notes = NativeNotes(memory.address, memory_routines())
         self._buffer = ctypes.create_string_buffer(VIRTQUEUE.size)
         self.fields: Any = VIRTQUEUE.over(self._buffer)
         self._address = ctypes.addressof(self._buffer)
