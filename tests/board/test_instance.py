@@ -19,7 +19,8 @@ from tandemu.board import (
     raw,
 )
 from tandemu.board.clock import Clock
-from tandemu.board.riscv_virt import CLINT, FLASH, MIB, PLIC, RAM_BASE, ROM, TEST, UART, VIRTIO
+from tandemu.board.part import MIB
+from tandemu.board.riscv_parts import CLINT, FLASH, PLIC, RAM_BASE, ROM, TEST, UART, VIRTIO
 from tandemu.device import DeviceError, SystemEvent
 from tandemu.memory import RamRegion
 from tests.board.plain_vcpu import PlainVcpu, PlainVm

@@ -24,8 +24,9 @@ from tandemu.board import (
     read_file,
 )
 from tandemu.board.device_tree import parse as parse_tree
+from tandemu.board.part import MIB
 from tandemu.board.reset_vector import reset_vector
-from tandemu.board.riscv_virt import MIB, RAM_BASE, ROM
+from tandemu.board.riscv_parts import RAM_BASE, ROM
 from tandemu.memory import GuestMemory, Ram, RamRegion
 
 PAYLOAD = bytes(range(256)) * 16

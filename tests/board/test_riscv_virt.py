@@ -10,7 +10,7 @@ import pytest
 
 from tandemu.board import BoardError, RiscvVirt
 from tandemu.board.device_tree import Node, parse
-from tandemu.board.riscv_virt import PARTS, RAM_BASE
+from tandemu.board.riscv_parts import PARTS, RAM_BASE
 
 
 def test_parts_do_not_overlap() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tandemu.accel import AccelError, FirmwareCall, MmioRead, MmioWrite, Unsupported
-from tandemu.board.riscv_virt import RAM_BASE, TEST, UART
+from tandemu.board.riscv_parts import RAM_BASE, TEST, UART
 from tandemu.firmware.sbi import HSM, SRST
 from tandemu.machine import Ending, Machine, MachineError, MachineTimeout, machine
 from tests.machine.scripted import IDLE, Script, ScriptedVcpu, ScriptedVm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tandemu.accel import MmioRead, Shutdown
-from tandemu.board.riscv_virt import UART
+from tandemu.board.riscv_parts import UART
 from tandemu.machine import Ending, panic
 from tandemu.machine.panic import SpinWatch, cause_before_reset
 from tests.machine.scripted import IDLE, Script, ScriptedVcpu

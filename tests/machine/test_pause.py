@@ -11,7 +11,7 @@ import pytest
 
 from tandemu import Machine
 from tandemu.accel import MmioRead
-from tandemu.board.riscv_virt import RAM_BASE, UART
+from tandemu.board.riscv_parts import RAM_BASE, UART
 from tandemu.guests import pull_image
 from tandemu.machine import Ending, MachineError
 from tests.long import LONG, STRESS

@@ -10,7 +10,7 @@ from tandemu.board import elf
 from tandemu.board.errors import LoadError
 from tandemu.board.packed import unpack
 from tandemu.board.program import Program, Segment, raw
-from tandemu.board.riscv_virt import RAM_BASE
+from tandemu.board.riscv_parts import RAM_BASE
 
 LINUX_IMAGE = Layout(
     "LinuxImage",

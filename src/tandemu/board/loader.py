@@ -16,7 +16,8 @@ from tandemu.board.kernel_image import parse_kernel
 from tandemu.board.part import GIB, MIB
 from tandemu.board.program import Program, Segment
 from tandemu.board.reset_vector import reset_vector
-from tandemu.board.riscv_virt import RAM_BASE, ROM, RiscvVirt
+from tandemu.board.riscv_parts import RAM_BASE, ROM
+from tandemu.board.riscv_virt import RiscvVirt
 
 DEVICE_TREE_SLACK = 64 << 10
 """Room behind the device tree for nodes that firmware adds."""

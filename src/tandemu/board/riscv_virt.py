@@ -1,8 +1,8 @@
 """The board ``riscv-virt`` as a value, compatible with the memory map of QEMU's ``virt``.
 
-What is on the board, where it stands and which interrupt it has is written here
-once, in `PARTS`. The device tree, the drawing of the map and the assembled
-instance are functions of the value.
+What is on the board, where it stands, which interrupt it has, how it is described and made is
+written once, in `riscv_parts.ENTRIES`. The device tree, the drawing of the map and the assembled
+instance are functions of the value and of that list.
 
 Left out: fw_cfg, the platform bus, more than one NUMA node.
 """
@@ -12,50 +12,26 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from tandemu.bits import Record, align_up
-from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64, flatten
+from tandemu.board.device_tree import Node, Reference, Value, cells64, flatten
 from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, KIB, MIB, Part
 from tandemu.board.pci_host import PciWindows
+from tandemu.board.riscv_parts import (
+    ENTRIES,
+    FLASH,
+    PARTS,
+    PCIE_CONFIGURATION,
+    PCIE_HIGH_32,
+    PCIE_HIGH_BYTES,
+    PCIE_MEMORY,
+    PCIE_PORTS,
+    RAM_BASE,
+    UART,
+)
 
 TIMEBASE_HZ = 10_000_000
 MAX_HARTS = 512
-INTERRUPT_SOURCES = 95
 CACHE_BLOCK_BYTES = 64
-UART_CLOCK_HZ = 3_686_400
-
-SUPERVISOR_EXTERNAL, MACHINE_EXTERNAL = 9, 11
-MACHINE_SOFTWARE, MACHINE_TIMER = 3, 7
-
-
-ROM = Part("boot ROM", 0x1000, 0xF000)
-TEST = Part("test finisher", 0x10_0000, 0x1000)
-RTC = Part("real-time clock", 0x10_1000, 0x1000, interrupt=11)
-CLINT = Part("CLINT", 0x200_0000, 0x1_0000)
-PCIE_PORTS = Part("PCIe ports", 0x300_0000, 0x1_0000)
-PLIC = Part("PLIC", 0xC00_0000, 0x60_0000)
-UART = Part("UART", 0x1000_0000, 0x100, interrupt=10)
-VIRTIO = Part("virtio slot", 0x1000_1000, 0x1000, interrupt=1, count=8)
-FLASH = Part("flash bank", 0x2000_0000, 32 * MIB, count=2)
-PCIE_CONFIGURATION = Part("PCIe configuration", 0x3000_0000, 256 * MIB, interrupt=32)
-PCIE_MEMORY = Part("PCIe memory", 0x4000_0000, GIB)
-PCIE_HIGH_BYTES = 16 * GIB
-PCIE_HIGH_32 = Part("PCIe high memory", 12 * GIB, 4 * GIB)
-"""Of a board with 32-bit harts, which have 34 physical address bits."""
-RAM_BASE = 0x8000_0000
-
-PARTS = (
-    ROM,
-    TEST,
-    RTC,
-    CLINT,
-    PCIE_PORTS,
-    PLIC,
-    UART,
-    VIRTIO,
-    FLASH,
-    PCIE_CONFIGURATION,
-    PCIE_MEMORY,
-)
 
 
 class RiscvVirt(Record):
@@ -203,56 +179,12 @@ class RiscvVirt(Record):
         return Node(f"cpu@{hart:x}", properties, (controller,), label=f"cpu{hart}")
 
     def _soc(self) -> Node:
-        uart = _device("serial", UART, {"compatible": "ns16550a", "clock-frequency": UART_CLOCK_HZ})
+        nodes = [node for entry in ENTRIES for node in entry.nodes(self)]
         return Node(
             "soc",
             {"#address-cells": 2, "#size-cells": 2, "compatible": "simple-bus", "ranges": True},
-            (
-                _device(
-                    "test",
-                    TEST,
-                    {"compatible": ["sifive,test1", "sifive,test0", "syscon"]},
-                    label="test",
-                ),
-                _device("rtc", RTC, {"compatible": "google,goldfish-rtc"}),
-                _device(
-                    "clint",
-                    CLINT,
-                    {
-                        "compatible": ["sifive,clint0", "riscv,clint0"],
-                        "interrupts-extended": self._wires(MACHINE_SOFTWARE, MACHINE_TIMER),
-                    },
-                ),
-                _device(
-                    "plic",
-                    PLIC,
-                    {
-                        "compatible": ["sifive,plic-1.0.0", "riscv,plic0"],
-                        "interrupt-controller": True,
-                        "#interrupt-cells": 1,
-                        "#address-cells": 0,
-                        "riscv,ndev": INTERRUPT_SOURCES,
-                        "interrupts-extended": self._wires(MACHINE_EXTERNAL, SUPERVISOR_EXTERNAL),
-                    },
-                    label="plic",
-                ),
-                uart,
-                *(
-                    _device("virtio_mmio", VIRTIO, {"compatible": "virtio,mmio"}, slot)
-                    for slot in range(VIRTIO.count)
-                ),
-                self.pci.node("plic"),
-            ),
+            tuple(nodes),
         )
-
-    def _wires(self, *lines: int) -> list[Cell]:
-        """These interrupt inputs of every hart in turn."""
-        return [
-            cell
-            for hart in range(self.harts)
-            for line in lines
-            for cell in (Reference(f"hart{hart}"), line)
-        ]
 
     def drawing(self) -> str:
         """The memory map as text, one part a line."""
@@ -278,18 +210,6 @@ def _size(size_bytes: int) -> str:
         if size_bytes >= unit and size_bytes % unit == 0:
             return f"{size_bytes // unit} {name}"
     return f"{size_bytes} B"
-
-
-def _device(
-    name: str, part: Part, properties: dict[str, Value], number: int = 0, label: str = ""
-) -> Node:
-    """A node below ``soc`` for the part's *number*-th instance."""
-    base = part.base + number * part.size
-    common: dict[str, Value] = {"reg": cells64(base, part.size)}
-    if part.interrupt:
-        common["interrupt-parent"] = Reference("plic")
-        common["interrupts"] = part.interrupt + number
-    return Node(f"{name}@{base:x}", {**properties, **common}, label=label)
 
 
 def _system_controller(name: str, compatible: str, value: int) -> Node:
