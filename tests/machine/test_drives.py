@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 from tandemu import Machine
+from tandemu.host.disk import open_image
+from tandemu.host.disk.making import create_image
+from tandemu.host.disk.qcow2.check import check
+from tandemu.host.disk.qcow2.create import Qcow2Options
+from tandemu.host.disk.qcow2.image import Qcow2Image
 from tandemu.machine import MachineError
 from tandemu.machine.attachments import Drive, parse_drive
 from tests.long import STRESS
@@ -79,9 +84,15 @@ def test_linux_keeps_files_on_a_disk(tmp_path: Path) -> None:
     target = tmp_path / "target.img"
     with target.open("wb") as file:
         file.truncate(32 << 20)
+    overlay = str(tmp_path / "overlay.qcow2")
+    create_image(overlay, "qcow2", 8 << 20, Qcow2Options(backing="source.img"))
 
     def run(*commands: str) -> str:
-        drives = [f"{source},readonly,format=raw", f"{target},format=raw,queues=2,serial=mine"]
+        drives = [
+            f"{source},readonly,format=raw",
+            f"{target},format=raw,queues=2,serial=mine",
+            f"{overlay},iops=5000",
+        ]
         with Machine.of_guest(
             "debian-disk-riscv64", drives=drives, cpus=2, timeout=PATIENCE_S
         ) as vm:
@@ -99,7 +110,14 @@ def test_linux_keeps_files_on_a_disk(tmp_path: Path) -> None:
         "dd if=/dev/zero of=/dev/vda count=1",
         "mke2fs /dev/vdb >/dev/null 2>&1; mount -t ext4 /dev/vdb /tmp",
         "dd if=/dev/vda of=/tmp/copy bs=64k; cp /bin/busybox /tmp; sync; umount /tmp",
+        "dd if=/dev/vdc bs=64k count=16 | sha256sum; dd if=/dev/vda of=/dev/vdc bs=64k seek=40",
+        "sync",
     )
+    assert hashlib.sha256(content).hexdigest() in output
+    with open_image(overlay, read_only=True) as image:
+        assert image.read(0, 1 << 20) == image.read(40 << 16, 1 << 20) == content
+        assert isinstance(image, Qcow2Image)
+        assert check(image.storage, image.header).is_clean
     assert "\r\nmine1\r\n" in output
     assert "can't open '/dev/vda'" in output or "not permitted" in output
     assert source.read_bytes() == content

@@ -217,7 +217,9 @@ def _check(options: argparse.Namespace) -> int:
         options.image, options.format, read_only=True, share=options.force_share, backing=False
     ) as image:
         qcow2 = need_qcow2(image, "check")
-        report = check(qcow2.storage, qcow2.header)
+        with make_progress() as progress:
+            progress.step(f"Checking {options.image}")
+            report = check(qcow2.storage, qcow2.header, progress.advance)
     if options.json:
         print(json.dumps(_report_as_json(report, lost), indent=2))
     else:

@@ -6,7 +6,6 @@ Source: doc/proto.md and doc/uri.md of the NetworkBlockDevice project.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import struct
 from collections.abc import Sequence
@@ -29,7 +28,6 @@ OPT_INFO, OPT_GO, OPT_STRUCTURED_REPLY, OPT_LIST_META, OPT_SET_META = 6, 7, 8, 9
 REP_ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
 REP_ERROR = 1 << 31
 REP_UNSUPPORTED, REP_INVALID, REP_UNKNOWN = REP_ERROR + 1, REP_ERROR + 3, REP_ERROR + 6
-REP_TOO_BIG = REP_ERROR + 9
 
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
 
@@ -56,7 +54,6 @@ OPTION_REPLY = struct.Struct(">QIII")
 MAX_BYTES = 32 << 20
 """The most that one request may move (what peers take unless they agree on other sizes)."""
 MAX_OPTION_BYTES = 64 << 10
-MAX_NAME_BYTES = 4096
 DEFAULT_PORT = 10809
 
 ERRORS = frozenset(
@@ -66,8 +63,6 @@ ERRORS = frozenset(
     }
 )  # fmt: skip
 """What may be answered; the numbers are Linux's."""
-
-_SCHEMES = re.compile(r"^nbd(\+unix)?://")
 
 
 class Disconnected(ConnectionError):
@@ -90,11 +85,6 @@ class Address:
             return f"nbd+unix:///{quote(self.export)}?socket={quote(self.socket)}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"nbd://{host}:{self.port}/{quote(self.export)}"
-
-
-def is_uri(text: str) -> bool:
-    """Whether *text* names an export rather than a file."""
-    return _SCHEMES.match(text) is not None
 
 
 def parse_uri(text: str) -> Address:

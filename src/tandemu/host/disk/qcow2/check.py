@@ -9,7 +9,7 @@ from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.qcow2.bitmaps import Bitmaps
 from tandemu.host.disk.qcow2.layout import COPIED, DATA_FILE, OFFSET_MASK, PACKED, Header
 from tandemu.host.disk.qcow2.refcounts import Refcounts
-from tandemu.host.disk.qcow2.references import References, Walk, clusters_in, read_l1
+from tandemu.host.disk.qcow2.references import References, Walk, Walked, clusters_in, read_l1
 from tandemu.host.disk.qcow2.snapshots import read_snapshots
 from tandemu.host.disk.storage import Storage
 
@@ -42,11 +42,11 @@ class Report:
         return not self.error_count and not self.leaks
 
 
-def check(storage: Storage, header: Header) -> Report:
+def check(storage: Storage, header: Header, walked: Walked = lambda done, total: None) -> Report:
     """Check the image in *storage*; nothing is changed. `DiskError` if it cannot be walked."""
     external = bool(header.incompatible & DATA_FILE)
     references = References(array("I", bytes(4 * clusters_in(storage, header))))
-    walk = Walk(storage, header, references, external=external)
+    walk = Walk(storage, header, references, external=external, walked=walked)
     bits = header.cluster_bits
     references.add(0, "the header")
     references.add_range(header.l1_offset, header.l1_size * 8, bits, "the L1 table")

@@ -22,7 +22,7 @@ from tandemu.host.disk.qcow2.layout import (
     Header,
     broken,
 )
-from tandemu.host.disk.qcow2.refcounts import Refcounts, pack_words, unpack_words
+from tandemu.host.disk.qcow2.refcounts import Refcounts, unpack_words
 from tandemu.host.disk.storage import Storage, read_at
 
 IS_ABSENT, IS_ZERO, IS_DATA, IS_PACKED, IS_MIXED = range(5)
@@ -256,10 +256,6 @@ class Mapping:
                 yield IS_ABSENT, offset, part, 0
             offset += part
 
-    def forget_tables(self) -> None:
-        """Read all tables anew from now on. None may be changed."""
-        self.tables.clear()
-
 
 def _add(found: list[Run], run: Run) -> None:
     """Append *run*, or make the last one longer by it."""
@@ -269,16 +265,3 @@ def _add(found: list[Run], run: Run) -> None:
             found[-1] = (kind, offset, length + run[2], host)
             return
     found.append(run)
-
-
-__all__ = [
-    "IS_ABSENT",
-    "IS_DATA",
-    "IS_MIXED",
-    "IS_PACKED",
-    "IS_ZERO",
-    "Mapping",
-    "Run",
-    "Table",
-    "pack_words",
-]

@@ -13,7 +13,6 @@ from tandemu.host.disk.qcow2.image import Qcow2Image
 from tandemu.host.disk.qcow2.layout import (
     CORRUPT,
     DATA_FILE,
-    DATA_FILE_RAW,
     DIRTY,
     EXT_BACKING_FORMAT,
     EXT_DATA_FILE,
@@ -112,11 +111,6 @@ def _recount(storage: Storage, header: Header) -> Header:
         strict=True,
     )
     return restatement.run()
-
-
-def is_raw_data(header: Header) -> bool:
-    """Whether the file with the data is a raw image of the disk as well."""
-    return bool(header.autoclear & DATA_FILE_RAW)
 
 
 def empty_l1(header: Header, size: int) -> array[int]:

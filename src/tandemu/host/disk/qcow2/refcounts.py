@@ -167,25 +167,6 @@ class Refcounts:
         self.end = max(self.end, first + found)
         return first, found
 
-    def allocate_at_end(self, count: int) -> int:
-        """*count* clusters side by side, behind all others; the first of them. For tables."""
-        while True:
-            first = self.end
-            wanted = range(first, first + count)
-            low, high = first >> self._per_block_bits, wanted[-1] >> self._per_block_bits
-            for index in range(low, high + 1):
-                if self._block(index) is None:
-                    # It moves the end, or gives the table room: look again.
-                    self._make_block(index, max(first, index << self._per_block_bits))
-                    break
-            else:
-                self.end = first + count
-                if any(map(self.get, wanted)):  # a leak of somebody else's
-                    continue
-                for cluster in wanted:
-                    self.add(cluster, 1)
-                return first
-
     def _find(self, count: int) -> tuple[int, int]:
         """The first free clusters from the hint on, all of one refcount block."""
         cluster = self._hint

@@ -28,7 +28,7 @@ _MOST_CLUSTERS = 1 << 28
 _MOST_PROBLEMS = 100
 
 Walked = Callable[[int, int], None]
-"""(clusters done, clusters in all)."""
+"""Told (bytes of the disk done, bytes in all) now and then."""
 
 
 @dataclass(slots=True)
@@ -83,16 +83,23 @@ def read_l1(storage: Storage, offset: int, size: int) -> array[int]:
 
 
 class Walk:
-    """Walks the tables of one file."""
+    """Walks the tables of one file, and tells *walked* how far it is."""
 
     def __init__(
-        self, storage: Storage, header: Header, references: References, *, external: bool
+        self,
+        storage: Storage,
+        header: Header,
+        references: References,
+        *,
+        external: bool,
+        walked: Walked = lambda done, total: None,
     ) -> None:
         self._storage = storage
         self._header = header
         self.references = references
         self._external = external
         self._last = -1
+        self.walked = walked
 
     def bitmaps(self, bitmaps: Bitmaps) -> None:
         """Count what the bitmaps take."""
