@@ -19,6 +19,7 @@ from tandemu.cli import doctor
 from tandemu.cli.main import main
 from tandemu.cli.parser import make_parser
 from tandemu.cli.progress import Bar, Lines, make_progress
+from tests.host.pseudo_terminal import PseudoTerminal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -365,6 +366,38 @@ def test_a_signal_ends_a_run(tmp_path: Path, number: signal.Signals, status: int
     assert b"Traceback" not in process.stderr.read()
     process.stdout.close()
     process.stderr.close()
+
+
+@pytest.mark.guest
+def test_the_monitor_looks_into_a_machine_and_holds_it(tmp_path: Path) -> None:
+    kernel = spinning_kernel(tmp_path, _SPIN)
+    words = ("-m", "tandemu", "run", "--firmware", "none", "--memory", "16M", "--kernel", kernel)
+    with PseudoTerminal(*words) as terminal:
+        terminal.expect(b"more keys.")
+        terminal.expect(b".", 240)  # the engine may be compiled first
+        terminal.type(b"\x01c")
+        for line, answer in (
+            (b"memory 0x80000000 20", b"0x0080000000  b7 02 00 10 13 03 e0 02"),
+            (b"memory 0x10 4", b"not all of 0x10 to 0x13 is memory"),
+            (b"memory 1", b"memory needs an address and a length"),
+            (b"memory x 4", b"'x' is no number"),
+            (b"memory 0 9999", b"must be from 1 to 4096"),
+            (b"status", b"running"),
+            (b"pause", b"paused"),
+            (b"registers", b"0000000010000000"),
+            (b"cont", b"running"),
+            (b"info", b"riscv64, 1 CPU(s), 16 MiB"),
+            (b"stats", b"wall time"),
+            (b"power", b"has no power button"),
+        ):
+            terminal.expect(b"(tandemu) ")
+            terminal.type(line + b"\r")
+            terminal.expect(answer)
+        terminal.expect(b"(tandemu) ")
+        terminal.type(b"reset\r")
+        terminal.expect(b".")
+        terminal.type(b"\x01cquit\r")
+        assert terminal.finish() == 0
 
 
 @pytest.mark.guest

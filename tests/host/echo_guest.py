@@ -27,8 +27,8 @@ def main(mode: str) -> int:
         return len(data)
 
     commands = {
-        "stats": Command("numbers", lambda: "answer 42"),
-        "state": Command("another with the same beginning", lambda: ""),
+        "stats": Command("numbers", lambda words: f"answer {words or 42}", "[WORD]"),
+        "state": Command("another with the same beginning", lambda words: str(1 // 0)),
     }
     # The name must be bound before input can come, which it does on another thread.
     terminal = Terminal(receive, done.set, commands=commands)

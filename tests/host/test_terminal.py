@@ -55,6 +55,10 @@ def test_the_monitor_takes_commands_and_gives_the_guest_back() -> None:
         terminal.expect(b"is no command")  # stats or state
         terminal.type(b"statx\x7fs\r")
         terminal.expect(b"answer 42")
+        terminal.type(b"\x1b[A now\r")
+        terminal.expect(b"answer ['now']")
+        terminal.type(b"state\r")
+        terminal.expect(b"modulo by zero")
         terminal.type(b"half a line\x03help\r")
         terminal.expect(b"continue")
         terminal.type(b"cont\r")

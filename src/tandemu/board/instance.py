@@ -113,7 +113,7 @@ class Instance:
         self.pci_devices: dict[str, PciDevice] = {}
         """What is plugged into the PCI bus, by name."""
         self.firmware: Firmware | None = None
-        self.press_power_button: Callable[[], None] = _nothing
+        self.press_power_button: Callable[[], None] | None = None
         self._plan: BootPlan | None = None
 
     # What the board's assembly calls ------------------------------------------------------

@@ -16,7 +16,8 @@ from tandemu.accel.profile import format_profile
 from tandemu.accel.statistics import format_statistics
 from tandemu.bits import replace
 from tandemu.board import read_file
-from tandemu.host import Command, Signalled, Terminal
+from tandemu.cli.monitor import monitor_commands
+from tandemu.host import Signalled, Terminal
 from tandemu.machine import Ending, Machine, MachineError, Result
 from tandemu.machine.architectures import choose_board, find_architecture
 from tandemu.machine.attachments import gather
@@ -158,29 +159,6 @@ def _notice(text: str) -> None:
     print(f"tandemu: {text}", file=sys.stderr, end=ending, flush=True)
 
 
-def _information(machine: Machine, what: str, begun_s: float) -> str:
-    memory_mib = machine.memory_bytes >> 20
-    return (
-        f"{what}: {machine.architecture.name}, {len(machine.cpus)} CPU(s), {memory_mib} MiB, "
-        f"engine {machine.accel}, running for {time.monotonic() - begun_s:.0f} s\n{machine.layout}"
-    )
-
-
-def _pause(machine: Machine) -> str:
-    machine.pause()
-    return machine.status
-
-
-def _cont(machine: Machine) -> str:
-    machine.resume()
-    return machine.status
-
-
-def _reset(machine: Machine) -> str:
-    machine.reset()
-    return ""
-
-
 def _follow_size(machine: Machine) -> None:
     """Tell the guest how large the terminal is, now and whenever that changes."""
     if not sys.stdout.isatty():
@@ -196,17 +174,7 @@ def _follow_size(machine: Machine) -> None:
 
 def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
     """Start the machine with the terminal as its console; return how it ended."""
-    commands = {
-        "info": Command("what runs here", lambda: _information(machine, what, begun_s)),
-        "stats": Command(
-            "what it took so far", lambda: format_statistics(machine.statistics(), begun_s)
-        ),
-        "registers": Command("the processors' registers", machine.dump),
-        "pause": Command("have all stand still", lambda: _pause(machine)),
-        "cont": Command("let all go on", lambda: _cont(machine)),
-        "status": Command("running or paused", lambda: machine.status),
-        "reset": Command("press the reset button", lambda: _reset(machine), leaves=True),
-    }
+    commands = monitor_commands(machine, what, begun_s)
     terminal = Terminal(
         machine.console.offer,
         machine.request_stop,

@@ -6,8 +6,8 @@ terminal, input streams to the guest and output from it; the end of the input do
 end the run. The terminal's settings are restored on leaving, at SIGTERM and SIGHUP
 (as `Signalled`, raised in the main thread) and around a stop by SIGTSTP.
 
-Left out: the guest is not told of a change of the window's size; a serial line
-cannot say it.
+Left out: the guest is not told of a change of the window's size, which a serial line cannot
+say; the monitor's `resize` types the command that does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Any
 
-from tandemu.bits import Record
+from tandemu.host.monitor import Command, Monitor
 from tandemu.host.output import OutputPump
 
 ESCAPE = 0x01  # Ctrl-A
@@ -32,9 +32,8 @@ Ctrl-A C       monitor prompt, and back
 Ctrl-A Ctrl-A  send Ctrl-A to the guest
 Ctrl-A H       this help
 """
-_INTERRUPT, _END, _BACKSPACE, _DELETE, _KILL_LINE = 0x03, 0x04, 0x08, 0x7F, 0x15
+_USUAL_COLUMNS = 80
 _READ_BYTES = 4096
-_LONGEST_COMMAND = 200
 _LIMIT_BYTES = 64 << 10
 _RETRY_S = 0.02
 _CATCHABLE = (signal.SIGTERM, signal.SIGHUP)
@@ -50,17 +49,6 @@ class Signalled(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-class Command(Record):
-    """A command of the monitor: what it does in a few words, and what prints its answer.
-
-    *leaves*: the prompt is left after it.
-    """
-
-    summary: str
-    run: Callable[[], str]
-    leaves: bool = False
 
 
 def _always() -> bool:
@@ -91,18 +79,19 @@ class Terminal:
         self._ready = ready
         self._input = input_descriptor
         self._output_descriptor = output_descriptor
-        self._commands = {
-            "help": Command("this list", self._list_commands),
-            "continue": Command("back to the guest", str, leaves=True),
-            "quit": Command("end the machine", self._end, leaves=True),
-            **(commands or {}),
+        own = {
+            "continue": Command("back to the guest", lambda words: "", leaves=True),
+            "quit": Command("end the machine", lambda words: self._end(), leaves=True),
         }
+        self._monitor = Monitor(
+            {**own, **(commands or {})}, self._say, self._leave_monitor, self._columns
+        )
+        self._in_monitor = False
         self.interactive = os.isatty(input_descriptor)
         self._saved: list[Any] | None = None
         self._handlers: dict[int, Any] = {}
         self._closed = threading.Event()
         self._escaped = False
-        self._line: bytearray | None = None
         self._pending = bytearray()
         self.lost: OSError | None = None
         """Why output was lost, if some was."""
@@ -279,14 +268,14 @@ class Terminal:
         for key in data:
             if self._escaped:
                 self._escaped = False
-                if key == ESCAPE and self._line is None:
+                if key == ESCAPE and not self._in_monitor:
                     passed.append(key)
                 else:
                     self._own_key(chr(key).lower())
             elif key == ESCAPE:
                 self._escaped = True
-            elif self._line is not None:
-                self._edit(key)
+            elif self._in_monitor:
+                self._monitor.key(key)
             else:
                 passed.append(key)
         return bytes(passed)
@@ -295,7 +284,7 @@ class Terminal:
         if key in ("x", "\x18"):
             self._end()
         elif key in ("c", "\x03"):
-            self._leave_monitor() if self._line is not None else self._enter_monitor()
+            self._leave_monitor() if self._in_monitor else self._enter_monitor()
         elif key in ("h", "?"):
             self._say(f"\n{HELP}")
 
@@ -312,55 +301,19 @@ class Terminal:
             while data:
                 data = data[os.write(self._output_descriptor, data) :]
 
-    def _prompt(self) -> None:
-        self._line = bytearray()
-        self._say("(tandemu) ")
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._output_descriptor).columns or _USUAL_COLUMNS
+        except OSError:
+            return _USUAL_COLUMNS
 
     def _enter_monitor(self) -> None:
         self._pump.hold(True)
         self._say("\nThe guest's output waits here. 'help' lists commands, 'continue' goes back.\n")
-        self._prompt()
+        self._in_monitor = True
+        self._monitor.enter()
 
     def _leave_monitor(self) -> None:
-        self._line = None
+        self._in_monitor = False
         self._say("\n")
         self._pump.hold(False)
-
-    def _edit(self, key: int) -> None:
-        line = self._line
-        assert line is not None
-        if key in (0x0A, 0x0D):
-            self._say("\n")
-            self._carry_out(line.decode(errors="replace").strip())
-        elif key in (_BACKSPACE, _DELETE):
-            if line:
-                line.pop()
-                self._say("\b \b")
-        elif key in (_INTERRUPT, _KILL_LINE):
-            self._say("\n")
-            self._prompt()
-        elif key == _END:
-            self._leave_monitor()
-        elif 0x20 <= key < 0x7F and len(line) < _LONGEST_COMMAND:
-            line.append(key)
-            self._say(chr(key))
-
-    def _carry_out(self, text: str) -> None:
-        names = [name for name in self._commands if name == text] or [
-            name for name in self._commands if text and name.startswith(text)
-        ]
-        if len(names) == 1:
-            command = self._commands[names[0]]
-            answer = command.run()
-            if answer:
-                self._say(answer.rstrip("\n") + "\n")
-            if command.leaves:
-                self._leave_monitor()
-                return
-        elif text:
-            self._say(f"{text!r} is no command here; 'help' lists them\n")
-        self._prompt()
-
-    def _list_commands(self) -> str:
-        rows = [f"{name:<10} {command.summary}" for name, command in self._commands.items()]
-        return "\n".join(rows) + "\n" + HELP

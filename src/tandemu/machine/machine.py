@@ -420,6 +420,12 @@ class Machine:
             raise MachineError("this machine does not run; it cannot be reset")
         self._end(Reset(by_button=True))
 
+    def press_power_button(self) -> bool:
+        """Press the power button, which the guest hears of; False if the board has none."""
+        with self._lock:
+            cycle = self._cycle
+        return cycle is not None and cycle.press_power_button()
+
     def pause(self) -> None:
         """Have all stand still, between instructions: processors, devices, the guest's clock.
 

@@ -324,6 +324,13 @@ class PowerCycle:
         finally:
             self.resume()
 
+    def press_power_button(self) -> bool:
+        """Press the board's power button; False if it has none."""
+        if self.instance.press_power_button is None:
+            return False
+        self.instance.press_power_button()
+        return True
+
     def dump(self) -> str:
         """The registers of all processors as text. Any thread."""
         if self._ending:
