@@ -253,3 +253,32 @@ def _kill(task: Task, whole_process: bool, signal: int) -> NoReturn:
     if whole_process or len(task.kernel.tasks) == 1:
         task.kernel.die(task, signal)
     raise ProgramEnded
+
+
+# Keys and security modules --------------------------------------------------------------
+
+calls.direct("add_key", "str str in size int")
+calls.direct("request_key", "str str str int")
+calls.direct("lsm_get_self_attr", "int ptr ptr hex")
+calls.direct("lsm_set_self_attr", "int ptr int hex")
+calls.direct("lsm_list_modules", "ptr ptr hex")
+
+_KEY_POINTERS: dict[int, tuple[int, ...]] = {
+    **dict.fromkeys((0, 3, 4, 5, 7, 8, 9, 13, 14, 15, 16, 18, 19, 21, 22, 30, 32), ()),
+    **dict.fromkeys((2, 6, 11, 12, 17), (1,)),
+    **dict.fromkeys((10, 29), (1, 2)),
+    **dict.fromkeys((1, 31), (0,)),
+}
+"""Which arguments of a keyctl command are pointers; to structures with pointers there is no way."""
+
+
+@calls.row("keyctl", "int hex hex hex hex", missing="KEYCTL_INSTANTIATE_IOV, DH_COMPUTE, PKEY")
+def _keyctl(task: Task, command: int, *given: int) -> int:
+    pointers = _KEY_POINTERS.get(signed(command))
+    if pointers is None:
+        return -errno.EOPNOTSUPP
+    values = [
+        for_host(task.memory, value) if index in pointers and value else value
+        for index, value in enumerate(given)
+    ]
+    return host.call(NUMBERS["keyctl"], command, *values)

@@ -60,6 +60,11 @@ for _name, _arguments in (
     ("flistxattr", "fd out size"),
     ("fremovexattr", "fd str"),
     ("name_to_handle_at", "dirfd path ptr ptr hex"),
+    ("open_by_handle_at", "dirfd ptr hex"),
+    ("fanotify_init", "hex hex"),
+    ("cachestat", "fd ptr ptr hex"),
+    ("statmount", "ptr out size hex"),
+    ("listmount", "ptr ptr size hex"),
 ):
     calls.direct(_name, _arguments)
 
@@ -75,6 +80,7 @@ for _name, _arguments, _flags in (
     ("statfs", "path ptr", -1),
     ("statx", "dirfd path hex hex ptr", 2),
     ("inotify_add_watch", "fd path hex", -1),
+    ("fanotify_mark", "fd hex hex dirfd path", -1),
     ("getxattr", "path str out size", -1),
     ("setxattr", "path str in size hex", -1),
     ("listxattr", "path out size", -1),
@@ -282,8 +288,7 @@ def _readlinkat(task: Task, directory: int, path: int, result: int, size: int) -
 
 calls.refuse(
     "mount umount2 pivot_root chroot swapon swapoff move_mount open_tree fsopen fsconfig fsmount "
-    "fspick mount_setattr open_tree_attr statmount listmount quotactl quotactl_fd nfsservctl "
-    "open_by_handle_at acct vhangup",
+    "fspick mount_setattr open_tree_attr quotactl quotactl_fd nfsservctl acct vhangup",
     "changes the host for everybody; a program run like this has no need of it",
     errno.EPERM,
 )
@@ -292,7 +297,6 @@ calls.refuse(
     "programs fall back to read and write",
 )
 calls.refuse(
-    "fanotify_init fanotify_mark lookup_dcookie setxattrat getxattrat listxattrat "
-    "removexattrat file_getattr file_setattr cachestat",
+    "lookup_dcookie setxattrat getxattrat listxattrat removexattrat file_getattr file_setattr",
     "as by a kernel that was built without it",
 )

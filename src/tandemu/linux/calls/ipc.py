@@ -46,7 +46,26 @@ for _name, _arguments in (
     calls.direct(_name, _arguments)
 calls.direct("semop", "int ptr size", restarts=False)
 calls.direct("semtimedop", "int ptr size ptr", restarts=False)
-calls.direct("mq_notify", "fd ptr", missing="SIGEV_THREAD")
+
+
+_NOTIFICATION = struct.Struct("<Qii")
+"""struct sigevent: value, signal, how."""
+_NOTIFICATION_SIZE, _SIGEV_THREAD = 64, 2
+
+
+@calls.row("mq_notify", "fd ptr")
+def _mq_notify(task: Task, queue: int, event: int) -> int:
+    if not event:
+        return host.call(NUMBERS["mq_notify"], queue, 0)
+    memory = task.memory
+    data = bytearray(memory.read(event, _NOTIFICATION_SIZE))
+    value, signal, how = _NOTIFICATION.unpack_from(data)
+    if how == _SIGEV_THREAD:
+        # The value is where the C library keeps what it wants back through a socket.
+        value = for_host(memory, value) & 0xFFFFFFFFFFFFFFFF
+        _NOTIFICATION.pack_into(data, 0, value, signal, how)
+    buffer = ctypes.create_string_buffer(bytes(data), _NOTIFICATION_SIZE)
+    return host.call(NUMBERS["mq_notify"], queue, ctypes.addressof(buffer))
 
 
 # Messages -------------------------------------------------------------------------------

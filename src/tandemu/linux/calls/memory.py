@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import MOST_VECTORS, Buffer, host_vectors, signed
+from tandemu.linux.calls.helpers import MOST_VECTORS, Buffer, for_host, host_vectors, signed
 from tandemu.linux.growth import first_present
 from tandemu.linux.host import NUMBERS, PAGE
 from tandemu.linux.limits import MEMLOCK
@@ -223,6 +223,7 @@ def _mincore(task: Task, address: int, size: int, result: int) -> int:
 
 
 _MLOCK_ONFAULT = 1
+_MOST_PAGES, _MASK64 = 1 << 20, (1 << 64) - 1
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
@@ -299,10 +300,83 @@ def _remote_vectors(memory: Memory, place: int, count: int, of: subject.Subject)
 _across_processes("process_vm_readv")
 _across_processes("process_vm_writev")
 
+# Nodes of memory ------------------------------------------------------------------------
+
+for _name, _arguments in (
+    ("get_mempolicy", "ptr ptr long ptr hex"),
+    ("set_mempolicy", "int ptr long"),
+    ("migrate_pages", "pid long ptr ptr"),
+    ("memfd_secret", "hex"),
+    ("process_mrelease", "fd hex"),
+):
+    calls.direct(_name, _arguments)
+
+
+def _on_nodes(name: str, rest: str, pointers: frozenset[int] = frozenset()) -> None:
+    number = NUMBERS[name]
+
+    @calls.row(name, f"hex size {rest}")
+    def on_nodes(task: Task, address: int, size: int, *rest: int) -> int:
+        memory = task.memory
+        if address % PAGE:
+            return -errno.EINVAL
+        end = address + round_up(size)
+        # To take a policy back is right over holes, too.
+        is_default = name == "mbind" and not rest[0]
+        if end > memory.limit or not (is_default or memory.covers(address, end)):
+            return -errno.EFAULT
+        given = [
+            for_host(memory, value) if index in pointers and value else value
+            for index, value in enumerate(rest)
+        ]
+        return host.call(number, memory.base + address, size, *given)
+
+
+_on_nodes("mbind", "int ptr long hex", frozenset((1,)))
+_on_nodes("set_mempolicy_home_node", "long hex")
+
+
+@calls.row("move_pages", "pid long ptr ptr ptr hex", missing="pages of other processes")
+def _move_pages(
+    task: Task, pid: int, count: int, pages: int, nodes: int, status: int, flags: int
+) -> int:
+    memory = task.memory
+    if signed(pid) not in (0, os.getpid()):
+        return -errno.EPERM
+    if count > _MOST_PAGES:
+        return -errno.E2BIG
+    addresses = struct.unpack(f"<{count}Q", memory.read(pages, 8 * count))
+    moved = struct.pack(
+        f"<{count}Q", *(for_host(memory, one) & _MASK64 if one else 0 for one in addresses)
+    )
+    buffer = ctypes.create_string_buffer(moved, len(moved) or 1)
+    return host.call(
+        NUMBERS["move_pages"], 0, count, ctypes.addressof(buffer),
+        for_host(memory, nodes) if nodes else 0, for_host(memory, status), flags,
+    )  # fmt: skip
+
+
+@calls.row("remap_file_pages", "hex size hex long hex")
+def _remap_file_pages(
+    task: Task, address: int, size: int, protection: int, page: int, flags: int
+) -> int:
+    memory = task.memory
+    start, size = address & -PAGE, size & -PAGE
+    with task.kernel.memory_lock:
+        mapping = memory.find(start)
+        if mapping is None or start + size > mapping.end:
+            return -errno.EINVAL
+        result = host.call(
+            NUMBERS["remap_file_pages"], memory.base + start, size, protection, page, flags
+        )
+        if result >= 0:
+            # Another part of the same file lies there now.
+            memory.enter(start, size, mapping.protection, mapping.flags, mapping.name, page * PAGE)
+    return result
+
+
 calls.direct("membarrier", "int hex int", missing="as the host's, which sees all guest threads")
 calls.refuse(
-    "mbind get_mempolicy set_mempolicy migrate_pages move_pages set_mempolicy_home_node "
-    "remap_file_pages process_madvise process_mrelease userfaultfd memfd_secret pkey_alloc "
-    "pkey_free pkey_mprotect map_shadow_stack mseal",
+    "process_madvise userfaultfd pkey_alloc pkey_free pkey_mprotect map_shadow_stack mseal",
     "as by a kernel that was built without it",
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 from typing import TYPE_CHECKING, NoReturn
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import pointer, signed
+from tandemu.linux.calls.helpers import for_host, pointer, signed
 from tandemu.linux.errors import ProgramEnded
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.table import Calls
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tandemu.linux.task import Task
 
 calls = Calls()
+_MASK64 = (1 << 64) - 1
 
 # Ending and waiting ---------------------------------------------------------------------
 
@@ -128,6 +130,44 @@ def _get_robust_list(task: Task, pid: int, head: int, size: int) -> int:
     return 0
 
 
+calls.direct("futex_wake", "ptr hex int hex")
+calls.direct("futex_wait", "ptr long hex hex ptr int")
+_WAITER = struct.Struct("<QQII")
+"""struct futex_waitv: expected value, address, flags, none."""
+_MOST_WAITERS = 128
+
+
+def _waiters(task: Task, address: int, count: int) -> ctypes.Array[ctypes.c_char]:
+    memory = task.memory
+    packed = b"".join(
+        _WAITER.pack(value, for_host(memory, place) & _MASK64, flags, rest)
+        for value, place, flags, rest in _WAITER.iter_unpack(
+            memory.read(address, count * _WAITER.size)
+        )
+    )
+    return ctypes.create_string_buffer(packed, len(packed))
+
+
+@calls.row("futex_waitv", "ptr int hex ptr int")
+def _futex_waitv(task: Task, waiters: int, count: int, flags: int, timeout: int, clock: int) -> int:
+    count &= 0xFFFFFFFF
+    if flags & 0xFFFFFFFF or not waiters or not 0 < count <= _MOST_WAITERS:
+        return -errno.EINVAL
+    limit = for_host(task.memory, timeout) if timeout else 0
+    buffer = _waiters(task, waiters, count)
+    place = ctypes.addressof(buffer)
+    return host.call(NUMBERS["futex_waitv"], place, count, flags, limit, clock)
+
+
+@calls.row("futex_requeue", "ptr hex int int")
+def _futex_requeue(task: Task, waiters: int, flags: int, wake: int, requeue: int) -> int:
+    if flags & 0xFFFFFFFF or not waiters:
+        return -errno.EINVAL
+    buffer = _waiters(task, waiters, 2)
+    place = ctypes.addressof(buffer)
+    return host.call(NUMBERS["futex_requeue"], place, flags, wake, requeue)
+
+
 calls.direct("futex", "ptr int int hex ptr int")
 
 
@@ -137,8 +177,6 @@ calls.refuse(
 calls.refuse(
     "ptrace bpf perf_event_open setns init_module finit_module delete_module "
     "kexec_load kexec_file_load reboot landlock_create_ruleset landlock_add_rule "
-    "landlock_restrict_self add_key request_key keyctl futex_waitv futex_wake futex_wait "
-    "futex_requeue lsm_get_self_attr lsm_set_self_attr lsm_list_modules rseq_slice_yield "
-    "listns",
+    "landlock_restrict_self rseq_slice_yield listns",
     "as by a kernel that was built without it",
 )
