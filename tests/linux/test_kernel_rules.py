@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -50,5 +51,6 @@ def test_as_the_hosts_kernel(name: str, compile_rule: Compile, tmp_path: Path) -
     )  # fmt: skip
     ours = run_exec(foreign, cwd=there)
     assert ours.stderr == b""
-    assert ours.stdout.decode().splitlines() == expected.stdout.decode().splitlines()
+    lines = (expected.stdout.decode().splitlines(), ours.stdout.decode().splitlines())
+    assert "\n".join(unified_diff(*lines, "the host's kernel", "ours", lineterm="", n=1)) == ""
     assert ours.returncode == expected.returncode
