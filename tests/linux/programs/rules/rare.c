@@ -96,7 +96,7 @@ static unsigned words[2] = {5, 6};
 static void *wake_later(void *unused) {
     usleep(30000);
     words[1] = 7;
-    syscall(454, &words[1], -1L, 1, 2);
+    syscall(454, &words[1], 0xffffffffL, 1, 2);
     return 0;
 }
 static void on_futexes(void) {
@@ -114,11 +114,11 @@ static void on_futexes(void) {
     TRY(syscall(SYS_futex_waitv, waiters, 2, 0, 0, 0));
     pthread_join(thread, 0);
     TRY(syscall(SYS_futex_waitv, waiters, 2, 0, 0, 0));
-    TRY(syscall(454, &words[0], -1L, 1, 2));
-    TRY(syscall(454, &words[0], -1L, 1, 99));
-    TRY(syscall(454, (char *)&words[0] + 1, -1L, 1, 2));
-    TRY(syscall(455, &words[0], 9L, -1L, 2, 0, 0));
-    TRY(syscall(455, &words[0], 5L, -1L, 2, &past, CLOCK_MONOTONIC));
+    TRY(syscall(454, &words[0], 0xffffffffL, 1, 2));
+    TRY(syscall(454, &words[0], 0xffffffffL, 1, 99));
+    TRY(syscall(454, (char *)&words[0] + 1, 0xffffffffL, 1, 2));
+    TRY(syscall(455, &words[0], 9L, 0xffffffffL, 2, 0, 0));
+    TRY(syscall(455, &words[0], 5L, 0xffffffffL, 2, &past, CLOCK_MONOTONIC));
     TRY(syscall(455, &words[0], 5L, 0L, 2, &past, CLOCK_MONOTONIC));
     TRY(syscall(456, waiters, 0, 1, 1));
     words[1] = 6;
