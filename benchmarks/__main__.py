@@ -16,6 +16,7 @@ from benchmarks import (
     disk,
     host,
     hot,
+    io,
     kvm,
     programs,
     report,
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Case | Measured] | Iterator[Case]]] 
     "translate": translate.cases,
     "smp": smp.cases,
     "disk": disk.cases,
+    "io": io.cases,
     "kvm": kvm.cases,
 }
 

@@ -43,17 +43,18 @@ class Target:
             outcome = results.get(path, {}).get(contender, Outcome())
             return math.nan if outcome.failure else outcome.minimum
 
+        def metric(path: str, contender: str) -> float:
+            measured = results.get(path, {}).get(contender, Outcome()).metrics.get(self.metric)
+            return statistics.median(measured) if measured else math.nan
+
         values = []
         for path in fnmatch.filter(results, self.case):
-            if self.metric:
-                measured = results[path].get(self.of, Outcome()).metrics.get(self.metric)
-                value = statistics.median(measured) if measured else math.nan
-            else:
-                value = seconds(path, self.of)
+            measured = metric if self.metric else seconds
+            value = measured(path, self.of)
             if self.minus:
                 value -= seconds(self.minus, self.of)
             if self.over:
-                value /= seconds(self.over_case or path, self.over)
+                value /= measured(self.over_case or path, self.over)
             values.append(value)
         if len(values) == 1 or (self.worst and values):
             return max(values)
