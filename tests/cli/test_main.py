@@ -139,6 +139,12 @@ def test_guests_are_listed(capsys: pytest.CaptureFixture[str], empty_cache: Path
     listing = capsys.readouterr().out
     assert "here" in listing
     assert "busybox-static 1:1.37" in listing
+    assert main(["doctor"]) in (0, 1)
+    assert "MB used" in capsys.readouterr().out
+    assert main(["guests", "remove", "debian-riscv64", "debian-amd64"]) == 0
+    removed = capsys.readouterr().out
+    assert "debian-riscv64: 0 MB freed" in removed and "debian-amd64 is not here" in removed
+    assert main(["guests", "remove", "nothing"]) == 2
 
 
 def test_the_default_guest_is_run(capsys: pytest.CaptureFixture[str], empty_cache: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tandemu.guests import (
     list_images,
     pull_image,
     ready_image,
+    remove_image,
 )
 from tandemu.guests.apt import Apt
 from tandemu.guests.catalogue import DEFAULT_GUESTS
@@ -75,6 +77,29 @@ def test_an_image_is_found(cache: Path) -> None:
     # Nothing can be built out of this one, so it stays as it is.
     assert pull_image(NAME) == image
     assert ready_image(NAME) == image
+
+
+def test_an_image_is_removed(cache: Path) -> None:
+    assert remove_image(NAME) == 0
+    folder = put_image(cache)
+    assert remove_image(NAME) > 12
+    assert not folder.exists() and find_image(NAME) is None
+    assert [path.name for path in folder.parent.iterdir()] == [f".{NAME}.lock"]
+    with pytest.raises(GuestError, match="Did you mean"):
+        remove_image("debian-riscv46")
+
+
+def test_the_index_is_removed_and_fetched_again(cache: Path) -> None:
+    if shutil.which("apt-get") is None:
+        pytest.skip("there is no apt")
+    apt = Apt("riscv64", mirror="http://mirror.invalid/debian")
+    lists = cache / "apt" / "trixie-riscv64" / "state" / "lists"
+    lists.mkdir(parents=True)
+    (lists / "index").write_bytes(bytes(100))
+    apt.clean()
+    assert not lists.exists()
+    with pytest.raises(GuestError):
+        apt.download(["busybox-static"], cache / "there")
 
 
 def test_an_older_shell_is_renewed_without_fetching(cache: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tandemu.cli.version import VERSION
 from tandemu.guests import GuestError, cache_folder, list_images
 from tandemu.guests.sources import find_source
+from tandemu.guests.store import folder_size
 from tandemu.kvm import probe
 from tandemu.kvm.abi import Capability
 from tandemu.memory import Ram
@@ -118,15 +119,8 @@ def _huge_pages(setting: Path = _HUGE_PAGES) -> Finding:
     return _good(subject, f"{chosen!r} for guest memory")
 
 
-def _size(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size
-            except OSError:
-                continue
-    return total
+_CACHED = (("guests", "guests"), ("native", "native code"), ("regions", "regions"),
+           ("apt", "package index"), ("packages", "packages"))  # fmt: skip
 
 
 def _cache() -> Finding:
@@ -141,7 +135,10 @@ def _cache() -> Finding:
             "cache", f"{error}: make it writable, or set XDG_CACHE_HOME to a folder that is"
         )
     free = shutil.disk_usage(folder).free
-    text = f"{folder}, {_size(folder) / 1e6:.0f} MB used, {free / 1e9:.1f} GB free"
+    parts = [(title, folder_size(folder / name)) for name, title in _CACHED]
+    listed = ", ".join(f"{title} {size / 1e6:.0f}" for title, size in parts if size)
+    used = f"{folder_size(folder) / 1e6:.0f} MB used" + (f" ({listed})" if listed else "")
+    text = f"{folder}, {used}, {free / 1e9:.1f} GB free"
     if free < _ROOM_BYTES:
         return _bad("cache", f"{text}: a guest needs 0.3 GB; free space or set XDG_CACHE_HOME")
     return _good("cache", text)

@@ -1,4 +1,4 @@
-"""``tandemu guests``: list guest images, fetch them."""
+"""``tandemu guests``: list guest images, fetch and remove them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from tandemu import guests as images
 from tandemu.cli.progress import make_progress
 from tandemu.guests import GuestImage, cache_folder, list_images
+from tandemu.guests.store import folder_size
 
 
 def pull(name: str, mirror: str = "", *, again: bool = False) -> GuestImage:
@@ -24,7 +25,8 @@ def _list() -> None:
         if image is not None:
             for package, version in image.versions.items():
                 print(f"{'':<{width}}  {'':<12}  {package} {version}")
-    print(f"\nThey are kept in {cache_folder() / 'guests'}.")
+    used = folder_size(cache_folder() / "guests")
+    print(f"\nThey are kept in {cache_folder() / 'guests'}, {used / 1e6:.0f} MB.")
     if any(image is None for _, image in rows):
         print("'tandemu guests pull NAME' fetches one, 'tandemu run NAME' boots it.")
 
@@ -35,6 +37,10 @@ def guests(options: argparse.Namespace) -> int:
         image = pull(options.name, options.mirror or "", again=options.again)
         print(f"{image.recipe.name} is in {image.folder} ({image.size_bytes / 1e6:.0f} MB)")
         print(f"Boot it with: tandemu run {image.recipe.name}")
+    elif options.action == "remove":
+        for name in options.names:
+            freed = images.remove_image(name)
+            print(f"{name}: {freed / 1e6:.0f} MB freed" if freed else f"{name} is not here")
     else:
         _list()
     return 0

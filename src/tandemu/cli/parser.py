@@ -193,7 +193,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_guests(commands: argparse._SubParsersAction[_Parser]) -> None:
     guests = commands.add_parser(
         "guests",
-        help="guest images: list them, fetch them",
+        help="guest images: list, fetch and remove them",
         description="Guest images, put together from Debian packages that apt verifies.",
     )
     actions = guests.add_subparsers(dest="action", metavar="ACTION")
@@ -204,6 +204,12 @@ def _add_guests(commands: argparse._SubParsersAction[_Parser]) -> None:
     pull.add_argument(
         "--again", action="store_true", help="build it anew from the packages' current versions"
     )
+    _add_guests_remove(actions)
+
+
+def _add_guests_remove(actions: argparse._SubParsersAction[_Parser]) -> None:
+    remove = actions.add_parser("remove", help="remove guest images that were fetched")
+    remove.add_argument("names", nargs="+", metavar="NAME", help="one that is here")
 
 
 def _add_exec(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tandemu.guests.apt import fetch_packages
     from tandemu.guests.initramfs import SHELL_INIT, build_initramfs
-    from tandemu.guests.pull import is_intact, pull_image
+    from tandemu.guests.pull import is_intact, pull_image, remove_image
 
 _LATER = {
     "SHELL_INIT": "initramfs",
@@ -32,6 +32,7 @@ _LATER = {
     "fetch_packages": "apt",
     "is_intact": "pull",
     "pull_image": "pull",
+    "remove_image": "pull",
 }
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "list_images",
     "pull_image",
     "ready_image",
+    "remove_image",
 ]
 
 

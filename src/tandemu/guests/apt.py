@@ -28,6 +28,7 @@ from tandemu.guests.store import (
     clear_disk_errors,
     lock,
     make_folder,
+    remove,
     scratch,
     writing,
 )
@@ -285,6 +286,13 @@ class Apt:
                 # A mirror drops superseded packages: with a fresh index, once more.
                 self.refresh(force=True)
                 return self._download(self._look_up(wanted), wanted, folder)
+
+    def clean(self) -> None:
+        """Remove the package index, some 100 MB: it is fetched again when it is needed."""
+        with lock(self._folder / "lock"):
+            self._stamp.unlink(missing_ok=True)
+            remove(self._folder / "state/lists")
+            remove(self._folder / "cache")
 
     def _download(
         self, plan: dict[str, re.Match[str]], wanted: list[str], folder: Path

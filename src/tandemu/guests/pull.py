@@ -34,6 +34,7 @@ from tandemu.guests.store import (
     building,
     cache_folder,
     clear_disk_errors,
+    folder_size,
     lock,
     make_folder,
     scratch,
@@ -188,10 +189,28 @@ def pull_image(
                     }
                     with writing(staging / MANIFEST) as file:
                         file.write(json.dumps(manifest, indent=2).encode() + b"\n")
+            apt.clean()
     image = find_image(name)
     if image is None:
         raise GuestError(f"the image {name} vanished from {folder}; pull it again")
     return image
+
+
+def remove_image(name: str) -> int:
+    """Remove the image called *name*, and what was left of fetching it; the bytes that were freed.
+
+    A machine that runs from it goes on: its files stay until it lets them go.
+    """
+    find_recipe(name)
+    folder = image_folder(name)
+    if not folder.exists():
+        return 0
+    with clear_disk_errors(folder.parent), lock(folder.parent / f".{name}.lock"):
+        size = folder_size(folder)
+        with scratch(folder.parent, name) as going:
+            # Under another name first: what is there is whole.
+            folder.rename(going / "old")
+    return size
 
 
 def is_intact(image: GuestImage) -> bool:

@@ -84,6 +84,18 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def folder_size(folder: Path) -> int:
+    """The bytes of all files in *folder*; what cannot be looked at counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder and all in it; what is gone already is no error."""
     if path.is_dir() and not path.is_symlink():
