@@ -75,7 +75,7 @@ def _described(path: str, said: Description) -> dict[str, object]:
         facts["backing"] = said.backing
         if said.backing_format:
             facts["backing format"] = said.backing_format
-    return facts | said.facts
+    return {**facts, **said.facts}
 
 
 def _show_facts(facts: dict[str, object]) -> None:

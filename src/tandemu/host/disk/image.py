@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from enum import Enum
 
+from tandemu.bits import Record
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.vectors import Buffers, length_of, zeros
 
@@ -28,8 +28,7 @@ class Content(Enum):
     """Nothing in this image: zeros, or what the backing image holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(Record):
     """*length* bytes from *offset* that hold one kind of *content*.
 
     *host_offset*: where the data stands in the image's file, if it does as it is. *depth*: how
@@ -44,8 +43,7 @@ class Extent:
     packed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(Record):
     """What `tandemu disk info` tells of an image: its *format* and *facts* in their order.
 
     *host_bytes*: what it takes of the host's disk; *backing*: the image below, as it is named.
@@ -56,7 +54,7 @@ class Description:
     host_bytes: int
     backing: str = ""
     backing_format: str = ""
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: Mapping[str, object] = {}
 
 
 class Image(ABC):

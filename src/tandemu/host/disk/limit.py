@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from tandemu.bits import Record
 from tandemu.host.disk.errors import DiskUsageError
 from tandemu.host.disk.image import Description, Extent, Image
 from tandemu.host.disk.vectors import Buffers
@@ -21,8 +21,7 @@ _NAP_S = 0.02
 """For how long a request that waits does not look whether it is urgent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Record):
     """What is allowed each second; 0: any number. A burst of 0 is that of one second."""
 
     bytes_per_s: int = 0

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 from tandemu.host.disk.errors import DiskError, DiskUsageError
@@ -33,13 +32,13 @@ def known_format(name: str) -> str:
     return name
 
 
-@dataclass(slots=True)
 class _Chain:
     """The files that are open already, by device and inode, and how to open the next."""
 
-    share: bool
-    backing: bool
-    files: set[tuple[int, int]] = field(default_factory=set)
+    def __init__(self, share: bool, backing: bool) -> None:
+        self.share = share
+        self.backing = backing
+        self.files: set[tuple[int, int]] = set()
 
     def file(self, path: str, *, read_only: bool) -> HostFile:
         """Open a file that must not be there yet."""

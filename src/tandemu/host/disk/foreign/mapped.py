@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
+from tandemu.bits import Record, replace
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.image import Content, Description, Extent, Image
 from tandemu.host.disk.storage import Storage, read_at
@@ -30,8 +30,7 @@ def read_table(storage: Storage, offset: int, count: int, typecode: str, form: s
     return words
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Record):
     """Where *length* bytes of the disk stand: at *host* of *storage*, if they are data.
 
     *unit*: the number of the compressed unit that they are in, and *within* it at which byte.

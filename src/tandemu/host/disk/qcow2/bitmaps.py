@@ -11,8 +11,8 @@ import struct
 import threading
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from tandemu.bits import Mutable
 from tandemu.host.disk.qcow2.layout import (
     BITMAPS_VALID,
     EXT_BITMAPS,
@@ -34,8 +34,7 @@ _MOST_BYTES = 64 << 20
 """Of one bitmap in memory: 32 TiB at the usual granularity."""
 
 
-@dataclass(slots=True)
-class Bitmap:
+class Bitmap(Mutable):
     """One bitmap: its entry in the directory, and while it is kept its *bits*."""
 
     name: str
@@ -45,7 +44,7 @@ class Bitmap:
     flags: int
     granularity_bits: int
     bits: bytearray | None = None
-    table: array[int] = field(default_factory=lambda: array("Q"))
+    table: array[int] = array("Q")  # replaced, never changed, while there are no bits
 
 
 class Bitmaps:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from tandemu.bits import replace
 from tandemu.host.disk.errors import DiskUsageError
 from tandemu.host.disk.qcow2.bitmaps import Bitmaps
 from tandemu.host.disk.qcow2.image import Qcow2Image

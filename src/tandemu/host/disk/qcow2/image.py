@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.image import Content, Image
 from tandemu.host.disk.qcow2 import compression

@@ -7,8 +7,8 @@ A header comes from an untrusted file: `Header.parse` refuses what cannot be mea
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
 
+from tandemu.bits import Record, replace
 from tandemu.host.disk.errors import DiskError
 
 MAGIC = b"QFI\xfb"
@@ -55,8 +55,7 @@ def broken(path: str, what: str) -> DiskError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Record):
     """The fields, named as the specification names them, and the extensions in their order.
 
     *data* of an extension is unpadded. The backing file's name is *backing_name*, wherever it
@@ -80,7 +79,7 @@ class Header:
     refcount_order: int = 4
     length: int = HEADER_BYTES
     compression: int = DEFLATE
-    extensions: tuple[tuple[int, bytes], ...] = field(default=())
+    extensions: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def cluster_bytes(self) -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.errors import DiskUsageError
 from tandemu.host.disk.qcow2.image import Qcow2Image
 from tandemu.host.disk.qcow2.layout import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.image import Image
 from tandemu.host.disk.qcow2.bitmaps import Bitmaps

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.image import Content, Description, Extent, Image
 from tandemu.host.disk.qcow2 import compression
 from tandemu.host.disk.qcow2.bitmaps import Bitmaps

@@ -11,7 +11,7 @@ import errno
 import sys
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.qcow2.layout import MAX_REFCOUNT_TABLE_BYTES, OFFSET_MASK, Header, broken
@@ -60,8 +60,7 @@ def pack_counts(counts: array[int], order: int) -> bytes:
     return bytes(data)
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(NamedTuple):
     """What of the counts is to be written: *blocks* first, then what makes them known."""
 
     blocks: list[tuple[int, bytes]]

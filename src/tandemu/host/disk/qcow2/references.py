@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.qcow2 import compression
@@ -31,7 +30,6 @@ Walked = Callable[[int, int], None]
 """Told (bytes of the disk done, bytes in all) now and then."""
 
 
-@dataclass(slots=True)
 class References:
     """How often each cluster is referred to, and what was wrong on the way.
 
@@ -39,12 +37,11 @@ class References:
     compressed, *fragmented* do not follow the one before.
     """
 
-    counts: array[int]
-    problems: list[str] = field(default_factory=list)
-    more_problems: int = 0
-    data: int = 0
-    packed: int = 0
-    fragmented: int = 0
+    def __init__(self, counts: array[int]) -> None:
+        self.counts = counts
+        self.problems: list[str] = []
+        self.more_problems = 0
+        self.data = self.packed = self.fragmented = 0
 
     def complain(self, text: str) -> None:
         """Note something wrong; of very many only the number."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.errors import DiskError
 from tandemu.host.disk.qcow2.bitmaps import Bitmaps
 from tandemu.host.disk.qcow2.layout import (
@@ -120,7 +120,7 @@ class Restatement:
             snapshot_count=len(self._snapshots),
             snapshots_offset=table_offset,
             incompatible=header.incompatible & ~(DIRTY | CORRUPT),
-            **changes,  # type: ignore[arg-type]
+            **changes,
         )
         write_at(self._storage, 0, new.pack_fields())
         self._storage.flush()

@@ -6,8 +6,8 @@ Source: the qcow2 specification, section "Snapshots".
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
+from tandemu.bits import Record
 from tandemu.host.disk.errors import DiskError, DiskUsageError
 from tandemu.host.disk.qcow2.layout import MAX_L1_BYTES, Header, broken
 from tandemu.host.disk.storage import Storage, read_at
@@ -18,8 +18,7 @@ _MOST_TABLE_BYTES = 64 << 20
 _MOST_NAME_BYTES = 1023
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Record):
     """One snapshot. *disk_bytes*: how large the disk was; *state_bytes*: its machine's state.
 
     *extra* is what its entry holds beyond the fields known here, and is kept.

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
+from tandemu.bits import replace
 from tandemu.host.disk.qcow2.layout import Header
 from tandemu.host.disk.qcow2.mapping import Mapping, Table
 from tandemu.host.disk.qcow2.refcounts import Changes, Refcounts, pack_words
