@@ -76,13 +76,21 @@ def sysroot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run_exec(
-    *words: str | Path, cwd: Path | None = None, timeout_s: int = TIMEOUT_S, **variables: str
+    *words: str | Path,
+    cwd: Path | None = None,
+    timeout_s: int = TIMEOUT_S,
+    limit: str = "",
+    **variables: str,
 ) -> Result:
-    """Run ``tandemu exec`` with *words*; the program does not get our variables for Python."""
+    """Run ``tandemu exec`` with *words*; the program does not get our variables for Python.
+
+    *limit* is what a shell sets before, by its command ``ulimit``.
+    """
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
     hidden = [word for name in OURS for word in ("--unset", name)]
+    shell = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh"] if limit else []
     return subprocess.run(
-        [sys.executable, "-m", "tandemu", "exec", *hidden, *map(str, words)],
+        [*shell, sys.executable, "-m", "tandemu", "exec", *hidden, *map(str, words)],
         capture_output=True, stdin=subprocess.DEVNULL, env=environment, timeout=timeout_s,
         check=False, cwd=cwd,
     )  # fmt: skip

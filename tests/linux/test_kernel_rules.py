@@ -26,14 +26,15 @@ Compile = Callable[[str, str], Path]
 
 @pytest.fixture(scope="module")
 def compile_rule(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compile a program of the folder with a compiler."""
+    """Compile a program of the folder with a compiler, once."""
     folder = tmp_path_factory.mktemp("rules")
 
     def compile_with(compiler: str, name: str) -> Path:
         need(compiler)
         path = folder / f"{compiler}-{name}"
         options = ["-O1", "-w", "-pthread", "-static"]
-        subprocess.run([compiler, *options, "-o", path, RULES / f"{name}.c"], check=True)
+        if not path.exists():
+            subprocess.run([compiler, *options, "-o", path, RULES / f"{name}.c"], check=True)
         return path
 
     return compile_with
@@ -54,3 +55,19 @@ def test_as_the_hosts_kernel(name: str, compile_rule: Compile, tmp_path: Path) -
     lines = (expected.stdout.decode().splitlines(), ours.stdout.decode().splitlines())
     assert "\n".join(unified_diff(*lines, "the host's kernel", "ours", lineterm="", n=1)) == ""
     assert ours.returncode == expected.returncode
+
+
+@pytest.mark.parametrize("limit", ["-s 256", "-s unlimited", "-n 20", "-d 600000"])
+def test_limits_that_a_shell_sets(limit: str, compile_rule: Compile) -> None:
+    native, foreign = (compile_rule(one, "resources") for one in (NATIVE_COMPILER, COMPILER))
+    ours = run_exec(foreign, "told", limit=limit)
+    words = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", native, "told"]
+    expected = subprocess.run(words, capture_output=True, check=True, timeout=TIMEOUT_S)
+    assert ours.stdout == expected.stdout
+    assert ours.returncode == 0
+
+
+def test_a_limit_that_is_too_small_for_the_translator_is_named(compile_rule: Compile) -> None:
+    ours = run_exec(compile_rule(COMPILER, "resources"), "told", limit="-d 100000")
+    assert ours.returncode == 126
+    assert b"the hard limit on data is 97 MiB" in ours.stderr and b"ulimit -d" in ours.stderr

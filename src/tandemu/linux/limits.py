@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
+from tandemu.linux.errors import LinuxError
 from tandemu.linux.growth import limit_stack
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.mappings import UNLIMITED
@@ -43,6 +44,8 @@ NAMES = (
 _KEPT = frozenset((DATA, ADDRESS_SPACE))
 _HARD_KEPT = frozenset((FSIZE, NPROC, NOFILE))
 _HOSTS_STACK = 1 << 20
+_LEAST_DATA = 256 << 20
+"""What Python, the engine and its caches of code take."""
 _PAIR = struct.Struct("<QQ")
 
 Pair = tuple[int, int]
@@ -72,6 +75,12 @@ def take_over() -> dict[int, Pair]:
         soft, hard = found[kind] = host_limit(kind)
         if soft != UNLIMITED and set_host_limit(kind, UNLIMITED, UNLIMITED) < 0:
             set_host_limit(kind, hard, hard)
+            if kind == DATA and hard < _LEAST_DATA:
+                raise LinuxError(
+                    f"the hard limit on data is {hard >> 20} MiB, and the translator itself needs"
+                    f" {_LEAST_DATA >> 20}: raise it (ulimit -d unlimited)",
+                    errno.ENOMEM,
+                )
     return found
 
 

@@ -41,6 +41,11 @@ static void opening(void) {
     OPEN(here, "absolute", O_RDONLY, 0, RESOLVE_NO_XDEV);
     OPEN(here, "/etc/passwd", O_RDONLY, 0, RESOLVE_BENEATH);
     OPEN(here, "/proc/self/exe", O_RDONLY, 0, 0);
+    OPEN(here, "/proc/self/exe", O_RDONLY, 0, RESOLVE_NO_MAGICLINKS);
+    OPEN(here, "/proc/self/exe", O_RDONLY, 0, RESOLVE_NO_SYMLINKS);
+    OPEN(here, "/proc/self/maps", O_RDONLY, 0, RESOLVE_NO_SYMLINKS);
+    OPEN(here, "/proc/self/maps", O_RDONLY, 0, RESOLVE_NO_XDEV);
+    OPEN(here, "/proc/self/maps", O_RDWR, 0, 0);
     OPEN(here, "/proc/self/fd/0", O_RDONLY, 0, RESOLVE_NO_MAGICLINKS);
     OPEN(here, "/proc/self/cwd", O_RDONLY, 0, RESOLVE_NO_MAGICLINKS);
     OPEN(here, "/proc/self/maps", O_RDONLY, 0, RESOLVE_NO_MAGICLINKS);
