@@ -11,6 +11,7 @@ a block says more of it:
 from __future__ import annotations
 
 import doctest
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tandemu.cli.reference import markdown
+from tandemu.machine import Machine
 from tandemu.machine.console import Console
 from tests.long import STRESS
 
@@ -115,3 +118,15 @@ def test_what_is_quoted_stands_in_the_sources(document: Path) -> None:
         if block.order == "from":
             source = (ROOT / block.what).read_text(encoding="utf-8")
             assert block.text in source, f"{document.name}, line {block.line}: not in {block.what}"
+
+
+def test_the_page_of_options_is_what_the_command_line_has() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    assert page == markdown(), "run: python -m tandemu.cli.reference > docs/options.md"
+
+
+def test_every_option_of_a_machine_is_documented() -> None:
+    text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| `Machine(arch"))
+    named = set(re.findall(r"(\w+)=", row))
+    assert named == inspect.signature(Machine).parameters.keys() - {"arch"}
