@@ -78,6 +78,8 @@ class State(Record):
     others; a program's is number 0."""
     unpaged: frozenset[int] = frozenset()
     """The contexts in which addresses are physical: jumps go freely between pages there."""
+    code_visible_at_once: bool = False
+    """Whether what was written is what runs next, without a fence."""
     float_guard: str = ""
     """A field that is not zero while floating-point instructions go to the interpreter."""
 
@@ -202,6 +204,9 @@ class Isa(Record):
     """The module whose `control(isa)` gives the `Control`; it loads no generator."""
     guest_module: str
     """The module whose `guest(isa)` gives the `Guest`."""
+    revision: str = ""
+    """Tells what is generated from this one apart from what an earlier one gave. Not needed below
+    `tandemu`, whose source files are all part of the key of what is kept."""
 
     @cached_property
     def control(self) -> Control:

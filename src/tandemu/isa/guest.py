@@ -17,9 +17,10 @@ from tandemu.isa.architecture import Isa
 from tandemu.isa.decoder import Decoded, Decoder
 from tandemu.isa.instruction import Instruction
 
-RESULTS = ("rd",)
+RESULTS = ("rd", "rd2")
 SOURCES = ("rs1", "rs2", "rs3")
-"""What the register operands of records are called, by role."""
+"""What the register operands of records are called, by role. A semantic function may read results
+and write sources too: what it does is found by tracing (`isa.tracing.trace_operands`)."""
 
 
 class Place(NamedTuple):
@@ -189,6 +190,8 @@ class Guest(Protocol):
     places: Mapping[str, Place]
     """By operand, of registers."""
     word_bits: int
+    relative_to_end: bool
+    """Whether the immediates of jumps count from the next instruction, not from this one."""
     rounding: Rounding | None
     tables: Mapping[str, bytes]
     """What `fetch` looks into, by the field of the structure that holds its address."""

@@ -146,7 +146,7 @@ class Field(Record):
 
 
 class Instruction(Record):
-    """One instruction. Fixed bits, operands and immediate make up its 32 bits."""
+    """One instruction. Fixed bits, operands and immediate make up its *bits*."""
 
     name: str
     """Assembly mnemonic, without suffixes that are operands (RISC-V: ``.aq``, ``.rl``)."""
@@ -171,6 +171,8 @@ class Instruction(Record):
     specialises: str | None = None
     """The record that this one takes encodings from; overlap is an error otherwise."""
     traits: frozenset[Trait] = frozenset()
+    bits: int = 32
+    """Width of the word that holds its operands, the lowest byte first in memory."""
 
     def __post_init__(self) -> None:
         taken = self.mask
@@ -184,9 +186,9 @@ class Instruction(Record):
                     f"{taken & part.instruction_mask:#010x}; correct its record"
                 )
             taken |= part.instruction_mask
-        if taken != mask(32) or self.match & ~self.mask:
+        if taken != mask(self.bits) or self.match & ~self.mask:
             raise IsaError(
-                f"instruction {self.name}: bits {taken ^ mask(32):#010x} belong to nothing, "
+                f"instruction {self.name}: bits {taken ^ mask(self.bits):#010x} belong to nothing, "
                 f"or match {self.match:#010x} leaves mask {self.mask:#010x}; correct its record"
             )
 

@@ -7,9 +7,12 @@ guest's semantics use: a mixin whose properties come down to what stands here.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from tandemu.ir import Builder, Value
+from tandemu.bits import Layout
+from tandemu.ir import F64, I1, I64, PTR, Builder, Constant, I, Type, Value
+from tandemu.isa.architecture import Isa, RegisterFile
+from tandemu.isa.instruction import Instruction
 
 
 class OperandContext(Protocol):
@@ -32,6 +35,12 @@ class OperandContext(Protocol):
 
     def write(self, operand: str, value: Value | int) -> None:
         """A result. Nothing may be written before the last access to memory."""
+
+    def register(self, file: str, index: int) -> Value:
+        """A source that no field names: flags, a stack pointer."""
+
+    def set_register(self, file: str, index: int, value: Value | int) -> None:
+        """The same of a result."""
 
     def field(self, name: str) -> Value:
         """The number in a field, 64 bits."""
@@ -78,3 +87,128 @@ class OperandContext(Protocol):
 
     def software(self) -> None:
         """Leave the instruction to the evaluator; nothing may follow in the block."""
+
+
+class TracedOperands(NamedTuple):
+    """What an instruction does, by its semantics."""
+
+    read: frozenset[str]
+    """Operands whose registers it reads …"""
+    written: frozenset[str]
+    """… and writes."""
+    registers_read: frozenset[tuple[str, int]]
+    """Registers that no field names: file and index."""
+    registers_written: frozenset[tuple[str, int]]
+    accesses: int
+    """How often it accesses memory."""
+
+
+_TRACED: dict[tuple[str, str], TracedOperands] = {}
+
+
+def trace_operands(isa: Isa, record: Instruction) -> TracedOperands:
+    """What *record*, which has semantics, reads and writes, of all that it may do."""
+    key = isa.name, record.name
+    known = _TRACED.get(key)
+    if known is None:
+        assert record.semantics is not None, record.name
+        recorder = isa.guest.bind(_Recorder)(isa, record)
+        record.semantics(recorder)
+        known = _TRACED[key] = recorder.found()
+    return known
+
+
+class _Recorder:
+    """Traces an instruction to see what it asks for; what it leaves behind is dropped."""
+
+    native = True
+    keeps_unsettled = True
+    answers_firmware = False
+
+    def __init__(self, isa: Isa, record: Instruction) -> None:
+        self.ir = Builder("recorder", [("cpu", PTR)])
+        self.xlen = isa.state.address_bits
+        self._state, self._record = isa.state, record
+        self.hart: Any = self.ir.struct(Layout("Recorded", **isa.state.fields()), self.ir.cpu)
+        self._read: set[str] = set()
+        self._written: set[str] = set()
+        self._registers_read: set[tuple[str, int]] = set()
+        self._registers_written: set[tuple[str, int]] = set()
+        self._accesses = 0
+
+    def found(self) -> TracedOperands:
+        """What it has asked for."""
+        return TracedOperands(
+            frozenset(self._read),
+            frozenset(self._written),
+            frozenset(self._registers_read),
+            frozenset(self._registers_written),
+            self._accesses,
+        )
+
+    def _some(self, type: Type) -> Value:
+        return self.ir.variable(type, Constant(type, 0)).value
+
+    def _file(self, operand: str) -> RegisterFile:
+        return self._state.by_file[self._record.file(operand) or self._state.main.name]
+
+    def read(self, operand: str) -> Value:
+        # One that the record has not: a function shared by several asks for it and drops it.
+        if self._record.file(operand) is not None:
+            self._read.add(operand)
+        return self._some(I(self._file(operand).bits))
+
+    def write(self, operand: str, value: Value | int) -> None:
+        self._written.add(operand)
+
+    def unsettled(self, operand: str) -> Value:
+        self._read.add(operand)
+        return self._some(F64)
+
+    def write_unsettled(self, operand: str, value: Value) -> None:
+        self._written.add(operand)
+
+    def register(self, file: str, index: int) -> Value:
+        self._registers_read.add((file, index))
+        return self._some(I(self._state.by_file[file].bits))
+
+    def set_register(self, file: str, index: int, value: Value | int) -> None:
+        self._registers_written.add((file, index))
+
+    def field(self, name: str) -> Value:
+        return self._some(I64)
+
+    @property
+    def imm(self) -> Value:
+        return self._some(I(self.xlen))
+
+    pc = next_pc = imm
+
+    @property
+    def word(self) -> Value:
+        return self._some(I64)
+
+    def load(self, address: Value, bits: int) -> Value:
+        self._accesses += 1
+        return self._some(I(bits))
+
+    def store(self, address: Value, value: Value) -> None:
+        self._accesses += 1
+
+    def store_zeros(self, address: Value, size: int) -> None:
+        self._accesses += 1
+
+    def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
+        return self.load(address, bits)
+
+    def load_reserved(self, address: Value, bits: int) -> Value:
+        return self.load(address, bits)
+
+    def store_conditional(self, address: Value, value: Value, bits: int) -> Value:
+        self._accesses += 1
+        return self._some(I1)
+
+    def _nothing(self, *_: object) -> None:
+        """Goes nowhere, and shows nothing."""
+
+    fence = branch = jump = raise_exception = software = firmware_call = _nothing

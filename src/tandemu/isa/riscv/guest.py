@@ -45,6 +45,7 @@ class RiscvGuest:
         "rs3": Place(27, 5),
     }
     word_bits = 32
+    relative_to_end = False
     rounding = Rounding(
         "rm", Place(12, 3), DYNAMIC, _TOWARDS_ZERO, frozenset((0, 1, 2, 3, DYNAMIC))
     )

@@ -80,7 +80,7 @@ def engine_code(isa: Isa, *, flat: bool, notice: Callable[[str], None] | None) -
     *flat*: for a program in a window of the host's memory, instead of a machine.
     """
     name = f"{isa.name}-program" if flat else isa.name
-    return load_or_build(name, [name], lambda: _generate(isa, flat), notice)
+    return load_or_build(name, [name, isa.revision], lambda: _generate(isa, flat), notice)
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, Value
 from tandemu.isa.architecture import Faults, State
+from tandemu.isa.effects import INSTRUCTIONS
 from tandemu.isa.guest import System
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
 from tandemu.jit.shared.layout import (
@@ -80,7 +81,7 @@ def build_ram_pointer(layout: Layout) -> Function:
     return b.finish()
 
 
-def build_fill(layout: Layout, translate: Function, log_code: Function) -> Function:
+def build_fill(layout: Layout, state: State, translate: Function, log_code: Function) -> Function:
     """fill(cpu, address, access, size) -> FILL_*: make the TLB entry of a page.
 
     The access that is judged has *size* bytes, all in that page. On FILLED and FILL_UNCACHED
@@ -112,13 +113,16 @@ def build_fill(layout: Layout, translate: Function, log_code: Function) -> Funct
         entry = b.struct(TLB_ENTRY, tlb_entry(b, cpu.tlb.to_pointer(), b.address))
         virtual_page = b.address & -PAGE_SIZE
         with b.If(writing):
+            if state.code_visible_at_once:
+                with b.If((b.load(flags, I8) & PAGE_CODE) != 0):
+                    cpu.effects = cpu.effects | INSTRUCTIONS
             note_write(b, memory, log_code, slot, page)
         with b.If(cpu.walk_size == 0, likely=False):
             b.Return(FILL_UNCACHED)
         # A page that is written already, and not watched, may be written through this entry.
         permissions = cpu.walk_permissions
-        state = b.load(flags, I8)
-        plain = (state & (PAGE_WRITTEN | PAGE_DIRTY | PAGE_CODE | PAGE_WATCHED)) == (
+        marks = b.load(flags, I8)
+        plain = (marks & (PAGE_WRITTEN | PAGE_DIRTY | PAGE_CODE | PAGE_WATCHED)) == (
             PAGE_WRITTEN | PAGE_DIRTY
         )
         writable = plain & ((permissions & 2) != 0) & ~readonly
@@ -320,7 +324,7 @@ def build_memory(
 ) -> MemoryRoutines:
     """Build all routines of a machine; *log_code* as `slots` builds it."""
     faults = state.faults
-    fill = build_fill(layout, system.translate, log_code)
+    fill = build_fill(layout, state, system.translate, log_code)
     return MemoryRoutines(
         ram_pointer,
         fill,

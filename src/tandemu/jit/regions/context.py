@@ -365,6 +365,14 @@ class RegionContext:
             lifted.narrow = part
         self._registers.write(register, lifted)
 
+    def register(self, file: str, index: int) -> Value:
+        return self._registers.read(self._state.guest_state.first[file] + index)
+
+    def set_register(self, file: str, index: int, value: Value | int) -> None:
+        state = self._state.guest_state
+        lifted = self.ir.lift(value, I(state.by_file[file].bits))
+        self._registers.write(state.first[file] + index, lifted)
+
     def unsettled(self, operand: str) -> Value:
         return self._registers.number(self._number(operand)[1])
 

@@ -9,12 +9,13 @@ regions of their own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from tandemu.isa.architecture import Isa
 from tandemu.isa.guest import RESULTS, SOURCES
 from tandemu.isa.instruction import Instruction, Kind, Trait
+from tandemu.isa.tracing import TracedOperands, trace_operands
 from tandemu.jit.regions.request import HOT, VERY_HOT, RegionKind
 from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS
 from tandemu.memory.layout import PAGE_SIZE
@@ -46,7 +47,8 @@ class GuestInstruction(NamedTuple):
     @property
     def target(self) -> int:
         """Where a branch or jump goes."""
-        return self.pc + self.operands["imm"]
+        origin = self.next_pc if self.isa.guest.relative_to_end else self.pc
+        return origin + self.operands["imm"]
 
     @property
     def is_call(self) -> bool:
@@ -61,7 +63,7 @@ class GuestInstruction(NamedTuple):
     @property
     def links(self) -> bool:
         """Whether it is a jump that keeps where it came from."""
-        return bool(self.results)
+        return bool(self._registers(RESULTS))
 
     @property
     def accesses(self) -> bool:
@@ -70,21 +72,40 @@ class GuestInstruction(NamedTuple):
     @property
     def sources(self) -> tuple[int, ...]:
         """The registers it reads, those of all files counted together (`State.first`)."""
-        return self._registers(SOURCES)
+        traced = self._traced
+        if traced is None:
+            return self._registers(SOURCES)
+        return self._registers(traced.read, traced.registers_read)
 
     @property
     def results(self) -> tuple[int, ...]:
         """The registers it writes, numbered likewise."""
-        return self._registers(RESULTS)
+        traced = self._traced
+        if traced is None:
+            return self._registers(RESULTS)
+        return self._registers(traced.written, traced.registers_written)
 
-    def _registers(self, operands: tuple[str, ...]) -> tuple[int, ...]:
+    def reads(self, operand: str) -> bool:
+        """Whether it reads the register that *operand* names."""
+        traced = self._traced
+        return operand in SOURCES if traced is None else operand in traced.read
+
+    @property
+    def _traced(self) -> TracedOperands | None:
+        known = self.record.semantics is not None and self.record.kind is not Kind.SYSTEM
+        return trace_operands(self.isa, self.record) if known else None
+
+    def _registers(
+        self, operands: Collection[str], hidden: Collection[tuple[str, int]] = ()
+    ) -> tuple[int, ...]:
         state, record = self.isa.state, self.record
-        numbers = (
-            state.number(file, self.operands[name])
-            for name in operands
-            if (file := record.file(name)) is not None
-        )
-        return tuple(number for number in numbers if number is not None)
+        named = [
+            (file, self.operands[name])
+            for name in (*SOURCES, *RESULTS)
+            if name in operands and (file := record.file(name)) is not None
+        ]
+        numbers = (state.number(*one) for one in (*named, *sorted(hidden)))
+        return tuple(dict.fromkeys(number for number in numbers if number is not None))
 
 
 class GuestBlock:

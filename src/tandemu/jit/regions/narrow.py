@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tandemu.ir import Builder
 from tandemu.isa.architecture import Isa
-from tandemu.isa.guest import SOURCES
+from tandemu.isa.guest import RESULTS, SOURCES
 from tandemu.isa.instruction import Kind
 from tandemu.jit.regions.context import RegionState, Registers, narrow_part, region_context
 from tandemu.jit.regions.graph import Graph, GuestBlock, GuestInstruction
@@ -134,8 +134,8 @@ def _gives_narrow(
     main = isa.state.main
     sources: list[str] = []
     numbers: set[int] = set()
-    for name in SOURCES:
-        if one.record.file(name) == main.name:
+    for name in (*SOURCES, *RESULTS):
+        if one.record.file(name) == main.name and one.reads(name):
             number = one.operands[name]
             numbers.add(number)
             is_zero = number == main.zero

@@ -256,6 +256,9 @@ class Dispatcher:
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
         cpu.slice = budget
+        if self.state.code_visible_at_once:
+            # Others may have written code.
+            b.call(self.translator.fence_instructions, b.cpu)
         interrupt = self.system.pending_interrupt(b, cpu)
         with b.If(interrupt.sge(0), likely=False):
             cpu.trap_cause = self.system.interrupt_cause(interrupt)
@@ -381,7 +384,11 @@ class Dispatcher:
             self.go(b, "interpret_site")
         stores = (form.flags & STORES) != 0
         access = b.select(stores, Constant(I64, WRITE), Constant(I64, READ))
-        with b.If(b.call(self.memory.fill, b.cpu, address, access, 1) == FILLED, likely=True):
+        filled = b.call(self.memory.fill, b.cpu, address, access, 1) == FILLED
+        if self.state.code_visible_at_once:
+            # What follows in the block may be what is written: the interpreter's end looks.
+            filled = filled & (cpu.effects == 0)
+        with b.If(filled, likely=True):
             self.go(b, site.code.zext(I64).to_pointer())
         self.go(b, "interpret_site")
         return b.finish()
@@ -532,7 +539,7 @@ class Dispatcher:
 
     def build_extra(self) -> tuple[Function, ...]:
         """Build what only engines of machines have."""
-        fill = build_region_fill(self.layout, self.memory.fill)
+        fill = build_region_fill(self.layout, self.state, self.memory.fill)
         interrupt = build_set_interrupt(self.layout, self.system)
         physical = build_physical_address(self.layout, self.system)
         return (self.build_step(), self.build_settle(), interrupt, fill, physical)

@@ -20,7 +20,7 @@ _ROOM = 512
 """Bytes of cold code and sites that installing a region or a link takes at most."""
 
 
-def build_region_fill(layout: Layout, fill: Function) -> Function:
+def build_region_fill(layout: Layout, state: State, fill: Function) -> Function:
     """region_fill(cpu, address, access, size, aligned) -> host address, or 0.
 
     The TLB had no entry. 0: the interpreter has to carry the access out. *aligned* holds
@@ -35,6 +35,9 @@ def build_region_fill(layout: Layout, fill: Function) -> Function:
         b.Return(0)
     with b.If(b.call(fill, b.cpu, b.address, b.access, 1) != FILLED, likely=False):
         b.Return(0)
+    if state.code_visible_at_once:
+        with b.If(cpu.effects != 0, likely=False):
+            b.Return(0)
     b.Return(cpu.host_pointer)
     return b.finish()
 

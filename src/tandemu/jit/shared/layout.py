@@ -102,6 +102,7 @@ FORM = Layout(
     stencil=U32,
     flags=U32,
     rd_base=U32,
+    rd2_base=U32,
     rs1_base=U32,
     rs2_base=U32,
     rs3_base=U32,
@@ -201,8 +202,8 @@ COUNTERS = (
 
 # Symbols of stencils, in the order of the `values` array that fills their holes.
 VALUE_SYMBOLS = (
-    *("RD", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "JUMPS", "JUMP", "COUNT"),
-    *("COLD", "TAKEN", "REGION"),
+    *("RD", "RD2", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "JUMPS", "JUMP", "COUNT"),
+    *("COLD", "SLOW", "TAKEN", "REGION"),
 )
 ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
 SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")

@@ -58,6 +58,7 @@ class StencilContext:
         self._layout = layout
         self._result: Value | None = None
         self._ended = False
+        self._accesses = 0
         if self._may_be_slow(instruction):
             # Floating point is off, or the rounding mode has no counterpart: the interpreter.
             with builder.If(getattr(self.hart, state.float_guard) != 0, likely=False):
@@ -70,6 +71,14 @@ class StencilContext:
         """Go to the cold stub; *address* is the one that the TLB has not."""
         missed = {} if address is None else {"address": address}
         self.ir.TailCall("COLD", *tail_operands(self.ir, **missed))
+
+    def _missed(self, address: Value) -> None:
+        """The TLB has no entry for an access: for the first of an instruction it is filled, any
+        other one is the interpreter's."""
+        if self._accesses == 1:
+            self._cold(address)
+        else:
+            self.ir.TailCall("SLOW", *tail_operands(self.ir))
 
     def _slot(self, symbol: str) -> Value:
         """Address of a register whose offset in the CPU structure is a hole."""
@@ -99,8 +108,15 @@ class StencilContext:
         file = self._file(operand)
         lifted = self.ir.lift(value, I(file.bits))
         self.ir.store(self._slot(operand.upper()), lifted)
-        if file is self._state.main:
+        if file is self._state.main and operand == "rd":
             self._result = lifted
+
+    def register(self, file: str, index: int) -> Value:
+        value: Value = getattr(self.hart, file)[index]
+        return value
+
+    def set_register(self, file: str, index: int, value: Value | int) -> None:
+        getattr(self.hart, file)[index] = value
 
     def field(self, name: str) -> Value:
         assert self._rounding is not None and name == self._rounding.field, name
@@ -137,8 +153,9 @@ class StencilContext:
             # The page of the last byte: an access that crosses pages misses.
             page = (address + (size - 1) if size > 1 else address) & -PAGE_SIZE
         offset = TLB_ENTRY.offset("write" if write else "read")
+        self._accesses += 1
         with ir.If(ir.load(entry.offset(offset), I64) != page, likely=False):
-            self._cold(address)
+            self._missed(address)
         addend = ir.load(entry.offset(TLB_ENTRY.offset("addend")), I64)
         return (address + addend).to_pointer()
 
@@ -302,6 +319,13 @@ class InterpreterContext:
         if file.zero is not None and file.sink is not None:
             index = self.ir.select(index == file.zero, file.sink, index)
         getattr(self.hart, file.name)[index] = value
+
+    def register(self, file: str, index: int) -> Value:
+        value: Value = getattr(self.hart, file)[index]
+        return value
+
+    def set_register(self, file: str, index: int, value: Value | int) -> None:
+        getattr(self.hart, file)[index] = value
 
     @property
     def imm(self) -> Value:

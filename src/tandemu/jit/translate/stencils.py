@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, Builder, Function, I
 from tandemu.isa.architecture import State
-from tandemu.isa.guest import Guest, Instructions
+from tandemu.isa.guest import RESULTS, SOURCES, Guest, Instructions
 from tandemu.isa.instruction import ImmediateFormat, Instruction, Kind, Trait
+from tandemu.isa.tracing import trace_operands
 from tandemu.jit.shared.convention import (
     CACHED_RESULTS,
     leaving_operands,
@@ -53,6 +54,10 @@ ROUNDS = 64
 """Its stencil is for dynamic rounding; the next one, if `ROUNDS_TO_ZERO`, for mode RTZ."""
 ROUNDS_TO_ZERO = 128
 FLOATING = 256
+FORGETS = 1024
+"""It writes registers of the first file besides its result: no cached result holds after it."""
+AGAIN = 2048
+"""It accesses memory more than once."""
 ATOMIC = 512
 """Its stencil asks for the interpreter too if its address is not aligned."""
 
@@ -176,13 +181,14 @@ def _exact(instruction: Instruction) -> bool:
     return Trait.EXACT in instruction.traits
 
 
-class _Stencils:
+class Stencils:
     """Traces the stencils of one guest."""
 
     def __init__(
         self, guest: Guest, state: State, layout: Layout, context: type[StencilContext]
     ) -> None:
-        self.state, self.layout, self.rounding = state, layout, guest.rounding
+        self.isa, self.state = guest.isa, state
+        self.layout, self.rounding = layout, guest.rounding
         self._context: type[StencilContext] = guest.bind(context)
 
     def in_main(self, instruction: Instruction, operand: str) -> bool:
@@ -251,6 +257,14 @@ class _Stencils:
         instruction.semantics(context)
         return context.finish()
 
+    def traced_flags(self, instruction: Instruction) -> int:
+        """What tracing says of it."""
+        main, traced = self.state.main.name, trace_operands(self.isa, instruction)
+        named = {one for one in traced.written - {"rd"} if instruction.file(one) == main}
+        hidden = {one for one in traced.registers_written if one[0] == main}
+        forgets = FORGETS if named or hidden else 0
+        return forgets | (AGAIN if traced.accesses > 1 else 0)
+
     def flags(self, instruction: Instruction) -> int:
         """What the translator must know (`FORM.flags`)."""
         flags = 0
@@ -262,6 +276,8 @@ class _Stencils:
             flags |= MEMORY
         if instruction.kind is Kind.ATOMIC:
             flags |= ATOMIC
+        if instruction.semantics is not None and instruction.kind is not Kind.SYSTEM:
+            flags |= self.traced_flags(instruction)
         if instruction.kind is Kind.STORE or (
             instruction.kind is Kind.ATOMIC and Trait.ONLY_READS not in instruction.traits
         ):
@@ -279,7 +295,7 @@ def build(
     guest: Guest, state: State, isa: Instructions, layout: Layout, *, flat: bool = False
 ) -> StencilProgram:
     """Trace every stencil of *isa*, the instructions of *guest*, and make its form table."""
-    stencils = _Stencils(guest, state, layout, FlatStencilContext if flat else StencilContext)
+    stencils = Stencils(guest, state, layout, FlatStencilContext if flat else StencilContext)
     functions = list(_service(state, layout))
     immediates: list[ImmediateFormat] = []
     forms = bytearray(FORM.size * (len(isa.records) + 1))
@@ -292,7 +308,7 @@ def build(
         form.general = isa.decoder.general[number]
         form.special, form.stencil = special, NO_STENCIL
         form.access = instruction.access
-        for operand in ("rd", "rs1", "rs2", "rs3"):
+        for operand in (*RESULTS, *SOURCES):
             file = instruction.file(operand)
             setattr(form, f"{operand}_base", layout.offset(file) if file else 0)
         if instruction.immediate is not None:
@@ -310,7 +326,8 @@ def build(
             if Trait.HOT in instruction.traits:
                 second = len(variants) // (results * len({one.rs1 for one in variants}))
                 form.rs2_stride = results if stencils.in_main(instruction, "rs2") else 0
-                form.rs1_stride = results * second
+                in_main = stencils.in_main(instruction, "rs1")
+                form.rs1_stride = results * second if in_main else 0
             elif instruction.kind is Kind.BRANCH:
                 raise AssertionError("every branch is hot")
             if stencils.has_zero_variant(instruction):

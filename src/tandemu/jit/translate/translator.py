@@ -251,6 +251,7 @@ class _Translation(Emission):
         rd, rs1, rs2 = (self.operand(word, name) for name in ("rd", "rs1", "rs2"))
         immediate = self.immediate(word, form)
         next_pc = pc + length
+        origin = next_pc if self.guest.relative_to_end else pc
         special = form.special
         writes = (flags & stencils.WRITES_RD) != 0
         main = self.state.main
@@ -263,6 +264,8 @@ class _Translation(Emission):
             return base.zext(I64) + scaled
 
         self.value("RD", register_offset(form.rd_base, b.select(writes, register, rd)))
+        if "rd2" in self.guest.places:
+            self.value("RD2", register_offset(form.rd2_base, self.operand(word, "rd2")))
         self.value("RS1", register_offset(form.rs1_base, rs1))
         self.value("RS2", register_offset(form.rs2_base, rs2))
         self.value("RS3", register_offset(form.rs3_base, self.operand(word, "rs3")))
@@ -279,14 +282,14 @@ class _Translation(Emission):
             with cases.Case(stencils.CONSTANT):
                 self.constant(register, immediate)
             with cases.Case(stencils.PC_CONSTANT):
-                self.constant(register, self.wrap(pc + immediate))
+                self.constant(register, self.wrap(origin + immediate))
             with cases.Case(stencils.JUMP):
                 links: Value = writes
                 if main.zero is not None:
                     links = rd != main.zero
                 with b.If(links):
                     self.constant(register, self.wrap(next_pc))
-                self.jump(self.wrap(pc + immediate))
+                self.jump(self.wrap(origin + immediate))
             with cases.Case(stencils.INDIRECT):
                 self.value("WIDE", next_pc)
                 self.value("JUMPS", self.cpu.jump_cache)
@@ -391,10 +394,16 @@ class _Translation(Emission):
                 self.add_block_site("memory_stub", pc, start, **one)
             with b.If((flags & stencils.COLD) != 0):
                 self.add_block_site("interpret_stub", pc, Constant(I64, 0), **one)
+        with b.If((flags & stencils.AGAIN) != 0):
+            self.value("SLOW", self.cold.value)
+            self.add_block_site("interpret_stub", pc, Constant(I64, 0), **one)
         self.emit(stencil.value)
+        with b.If((flags & stencils.FORGETS) != 0):
+            self.forget_all()
         with b.If(form.special == stencils.BRANCH):
             immediate = self.values[VALUE_NUMBER["IMM"]]
-            self.link(self.wrap(pc + immediate), self.out.value - 4)
+            origin = next_pc if self.guest.relative_to_end else pc
+            self.link(self.wrap(origin + immediate), self.out.value - 4)
             self.jump(next_pc)
 
     def instruction(self) -> None:
