@@ -15,7 +15,7 @@ from tests.linux.conftest import PROGRAMS, need, run_exec
 
 pytestmark = pytest.mark.guest
 
-NAMES = ["births", "successors", "stories", "callings"]
+NAMES = ["births", "successors", "stories", "callings", "crowd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,5 +40,6 @@ def test_as_natively(name: str, build: Callable[..., Path], tmp_path: Path) -> N
     program.chmod(0o755)
     ours = run_exec(program, cwd=folders[1])
     assert ours.stdout.decode().splitlines() == theirs.stdout.decode().splitlines()
-    assert ours.stderr.decode() == ""
+    # The first start of all may say that it compiles.
+    assert [line for line in ours.stderr.decode().splitlines() if "native code" not in line] == []
     assert ours.returncode == theirs.returncode == 0

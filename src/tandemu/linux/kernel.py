@@ -28,6 +28,7 @@ from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.offspring import Offspring
 from tandemu.linux.proc.watch import Watch
 from tandemu.linux.seccomp import ALLOW, TRAP
 from tandemu.linux.signals import Signals
@@ -96,6 +97,7 @@ class Kernel:
         self.is_forked = False
         self.spawn: Spawn | None = None
         """Set between vfork and what ends it."""
+        self.offspring = Offspring()
         self.leader: Task
         """The thread that the process began with; see `succession`."""
         self.leader_wakes = succession.new_lock()

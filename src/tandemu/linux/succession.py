@@ -77,6 +77,7 @@ def load(task: Task, program: Program) -> None:
 def _load(task: Task, program: Program) -> None:
     kernel = task.kernel
     kernel.release_robust(task)
+    kernel.offspring.start_program()
     if kernel.spawn is not None:
         kernel.spawn.give_back(done=True)
         kernel.spawn = None

@@ -195,7 +195,45 @@ static void refuse(const char *what, int directory, const char *path, int flags)
     waitpid(child, 0, 0);
 }
 
+/* A parent puts its child into a group; not once that has started a program. */
+static void groups(void) {
+    int pipes[2], ends[2], status;
+    char byte;
+    for (int starts = 0; starts < 2; starts++) {
+        pipe2(pipes, O_CLOEXEC);
+        pipe(ends);
+        fflush(stdout);
+        int child = fork();
+        if (child == 0) {
+            char *list[] = {"next", "wait", 0};
+            dup2(ends[0], 0);
+            close(ends[1]);
+            if (starts)
+                execve("/proc/self/exe", list, environment);
+            close(pipes[0]);
+            close(pipes[1]);
+            read(0, &byte, 1);
+            _exit(0);
+        }
+        close(pipes[1]);
+        read(pipes[0], &byte, 1);
+        int done = setpgid(child, child);
+        printf("  starts %d: %s", starts, done ? strerrorname_np(errno) : "moved");
+        done = setpgid(child, -5);
+        printf(", %s\n", done ? strerrorname_np(errno) : "moved");
+        write(ends[1], "x", 1);
+        waitpid(child, &status, 0);
+        done = setpgid(child, child);
+        printf("  gone: %s\n", done ? strerrorname_np(errno) : "moved");
+    }
+    fflush(stdout);
+    _exit(0);
+}
+
 int main(int count, char **arguments) {
+    char byte;
+    if (count > 1 && !strcmp(arguments[1], "wait"))
+        return read(0, &byte, 1) < 0;
     if (count == 0) {
         puts("  without arguments");
         return 6;
@@ -251,5 +289,6 @@ int main(int count, char **arguments) {
     close(writer);
     refuse("it, written", AT_FDCWD, "target/", 0);
     in_child("the same, written", script);
+    in_child("groups", groups);
     return 0;
 }

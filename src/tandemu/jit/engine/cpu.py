@@ -43,7 +43,8 @@ def _mebibytes(hot: float, cold: float, site: float, region: float) -> CacheSize
     return CacheSizes(*(int(part * MEBIBYTE) for part in (hot, cold, site, region)))
 
 
-SMALLEST, SMALL, MEDIUM, LARGE, LARGEST = CACHES = (
+SMALLEST, SMALLER, SMALL, MEDIUM, LARGE, LARGEST = CACHES = (
+    _mebibytes(0.25, 0.125, 0.25, 0.125),
     _mebibytes(1, 0.5, 1, 0.5),
     _mebibytes(2, 1, 2, 1),
     _mebibytes(8, 4, 5, 3),

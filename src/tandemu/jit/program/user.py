@@ -57,7 +57,7 @@ from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
 
-_FEW = 64
+_FEW = 32
 """So many threads begin with more than the smallest code cache; the first with a large one."""
 
 _SIGSEGV, _SIGBUS = 11, 7

@@ -180,6 +180,7 @@ def _fork(task: Task, request: _Request) -> int:
     rendezvous = Rendezvous() if flags & CLONE_VFORK else None
     others_run = len(kernel.tasks) > 1
     mask = host.get_mask()
+    place = kernel.offspring.reserve()
     wish = Wish(flags, request.signal, request.numbers, request.cgroup)
     # A lock that another thread holds would stay so in the child, the engine's own too.
     with kernel.threads_lock, kernel.memory_lock:
@@ -199,10 +200,12 @@ def _fork(task: Task, request: _Request) -> int:
         return pid
     if pid == 0:
         try:
+            kernel.offspring.begin(place)
             _begin_child(task, request, rendezvous, others_run)
         except BaseException as error:
             kernel.fail(error)
         return 0
+    kernel.offspring.born(pid, place)
     if flags & CLONE_PARENT_SETTID:
         with contextlib.suppress(OSError):
             memory.write_word(request.parent_tid, pid, 4)

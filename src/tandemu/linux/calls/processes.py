@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import struct
 from typing import TYPE_CHECKING, NoReturn
 
@@ -52,7 +53,6 @@ for _name, _arguments in (
     ("getresgid", "ptr ptr ptr"),
     ("getpgid", "pid"),
     ("getsid", "pid"),
-    ("setpgid", "pid pid"),
     ("setsid", ""),
     ("getgroups", "int ptr"),
     ("setgroups", "int ptr"),
@@ -88,6 +88,15 @@ for _name, _arguments in (
     calls.direct(_name, _arguments)
 
 
+@calls.row("setpgid", "pid pid")
+def _setpgid(task: Task, pid: int, group: int) -> int:
+    number = signed(pid)
+    if signed(group) >= 0 and task.kernel.offspring.has_started(number):
+        # For a child that has started a program, once that is known to be one.
+        return -errno.EACCES if os.getsid(number) == os.getsid(0) else -errno.EPERM
+    return host.call(NUMBERS["setpgid"], pid, group)
+
+
 _KCMP_EPOLL_TFD = 7
 
 
@@ -107,7 +116,7 @@ def _set_tid_address(task: Task, address: int) -> int:
     return task.tid
 
 
-@calls.row("set_robust_list", "ptr size", missing="locks shared with other processes")
+@calls.row("set_robust_list", "ptr size", missing="locks of a process that is killed from outside")
 def _set_robust_list(task: Task, head: int, size: int) -> int:
     if size != 24:
         return -errno.EINVAL
