@@ -188,7 +188,7 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
             flush=True,
         )
     with terminal:
-        machine.console.mirror(terminal.write)
+        machine.console.mirror(terminal.write, calls_back=False)
         machine.start()
         _follow_size(machine)
         gc.freeze()

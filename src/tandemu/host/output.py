@@ -38,7 +38,8 @@ class OutputPump:
         self._lost = lost
         self._limit = limit_bytes
         self._pending = bytearray()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # cheaper than the condition, for every character
+        self._changed = threading.Condition(self._lock)
         self._writing = False
         self._held = False
         self._closing = False
@@ -52,7 +53,7 @@ class OutputPump:
 
     def write(self, data: bytes) -> None:
         """Take *data*; blocks while too much is waiting. Any thread."""
-        with self._changed:
+        with self._lock:
             if len(self._pending) >= self._limit:
                 self._changed.wait_for(lambda: self._discarding or len(self._pending) < self._limit)
             if self._discarding:

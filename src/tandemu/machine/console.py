@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from tandemu.bits import Record
 from tandemu.machine.errors import MachineError, MachineTimeout
@@ -52,7 +53,8 @@ class Console:
         self._reading = threading.Lock()
         self._calling: set[int] = set()  # threads that are inside of the mirror
         self._last_output_s = 0.0
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a condition's own methods cost a microsecond a character
+        self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._ended = ""
         self._mirror: Callable[[bytes], object] = _nowhere
@@ -66,7 +68,7 @@ class Console:
 
     def transmit(self, data: bytes) -> None:
         """Take what the guest printed. On a vCPU's thread: waits where the mirror does."""
-        with self._changed:
+        with self._lock:
             self._output += data
             if len(self._output) > self._limit:
                 surplus = len(self._output) - self._limit * 3 // 4
@@ -75,13 +77,7 @@ class Console:
             if self._waiting:
                 self._changed.notify_all()
         self._last_output_s = time.monotonic()
-        if self._mirror is not _nowhere:
-            caller = threading.get_ident()
-            self._calling.add(caller)
-            try:
-                self._mirror(data)
-            finally:
-                self._calling.discard(caller)
+        self._mirror(data)
 
     def connect(self, port: Port | None) -> None:
         """Let input go to *port* (None: keep it)."""
@@ -143,9 +139,23 @@ class Console:
         with self._changed:
             return self._output.decode(errors="replace")
 
-    def mirror(self, sink: Callable[[bytes], object] | None) -> None:
-        """Also hand all further output to *sink*, on the vCPU's thread; None: to nobody."""
-        self._mirror = sink or _nowhere
+    def mirror(self, sink: Callable[[bytes], object] | None, *, calls_back: bool = True) -> None:
+        """Also hand all further output to *sink*, on the vCPU's thread; None: to nobody.
+
+        *calls_back*: whether it may call methods of the machine, some of which it must not.
+        """
+        if sink is not None and calls_back:
+            self._mirror = partial(self._call, sink)
+        else:
+            self._mirror = sink or _nowhere
+
+    def _call(self, sink: Callable[[bytes], object], data: bytes) -> None:
+        caller = threading.get_ident()
+        self._calling.add(caller)
+        try:
+            sink(data)
+        finally:
+            self._calling.discard(caller)
 
     def listening(self) -> bool:
         """Whether the guest seems to take input: it uses its receiver, or fell silent."""
