@@ -70,6 +70,14 @@ def test_convert_there_and_back(tmp_path: Path, words: list[str]) -> None:
     back.write_bytes(b"\xff" * 6 * MIB)
     assert tandemu_disk("convert", "-n", "-O", "raw", packed, back) == 0
     assert back.read_bytes() == data + b"\xff" * (MIB - 512)
+    assert tandemu_disk("convert", "-n", "-c", "-O", "raw", packed, back) == 2
+    over = tmp_path / "over.qcow2"
+    assert tandemu_disk("create", over, "6M", "--cluster-size", "4K") == 0
+    with open_image(str(over)) as image:
+        image.write(0, b"\xff" * 6 * MIB)
+    assert tandemu_disk("convert", "-n", "-c", "-O", "qcow2", packed, over) == 0
+    assert contents(over) == data + b"\xff" * (MIB - 512)
+    assert tandemu_disk("check", over) == 0
 
 
 def test_what_fails_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +98,13 @@ def test_what_fails_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture
         (["resize", raw, "1K"], "--shrink", 2),
         (["info", "-f", "floppy", raw], "no format of images", 2),
         (["commit", raw], "is no qcow2 image", 1),
+        (["create", "-F", "raw", out, "1M"], "which is not given", 2),
+        (["rebase", "-F", "raw", raw], "which is not given", 2),
+        (["convert", "-n", "--lazy-refcounts", raw, out], "no image is made", 2),
+        (["convert", "-n", raw, out], "No such file", 1),
+        (["check", "--repair", "-U", raw], "not repaired", 2),
+        (["snapshot", "--json", "-c", "x", raw], "for the list", 2),
+        (["serve", "--socket", out, "--listen", "1", raw], "not allowed with", 2),
     ]
     for words, says, status in cases:
         try:

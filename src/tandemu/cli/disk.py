@@ -50,7 +50,17 @@ def _qcow2_options(options: argparse.Namespace) -> Qcow2Options:
     )
 
 
+def _refuse(wrong: bool, text: str) -> None:
+    """An option that would change nothing is a mistake."""
+    if wrong:
+        raise DiskUsageError(text)
+
+
 def _create(options: argparse.Namespace) -> int:
+    _refuse(
+        bool(options.backing_format and not options.backing),
+        "--backing-format says the format of --backing, which is not given",
+    )
     create_image(
         options.image,
         options.format,
@@ -173,6 +183,15 @@ def _extent_as_json(one: Extent) -> dict[str, object]:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    _refuse(
+        options.existing
+        and (
+            _qcow2_options(options) != Qcow2Options()
+            or options.preallocation != "off"
+            or options.force
+        ),
+        "with --existing no image is made, so there is no saying how",
+    )
     with (
         open_image(
             options.image,
@@ -210,6 +229,10 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     lost: list[str] = []
+    _refuse(
+        options.repair and options.force_share,
+        "an image is not repaired while another program uses it (--force-share)",
+    )
     if options.repair:
         with open_image(options.image, options.format, backing=False, repair=True) as image:
             lost = manage.repair(need_qcow2(image, "check"))
@@ -290,6 +313,10 @@ def _commit(options: argparse.Namespace) -> int:
 
 
 def _rebase(options: argparse.Namespace) -> int:
+    _refuse(
+        bool(options.backing_format and not options.backing),
+        "--backing-format says the format of --backing, which is not given",
+    )
     with make_progress() as progress:
         progress.step(f"Putting {options.backing or 'nothing'} below {options.image}")
         rebase(
@@ -310,6 +337,7 @@ def _snapshot(options: argparse.Namespace) -> int:
     }
     for name, change in changes.items():
         if (wanted := getattr(options, name)) is not None:
+            _refuse(options.json, f"--json is for the list: there is nothing to say of --{name}")
             with open_image(options.image, "qcow2") as image:
                 change(need_qcow2(image, "snapshot"), wanted)
             return 0

@@ -217,13 +217,14 @@ def _add_serve(actions: argparse._SubParsersAction[Any]) -> None:
     )
     serve.add_argument("image", metavar="IMAGE")
     _add_format(serve)
-    serve.add_argument(
+    where = serve.add_mutually_exclusive_group()
+    where.add_argument(
         "--listen",
         default="localhost:10809",
         metavar="[HOST:]PORT",
         help="where (default: %(default)s)",
     )
-    serve.add_argument("--socket", metavar="FILE", help="on a Unix socket instead")
+    where.add_argument("--socket", metavar="FILE", help="on a Unix socket instead")
     serve.add_argument("--name", default="", metavar="NAME", help="the export's name")
     serve.add_argument("-r", "--read-only", action="store_true", help="nobody may write")
     serve.add_argument("-l", "--snapshot", metavar="NAME", help="as the image was then (qcow2)")

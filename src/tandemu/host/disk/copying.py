@@ -49,22 +49,33 @@ class _Buffer:
         self.words = self.view.cast("Q")
         self.address = ctypes.addressof((ctypes.c_char * size).from_buffer(self.data))
 
-    def pieces(self, length: int, unit: int) -> Iterator[tuple[int, int, bool]]:
-        """(offset, length, is_zero) of the first *length* bytes, in order, by *unit*."""
-        firsts = self.words[: -(-length // 8) : unit // 8].tolist()
+    def pieces(self, begin: int, end: int, unit: int) -> Iterator[tuple[int, int, bool]]:
+        """(offset, length, is_zero) of the bytes from *begin* to *end*, in order, by *unit*."""
+        firsts = self.words[begin // 8 : -(-end // 8) : unit // 8].tolist()
         if all(firsts):
-            yield 0, length, False
+            yield begin, end - begin, False
             return
-        begin, state = 0, False
+        since, state = begin, False
         for number, first in enumerate(firsts):
-            offset = number * unit
-            size = min(unit, length - offset)
-            zero = not first and is_zero(self.address + offset, size)
+            offset = begin + number * unit
+            zero = not first and is_zero(self.address + offset, min(unit, end - offset))
             if number and zero != state:
-                yield begin, offset - begin, state
-                begin = offset
+                yield since, offset - since, state
+                since = offset
             state = zero
-        yield begin, length - begin, state
+        yield since, end - since, state
+
+
+def _pack_units(packing: Packing, buffer: _Buffer, length: int) -> Iterator[bytes | None]:
+    """Each unit of the first *length* bytes packed; None where it is zeros or gets no shorter."""
+    for begin in range(0, length, packing.unit):
+        part = min(packing.unit, length - begin)
+        if is_zero(buffer.address + begin, part):
+            yield None
+            continue
+        if part < packing.unit:
+            buffer.view[length : begin + packing.unit] = bytes(packing.unit - part)
+        yield packing.pack(buffer.view[begin : begin + packing.unit])
 
 
 def data_chunks(source: Image, size: int, unit: int) -> Iterator[tuple[int, int, bool]]:
@@ -96,39 +107,45 @@ def copy(
     """
     size = source.size_bytes
     chunk = max(CHUNK_BYTES, unit)
-    step = packing.unit if packing is not None else chunk
+    step = chunk if packing is None else packing.unit * max(1, CHUNK_BYTES // packing.unit)
     pool = None
     if packing is not None or not (source.is_local and target.is_local):
         pool = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "disk-copy")
     free = deque(_Buffer(step) for _ in range(1 if pool is None else _AHEAD))
-    waiting: deque[tuple[int, int, _Buffer, Future[bytes | None]]] = deque()
+    waiting: deque[tuple[int, int, _Buffer, Future[list[bytes | None]]]] = deque()
 
-    def read(offset: int, length: int, buffer: _Buffer) -> bytes | None:
+    def read(offset: int, length: int, buffer: _Buffer) -> list[bytes | None]:
         source.readv(offset, [buffer.view[:length]])
-        if packing is None or is_zero(buffer.address, length):
-            return None
-        if length < packing.unit:
-            buffer.view[length : packing.unit] = bytes(packing.unit - length)
-        return packing.pack(buffer.view[: packing.unit])
+        return [] if packing is None else list(_pack_units(packing, buffer, length))
+
+    def write_plain(offset: int, buffer: _Buffer, begin: int, end: int) -> None:
+        for at, part, zero in buffer.pieces(begin, end, unit):
+            if not zero:
+                target.writev(offset + at, [buffer.view[at : at + part]])
+            elif not is_empty:
+                target.write_zeroes(offset + at, part)
 
     def write_first() -> None:
         offset, length, buffer, reading = waiting.popleft()
-        packed = reading.result()
-        if packed is not None and packing is not None:
-            packing.write(offset, packed)
+        units = reading.result()
+        if packing is None:
+            write_plain(offset, buffer, 0, length)
         else:
-            for begin, part, zero in buffer.pieces(length, unit):
-                if not zero:
-                    target.writev(offset + begin, [buffer.view[begin : begin + part]])
-                elif not is_empty:
-                    target.write_zeroes(offset + begin, part)
+            for number, packed in enumerate(units):
+                begin = number * packing.unit
+                if packed is not None:
+                    packing.write(offset + begin, packed)
+                else:
+                    write_plain(offset, buffer, begin, min(begin + packing.unit, length))
         free.append(buffer)
         advance(offset + length, size)
 
     try:
         chunks = data_chunks(source, size, step)
         if packing is not None:
-            chunks = _whole(chunks, packing.unit, size)
+            chunks = _whole(chunks, step, size)
+            if not is_empty:
+                target.write_zeroes(0, size)
         for offset, length, zero in chunks:
             if zero:
                 if not is_empty:
@@ -140,7 +157,7 @@ def copy(
                 write_first()
             buffer = free.popleft()
             if pool is None:
-                reading: Future[bytes | None] = Future()
+                reading: Future[list[bytes | None]] = Future()
                 reading.set_result(read(offset, length, buffer))
             else:
                 reading = pool.submit(read, offset, length, buffer)

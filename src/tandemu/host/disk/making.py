@@ -147,6 +147,8 @@ def copy_into(
 ) -> None:
     """Copy *source* into *target*, in units that suit it."""
     if not isinstance(target, Qcow2Image):
+        if compress:
+            raise DiskUsageError(f"{target.path} cannot be compressed: only qcow2 can")
         copy(source, target, advance, is_empty=is_empty)
         return
     unit = target.header.cluster_bytes
