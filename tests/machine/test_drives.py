@@ -76,6 +76,23 @@ def test_one_image_is_not_used_twice(tmp_path: Path) -> None:
         third.start()
 
 
+def test_slots_are_eight(tmp_path: Path) -> None:
+    drives = []
+    for number in range(9):
+        (tmp_path / f"{number}.img").write_bytes(bytes(512))
+        drives.append(f"{tmp_path}/{number}.img,format=raw,if=virtio-mmio")
+    with Machine(kernel=LOOP, firmware="none", memory="16M", drives=drives[:8]) as vm:
+        vm.start()
+        vm.pause()
+        assert sorted(vm.statistics().keys() & {f"disk{n}_requests" for n in range(9)}) == [
+            f"disk{n}_requests" for n in range(8)
+        ]
+        vm.resume()
+    machine = Machine(kernel=LOOP, firmware="none", memory="16M", drives=drives)
+    with pytest.raises(MachineError, match="this board has 8"):
+        machine.start()
+
+
 @pytest.mark.guest
 @pytest.mark.timeout(8 * PATIENCE_S)
 def test_linux_keeps_files_on_a_disk(tmp_path: Path) -> None:

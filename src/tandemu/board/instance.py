@@ -28,7 +28,14 @@ from tandemu.board.clock import Clock
 from tandemu.board.errors import BoardError
 from tandemu.board.hart import Hart
 from tandemu.device import Peripheral, State, SystemEvent
-from tandemu.device.pci import DeviceMaker, HostBridge, PciDevice, PciResources
+from tandemu.device.pci import (
+    DeviceMaker,
+    HostBridge,
+    PciResources,
+    PluggedDevice,
+    SlotMaker,
+)
+from tandemu.device.registers import InterruptLine
 from tandemu.device.uart16550 import Uart16550
 from tandemu.memory import DeviceMap, Ram, RamRegion
 
@@ -79,7 +86,8 @@ class Lent(Record):
 
     *console* takes what the serial port transmits, *console_ready* hears that the port has room
     again; *event* takes power-off, reset and the like; *time_of_day* is the host's time in ns
-    since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus in order.
+    since 1970. Callables run on vCPU threads. *devices* are plugged into the PCI bus in order,
+    *slots* are devices for the slots of a board that has those.
     """
 
     console: Callable[[bytes], None]
@@ -87,6 +95,7 @@ class Lent(Record):
     console_ready: Callable[[], None] = _nothing
     time_of_day: Callable[[], int] = time.time_ns
     devices: Mapping[str, DeviceMaker] = MappingProxyType({})
+    slots: Mapping[str, SlotMaker] = MappingProxyType({})
 
 
 class Instance:
@@ -110,8 +119,8 @@ class Instance:
         self.uart: Uart16550
         """The console's port."""
         self.pci: HostBridge | None = None
-        self.pci_devices: dict[str, PciDevice] = {}
-        """What is plugged into the PCI bus, by name."""
+        self.plugged: dict[str, PluggedDevice] = {}
+        """What the machine was given, by name."""
         self.firmware: Firmware | None = None
         self.press_power_button: Callable[[], None] | None = None
         self._plan: BootPlan | None = None
@@ -138,7 +147,18 @@ class Instance:
             raise BoardError(f"the board {self.board.kind} has no bus to plug {name} into")
         device = make(PciResources(self.vm.memory, None))
         self.pci.plug(device.function)
-        self.pci_devices[name] = device
+        self._keep(name, device)
+
+    def plug_into_slot(
+        self, name: str, make: SlotMaker, base: int, size: int, line: InterruptLine
+    ) -> None:
+        """The same for the slot of *size* bytes at *base*, which has an interrupt *line*."""
+        device = make(self.vm.memory, line)
+        self.map.add_device(base, size, device)
+        self._keep(name, device)
+
+    def _keep(self, name: str, device: PluggedDevice) -> None:
+        self.plugged[name] = device
         for part, peripheral in device.parts().items():
             self.devices[f"{name}.{part}"] = peripheral
 
@@ -202,7 +222,7 @@ class Instance:
         """
         for hart in self.harts:
             hart.release()
-        devices, self.pci_devices = self.pci_devices, {}
+        devices, self.plugged = self.plugged, {}
         for device in devices.values():
             device.close()
         self.clock.close()
@@ -211,7 +231,7 @@ class Instance:
         """What the devices on the PCI bus have done: counters by their name and a device's."""
         return {
             f"{name}_{counter}": value
-            for name, device in self.pci_devices.items()
+            for name, device in self.plugged.items()
             for counter, value in device.statistics().items()
         }
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tandemu.accel import Vcpu
 from tandemu.bits import Record
 from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64
+from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, MIB, Part
 from tandemu.device.cfi_flash import CfiFlash
 from tandemu.device.clint import Clint
@@ -205,8 +206,18 @@ def _uart_nodes(board: RiscvVirt) -> list[Node]:
 
 
 def _make_virtio(entry: Entry, making: Making) -> None:
-    for base in entry.part.bases():
-        making.instance.map.add_device(base, entry.part.size, EmptyVirtioSlot())
+    slots = list(making.instance.lent.slots.items())
+    if len(slots) > entry.part.count:
+        raise BoardError(
+            f"{len(slots)} devices for virtio slots: this board has {entry.part.count}; put "
+            "some onto the PCI bus (if=virtio)"
+        )
+    for number, base in enumerate(entry.part.bases()):
+        if number < len(slots):
+            line = making.plic.line(entry.part.interrupt + number)
+            making.instance.plug_into_slot(*slots[number], base, entry.part.size, line)
+        else:
+            making.instance.map.add_device(base, entry.part.size, EmptyVirtioSlot())
 
 
 def _virtio_nodes(board: RiscvVirt) -> list[Node]:

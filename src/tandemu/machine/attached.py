@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from tandemu.device.pci import DeviceMaker, PciResources
+from tandemu.device.pci import DeviceMaker, PciResources, SlotMaker
 from tandemu.device.virtio import VirtioDevice, VirtioPci
 from tandemu.device.virtio.balloon import Balloon
 from tandemu.device.virtio.block import Block
@@ -19,6 +19,7 @@ from tandemu.device.virtio.console import Console as VirtioConsole
 from tandemu.device.virtio.console import NamedPort
 from tandemu.device.virtio.entropy import Entropy
 from tandemu.device.virtio.filesystem import FileSystem
+from tandemu.device.virtio.mmio import VirtioMmio
 from tandemu.device.virtio.vsock import Vsock, listen
 from tandemu.host.disk import DiskError, open_image
 from tandemu.host.disk.limit import LimitedImage, Limits
@@ -39,6 +40,8 @@ class Attached:
     def __init__(self, attachments: Attachments, cpus: int, console: Console) -> None:
         self.makers: dict[str, DeviceMaker] = {}
         """What makes each device, by the name its state is saved under."""
+        self.slots: dict[str, SlotMaker] = {}
+        """The same for those that are in slots of the board's instead of on its bus."""
         self.balloon: Balloon | None = None
         """The balloon of the current life, if there is one."""
         self._terminal: VirtioConsole | None = None
@@ -85,7 +88,10 @@ class Attached:
                 limited.is_urgent = lambda: any(worker.wanted for worker in workers)
             return device
 
-        self._add(name, make)
+        if drive.interface == "virtio-mmio":
+            self.slots[name] = lambda memory, line: VirtioMmio(make(memory), line)
+        else:
+            self._add(name, make)
 
     def _add_share(self, name: str, share: Share, queues: int) -> None:
         recorded = share.owner == "recorded" or (not share.owner and os.geteuid() != 0)

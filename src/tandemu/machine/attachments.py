@@ -21,7 +21,7 @@ _LONGEST_SOCKET = 96
 """Bytes that a socket's path may have: those of the system's, without a port's number."""
 _CACHES = ("none", "auto", "always")
 _OWNERS = ("", "host", "recorded")
-_INTERFACES = ("virtio",)
+_INTERFACES = ("virtio", "virtio-mmio")
 _LONGEST_SERIAL = 20
 _MOST_QUEUES = 16
 _NUMBER = re.compile(r"(\d{1,18})([KMGT]?)", flags=re.ASCII | re.IGNORECASE)

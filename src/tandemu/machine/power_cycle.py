@@ -115,6 +115,7 @@ class PowerCycle:
             event=self._on_event,
             console_ready=console.feed,
             devices={} if attached is None else attached.makers,
+            slots={} if attached is None else attached.slots,
         )
         instance = board.assemble(self.vm, vcpus, lent)
         uart = instance.uart

@@ -1,6 +1,13 @@
 """PCI: functions with configuration space, BARs, capabilities; the host bridge; MSI-X."""
 
-from tandemu.device.pci.device import DeviceMaker, PciDevice, PciResources
+from tandemu.device.pci.device import (
+    DeviceMaker,
+    PciDevice,
+    PciResources,
+    PluggedDevice,
+    SlotDevice,
+    SlotMaker,
+)
 from tandemu.device.pci.function import Bar, Identity, PciFunction
 from tandemu.device.pci.host_bridge import ConfigurationWindow, HostBridge, MemoryWindow
 from tandemu.device.pci.msix import MessageSink, Msix
@@ -17,4 +24,7 @@ __all__ = [
     "PciDevice",
     "PciFunction",
     "PciResources",
+    "PluggedDevice",
+    "SlotDevice",
+    "SlotMaker",
 ]

@@ -1,4 +1,4 @@
-"""What a board asks of a device on its PCI bus, and what it gives to one."""
+"""What a board asks of a device that is plugged into it, and what it gives to one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from tandemu.device.pci.function import PciFunction
 from tandemu.device.pci.msix import MessageSink
-from tandemu.device.registers import Peripheral
+from tandemu.device.registers import InterruptLine, Peripheral
 from tandemu.memory import GuestMemory
 
 
@@ -18,10 +18,8 @@ class PciResources(NamedTuple):
     message: MessageSink | None
 
 
-class PciDevice(Protocol):
-    """A device that is one function."""
-
-    function: PciFunction
+class PluggedDevice(Protocol):
+    """A device that a board has only if the machine is given it."""
 
     def parts(self) -> dict[str, Peripheral]:
         """Everything that has state, by what it is."""
@@ -29,15 +27,25 @@ class PciDevice(Protocol):
     def statistics(self) -> dict[str, int]:
         """What it has done so far: counters by name. Any thread."""
 
-    def rest(self) -> None:
-        """Return when nothing is being carried out, and begin nothing until `go_on`."""
-
-    def go_on(self) -> None:
-        """The end of `rest`."""
-
     def close(self) -> None:
         """Give back what it has of the host's. No vCPU may be running."""
 
 
+class PciDevice(PluggedDevice, Protocol):
+    """One that is a PCI function."""
+
+    function: PciFunction
+
+
+class SlotDevice(PluggedDevice, Protocol):
+    """One that answers accesses to a slot of the board's."""
+
+    def read(self, offset: int, size: int) -> int: ...
+
+    def write(self, offset: int, size: int, value: int) -> None: ...
+
+
+SlotMaker = Callable[[GuestMemory, InterruptLine], SlotDevice]
+"""Makes a device for a slot with an interrupt line."""
 DeviceMaker = Callable[[PciResources], PciDevice]
 """Makes a device for one life of a machine."""

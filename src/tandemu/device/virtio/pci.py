@@ -226,14 +226,6 @@ class VirtioPci:
         """What the device has done so far."""
         return self.device.statistics_of_requests()
 
-    def rest(self) -> None:
-        """Return when no request is being carried out, and begin none until `go_on`."""
-        self.device.rest()
-
-    def go_on(self) -> None:
-        """The end of `rest`."""
-        self.device.go_on()
-
     def close(self) -> None:
         """End the device's workers. No vCPU may be running."""
         self.device.close()
