@@ -8,7 +8,6 @@ the kernel does that, and a hand-over between threads would cost more than it sa
 from __future__ import annotations
 
 import ctypes
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from tandemu.host.disk.vectors import is_zero, zeros
 CHUNK_BYTES = 512 << 10
 _ZERO_UNIT = 4096
 _WORKERS = 4
+"""As many on few processors too: most of them wait."""
 _AHEAD = 8
 """Chunks that are read ahead of the one being written."""
 
@@ -110,7 +110,7 @@ def copy(
     step = chunk if packing is None else packing.unit * max(1, CHUNK_BYTES // packing.unit)
     pool = None
     if packing is not None or not (source.is_local and target.is_local):
-        pool = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1), "disk-copy")
+        pool = ThreadPoolExecutor(_WORKERS, "disk-copy")
     free = deque(_Buffer(step) for _ in range(1 if pool is None else _AHEAD))
     waiting: deque[tuple[int, int, _Buffer, Future[list[bytes | None]]]] = deque()
 
