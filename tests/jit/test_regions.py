@@ -198,7 +198,7 @@ def numbers(seed: int) -> Code:
     for index in range(60):
         name = chance.choice(_ARITHMETIC * 4 + _OBSERVING * 2 + _FUSED)
         operands = {"rd": chance.randrange(8), "rs1": chance.randrange(8)}
-        record = ISA.by_name[name]
+        record = ISA.guest.instructions.by_name[name]
         fields = {one.name for one in record.fields}
         if name == "fsd":
             code("fsd", rs1=2, rs2=chance.randrange(8), imm=8 * index)

@@ -228,7 +228,7 @@ def _instructions(state: RegionState, block: GuestBlock, left: int) -> RegionCon
         # Read here, where every block of the instruction's own may use it. (A number that is
         # not canonical yet is made so by whoever asks for its pattern, before such blocks.)
         for register in one.sources:
-            state.registers.number(register)
+            state.registers.unsettled(register)
         assert one.record.semantics is not None
         one.record.semantics(context)
     return context

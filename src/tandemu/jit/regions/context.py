@@ -82,7 +82,7 @@ class Registers:
         self._settle = isa.guest.settle
         self.values: dict[int, Value] = {}
         """What registers hold here, as far as this block has read or written them."""
-        self.numbers: dict[int, Value] = {}
+        self.unsettled_values: dict[int, Value] = {}
         """Doubles that arithmetic gave, which are not canonical yet should they be NaNs."""
         self.pending: set[int] = set()
         """Registers whose copy in memory may be old here."""
@@ -90,7 +90,7 @@ class Registers:
             register: builder.variable(self._type(register))
             for register in sorted(set(used) | set(pinned))
         }
-        self._is_number = {
+        self._is_unsettled = {
             register: builder.variable(I1)
             for register in self.variables
             if lazy and isa.state.file_of(register).floating
@@ -119,14 +119,14 @@ class Registers:
         """Take *register* from memory."""
         value = self.ir.load(self.pointer(register), self._type(register))
         self.variables[register].value = value
-        if register in self._is_number:
-            self._is_number[register].value = Constant(I1, 0)
+        if register in self._is_unsettled:
+            self._is_unsettled[register].value = Constant(I1, 0)
         if register in self.narrow_variables:
             self.narrow_variables[register].value = value.trunc(I32)
 
     def begin(self, pending: Iterable[int], narrow: Iterable[int] = ()) -> None:
         """Begin a block, where the registers in *narrow* are."""
-        self.values, self.numbers = {}, {}
+        self.values, self.unsettled_values = {}, {}
         self._narrow = frozenset(narrow)
         self.pending = set(pending)
         self._written: set[int] = set()
@@ -136,7 +136,7 @@ class Registers:
             return Constant(self._type(register), 0)
         value = self.values.get(register)
         if value is None:
-            number = self.numbers.pop(register, None)
+            number = self.unsettled_values.pop(register, None)
             value = self._at_start(register) if number is None else self._settle(self.ir, number)
             self.values[register] = value
         return value
@@ -145,38 +145,38 @@ class Registers:
         if register in self._narrow:
             return self.narrow_variables[register].value.sext(I64)
         value = self.variables[register].value
-        is_number = self._is_number.get(register)
-        return value if is_number is None else self._settle(self.ir, value, is_number.value)
+        is_unsettled = self._is_unsettled.get(register)
+        return value if is_unsettled is None else self._settle(self.ir, value, is_unsettled.value)
 
-    def number(self, register: int) -> Value:
+    def unsettled(self, register: int) -> Value:
         """A floating register for arithmetic, to which all NaNs are the same."""
-        number = self.numbers.get(register)
-        if number is None and register in self._is_number and register not in self.values:
+        number = self.unsettled_values.get(register)
+        if number is None and register in self._is_unsettled and register not in self.values:
             return self.variables[register].value
         return self.read(register) if number is None else number
 
     def write(self, register: int, value: Value) -> None:
         if register == self._isa.state.main.zero:
             return
-        self.numbers.pop(register, None)
+        self.unsettled_values.pop(register, None)
         self.values[register] = value
         self.pending.add(register)
         self._written.add(register)
 
-    def write_number(self, register: int, value: Value) -> None:
+    def write_unsettled(self, register: int, value: Value) -> None:
         """Like `write`, of what arithmetic gave: it is made canonical where that is seen."""
         self.write(register, value)
         del self.values[register]
-        self.numbers[register] = value
+        self.unsettled_values[register] = value
 
     def end(self, narrow: Collection[int] = ()) -> None:
         """End a block that another one in the region follows, with the registers in *narrow*."""
         for register in sorted(self._written):
-            is_number = self._is_number.get(register)
-            if is_number is not None:
-                is_number.value = Constant(I1, register in self.numbers)
-                if register in self.numbers:
-                    self.variables[register].value = self.numbers[register]
+            is_unsettled = self._is_unsettled.get(register)
+            if is_unsettled is not None:
+                is_unsettled.value = Constant(I1, register in self.unsettled_values)
+                if register in self.unsettled_values:
+                    self.variables[register].value = self.unsettled_values[register]
                     continue
             value = self.read(register)
             self.variables[register].value = value
@@ -189,16 +189,16 @@ class Registers:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """What is found out in a block of which control does not come back is forgotten."""
-        kept = dict(self.values), dict(self.numbers), set(self.pending), set(self._written)
+        kept = dict(self.values), dict(self.unsettled_values), set(self.pending), set(self._written)
         yield
-        self.values, self.numbers, self.pending, self._written = kept
+        self.values, self.unsettled_values, self.pending, self._written = kept
 
     def peek(self, register: int) -> Value:
         """Like `read`, for use in a block of which control may not come back."""
         value = self.values.get(register)
         if value is not None:
             return value
-        number = self.numbers.get(register)
+        number = self.unsettled_values.get(register)
         return self._at_start(register) if number is None else self._settle(self.ir, number)
 
     def store(self, *, keep: Collection[int] = (), ordered: bool = False) -> None:
@@ -374,10 +374,10 @@ class RegionContext:
         self._registers.write(state.first[file] + index, lifted)
 
     def unsettled(self, operand: str) -> Value:
-        return self._registers.number(self._number(operand)[1])
+        return self._registers.unsettled(self._number(operand)[1])
 
     def write_unsettled(self, operand: str, value: Value) -> None:
-        self._registers.write_number(self._number(operand)[1], value)
+        self._registers.write_unsettled(self._number(operand)[1], value)
 
     def field(self, name: str) -> Value:
         return Constant(I64, self._one.operands[name])

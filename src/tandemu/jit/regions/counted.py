@@ -203,7 +203,7 @@ def _trace(state: RegionState, block: GuestBlock) -> RegionContext:
     for one in block.instructions:
         context = context_class(state, one)
         for register in one.sources:
-            state.registers.number(register)
+            state.registers.unsettled(register)
         assert one.record.semantics is not None
         one.record.semantics(context)
     return context

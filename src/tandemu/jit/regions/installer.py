@@ -250,8 +250,8 @@ class RegionInstaller:
         if cpu.site_next + (records + 64) * SITE.size > cpu.site_end:
             return False
         tag = block_tag(region.kind.context, region.pc)
-        around = owner.install_region(owner.address, tag, place.physical, start)
-        if not around:
+        fallback = owner.install_region(owner.address, tag, place.physical, start)
+        if not fallback:
             return False
         self._next = cpu.region_next = end
         sites = self._write_sites(region, start)
@@ -265,7 +265,7 @@ class RegionInstaller:
             value = one.addend + (
                 sites
                 if one.symbol == "SITES"
-                else around
+                else fallback
                 if one.symbol == "FALLBACK"
                 else owner.routine_address(one.symbol)
             )

@@ -81,13 +81,13 @@ def build_count_time(layout: Layout) -> Function:
     """count_time(cpu): put the time down to what ran, from when this was called last to `now`."""
     b = Builder("count_time", [("cpu", PTR)])
     cpu = b.struct(layout, b.cpu)
-    ticks = cpu.now - cpu.looked
-    with b.If((cpu.looked != 0) & ticks.ult(_WAITING_TICKS)):
+    ticks = cpu.now - cpu.sampled_at
+    with b.If((cpu.sampled_at != 0) & ticks.ult(_WAITING_TICKS)):
         with b.If(cpu.in_region != 0):
             cpu.optimised_ticks = cpu.optimised_ticks + ticks
         with b.Else():
             cpu.translated_ticks = cpu.translated_ticks + ticks
-    cpu.looked = cpu.now
+    cpu.sampled_at = cpu.now
     cpu.in_region = 0
     b.Return()
     return b.finish()
@@ -372,8 +372,8 @@ class Dispatcher:
         if self.state.float_guard:
             floating = (form.flags & FLOATING) != 0
             floating = floating & (getattr(cpu, self.state.float_guard) != 0)
-        with b.If(floating | (cpu.refused != 0), likely=False):
-            cpu.refused = 0
+        with b.If(floating | (cpu.pending_trap != 0), likely=False):
+            cpu.pending_trap = 0
             self.go(b, "interpret_site")
         address = b.address
         size = form.access.zext(I64)
@@ -447,7 +447,7 @@ class Dispatcher:
                 b.Return(cpu.exit_kind)
         tlb = b.call(self.select_tlb, b.cpu)
         # Python's time is not the guest's.
-        cpu.looked = 0
+        cpu.sampled_at = 0
         # What an exit left of its slice is accounted for by the end of that slice.
         operands = entering_operands(self.state.address_bits, b.cpu, tlb, cpu.budget)
         b.call(self.entrance, *operands, convention="tail")

@@ -84,7 +84,7 @@ def build_start_worker() -> Function:
 
 
 def build_install_region(layout: Layout, state: State, program: StencilProgram) -> Function:
-    """install_region(cpu, tag, physical, region) -> host address of the way around it, or 0.
+    """install_region(cpu, tag, physical, region) -> host address of its fallback entry, or 0.
 
     The block that stands there becomes a jump to *region*; its head is moved, so that the
     region may still send control to the stencils. 0: there is no such block, or no room.
@@ -109,13 +109,13 @@ def build_install_region(layout: Layout, state: State, program: StencilProgram) 
     block = block_record(b, cpu, index.value)
     code = block.code.zext(I64)
     old = block.region.zext(I64)
-    around = b.variable(I64, block.region_around.zext(I64))
+    fallback = b.variable(I64, block.region_fallback.zext(I64))
     with b.If(old == 0):
-        # The way around: the head as it was, and on behind it.
+        # The fallback entry: the head as it was, and on behind it.
         number = program.numbers["head"]
         head = b.struct(STENCIL, (cpu.stencils + number * STENCIL.size).to_pointer())
         count = b.load((code + head.holes[0].offset.zext(I64)).to_pointer(), I32).zext(I64)
-        around.value = emission.cold.value
+        fallback.value = emission.cold.value
         emission.value("COUNT", count)
         emission.value("COLD", b.struct(SITE, block.site.zext(I64).to_pointer()).next.zext(I64))
         emission.emit_cold("head")
@@ -137,9 +137,9 @@ def build_install_region(layout: Layout, state: State, program: StencilProgram) 
     put_jump(b, code, bridge)
     block.region = b.region.trunc(I32)
     block.region_stub = stub.trunc(I32)
-    block.region_around = around.value.trunc(I32)
+    block.region_fallback = fallback.value.trunc(I32)
     forget_jump(b, layout, state, b.tag)
-    b.Return(around.value)
+    b.Return(fallback.value)
     return b.finish()
 
 

@@ -54,7 +54,7 @@ SITE = Layout(
     length=U8,
     spare=U8[3],
 )
-"""Who calls the run-time from a cold stub.
+"""An exit descriptor: who calls the run-time from a cold stub.
 
 *pc*: of the instruction, or the target of a link. *word*: what holds the instruction's
 operands, or its bytes if there is no such instruction; *length*: how many they are. *code*:
@@ -76,7 +76,7 @@ BLOCK = Layout(
     page_next=U32,
     region=U32,
     region_stub=U32,
-    region_around=U32,
+    region_fallback=U32,
     length=U32,
     hash=U64,
 )
@@ -87,7 +87,7 @@ those bytes, for a program only: of its pages nobody knows when they are written
 
 *region* is the host address of the region at its place, 0 if there is none, and
 *region_stub* that of what the region's first instruction becomes a jump to, and
-*region_around* that of the stencils' code under it.
+*region_fallback* that of the stencils' code under it.
 
 *second* is the other half of its instruction if that crosses a page, else INVALID.
 
@@ -202,7 +202,21 @@ COUNTERS = (
 
 # Symbols of stencils, in the order of the `values` array that fills their holes.
 VALUE_SYMBOLS = (
-    *("RD", "RD2", "RS1", "RS2", "RS3", "IMM", "SHAMT", "WIDE", "SITE", "JUMPS", "JUMP", "COUNT"),
+    *(
+        "RD",
+        "RD2",
+        "RS1",
+        "RS2",
+        "RS3",
+        "IMM",
+        "SHAMT",
+        "WIDE",
+        "SITE",
+        "JUMPS",
+        "CODES",
+        "JUMP",
+        "COUNT",
+    ),
     *("COLD", "SLOW", "TAKEN", "REGION"),
 )
 ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
@@ -235,7 +249,7 @@ def _make_layout(state: State) -> Layout:
         slice_limit=U64,
         # Where time goes.
         now=U64,
-        looked=U64,
+        sampled_at=U64,
         in_region=U64,
         translated_ticks=U64,
         optimised_ticks=U64,
@@ -243,7 +257,7 @@ def _make_layout(state: State) -> Layout:
         instructions=U64,
         request=U64,
         # Traps and exits on their way.
-        refused=U64,
+        pending_trap=U64,
         fault_routine=U64,
         trap_cause=U64,
         trap_value=U64,

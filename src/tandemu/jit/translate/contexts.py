@@ -18,7 +18,7 @@ from tandemu.isa.instruction import Instruction
 from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail_operands
-from tandemu.jit.shared.layout import JUMP_ENTRY, TLB_ENTRY
+from tandemu.jit.shared.layout import TLB_ENTRY
 from tandemu.memory.layout import PAGE_SIZE
 
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
@@ -193,11 +193,13 @@ class StencilContext:
         ir = self.ir
         key = aligned(self._state, target).zext(I64)
         jumps = ir.cpu.offset(ir.symbol("JUMPS", 0, 1 << 30))
-        entry = jumps.offset(jump_offset(self._state, key))
-        with ir.If(ir.load(entry, I64) != key, likely=False):
+        tag = ir.load(jumps.offset(jump_offset(self._state, key)), I64)
+        # Before the comparison: behind it LLVM would make the address once more, at every return.
+        codes = ir.cpu.offset(ir.symbol("CODES", 0, 1 << 30))
+        code = ir.load(codes.offset(jump_offset(self._state, key)), I32).zext(I64)
+        with ir.If(tag != key, likely=False):
             self.hart.pc = key
             ir.TailCall("jump_miss", *leaving_operands(ir))
-        code = ir.load(entry.offset(JUMP_ENTRY.offset("code")), I32).zext(I64)
         ir.TailCall(code.to_pointer(), *leaving_operands(ir))
         self._ended = True
 
@@ -208,7 +210,7 @@ class StencilContext:
 
     def raise_exception(self, cause: Value | int, value: Value | int) -> None:
         # The interpreter comes to the same conclusion; no translation would help.
-        self.hart.refused = 1
+        self.hart.pending_trap = 1
         self._cold()
 
     def software(self) -> None:

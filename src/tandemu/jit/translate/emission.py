@@ -1,4 +1,4 @@
-"""Pieces of the translator: copying a stencil, writing a site, telling an instruction's form."""
+"""Pieces of the translator: copying a stencil, writing an exit descriptor, decoding."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tandemu.isa.guest import Guest, Place, System
 from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
-from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, SITE
+from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, JUMP_ENTRY, SITE
 from tandemu.jit.shared.tags import emit_block_tag
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import (
@@ -293,6 +293,7 @@ class _Translation(Emission):
             with cases.Case(stencils.INDIRECT):
                 self.value("WIDE", next_pc)
                 self.value("JUMPS", self.cpu.jump_cache)
+                self.value("CODES", self.cpu.jump_cache + JUMP_ENTRY.offset("code"))
                 self.emit(form.stencil.zext(I64) + self.find(rs1) * form.rs1_stride.zext(I64))
                 self.done.value = 1
             with cases.Case(stencils.MOVABLE):
