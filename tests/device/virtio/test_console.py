@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tandemu.device.virtio.console import ROOM_BYTES, Console, Event, NamedPort
+from tandemu.device.virtio.features import NEEDS_RESET
 from tandemu.device.virtio.vsock import listen
-from tests.device.virtio.driver import SPLIT, VARIANTS, Buffer, Driver, make_memory
+from tests.device.virtio.driver import RAM_BASE, SPLIT, VARIANTS, Buffer, Driver, make_memory
 
 RECEIVE, TRANSMIT, CONTROL_RECEIVE, CONTROL_TRANSMIT, PORT_RECEIVE, PORT_TRANSMIT = range(6)
 MULTIPORT = 1 << 1
@@ -165,3 +166,17 @@ def test_messages_that_cannot_be(bed: Bed) -> None:
 def test_the_emergency_register(bed: Bed) -> None:
     bed.driver.put(0x2008, 4, ord("!"))
     assert bed.printed == b"!"
+
+
+def test_output_that_is_too_long_to_be_copied(bed: Bed) -> None:
+    bed.open_all()
+    with socket.socket(socket.AF_UNIX) as program:
+        program.connect(bed.path)
+        bed.expect(1, Event.OPEN)
+        ring = bed.rings[PORT_TRANSMIT]
+        bed.driver.interrupted.clear()
+        ring.add([Buffer(RAM_BASE, 3 << 20)] * 400, indirect=True)
+        ring.kick()
+        while not bed.driver.status & NEEDS_RESET:
+            assert bed.driver.interrupted.wait(60)
+            bed.driver.interrupted.clear()

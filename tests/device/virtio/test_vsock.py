@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tandemu.device.virtio.features import NEEDS_RESET
 from tandemu.device.virtio.vsock import Vsock, listen
 from tandemu.device.virtio.vsock_packet import HEADER, Operation, Packet
 from tests.device.virtio.driver import SPLIT, VARIANTS, Buffer, Driver, make_memory
@@ -199,6 +200,24 @@ def test_packets_that_cannot_be(guest: Guest) -> None:
     guest.send(Operation.DATA, 52, port, b"x", length=100)
     guest.expect(Operation.RESET)
     assert program.recv(10) == b""
+
+
+def test_a_queue_that_is_broken_when_a_program_comes(tmp_path: Path) -> None:
+    guest = Guest(tmp_path / "vsock")
+    guest.driver.memory.write(guest.receive.areas[1] + 2, struct.pack("<H", 5000))
+    guest.driver.interrupted.clear()
+    with socket.socket(socket.AF_UNIX) as program:
+        program.connect(guest.path)
+        program.sendall(b"CONNECT 5\n")
+        while not guest.driver.status & NEEDS_RESET:
+            assert guest.driver.interrupted.wait(60)
+            guest.driver.interrupted.clear()
+    rings = guest.driver.start(16, 16, 16, features=SPLIT)
+    guest.receive, guest.transmit, _ = rings
+    guest.buffers.clear()
+    guest.offer(guest.driver.room(BUFFER_BYTES))
+    connect(guest)[0].close()
+    guest.close()
 
 
 def test_a_reset_closes_everything(guest: Guest) -> None:

@@ -85,7 +85,7 @@ class Balloon(VirtioDevice):
         try:
             if self._held is not None and self.is_live(STATISTICS):
                 chain, self._held = self._held, None
-                self.complete(STATISTICS, chain, 0)
+                self.guarded(lambda: self.complete(STATISTICS, chain, 0))()
         finally:
             self.go_on()
 

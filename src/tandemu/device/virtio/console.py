@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from tandemu.device.registers import DeviceError, state
 from tandemu.device.virtio.core import VirtioDevice
-from tandemu.device.virtqueue.queue import Chain, copy_in, copy_out
+from tandemu.device.virtqueue.layout import Status as QueueStatus
+from tandemu.device.virtqueue.queue import Chain, QueueFault, copy_in, copy_out
 
 MOST_PORTS = 16
 ROOM_BYTES = 64 << 10
@@ -31,6 +32,7 @@ _MESSAGE = struct.Struct("<IHH")
 _LARGEST_PIECE = 64 << 10
 _EMERGENCY_OFFSET = 8
 _MOST_WAITING = 256
+_LONGEST_OUTPUT = 1 << 20
 
 
 class Event(IntEnum):
@@ -229,7 +231,7 @@ class Console(VirtioDevice):
 
     def started(self) -> None:
         for port, one in enumerate(self.ports, 1):
-            self._worker.watch(one.listener.fileno(), partial(self._accept, port))
+            self._worker.watch(one.listener.fileno(), self.guarded(partial(self._accept, port)))
 
     def _accept(self, port: int) -> None:
         try:
@@ -253,7 +255,7 @@ class Console(VirtioDevice):
         if self.receive_queue(port) + 1 in self._held:
             events |= select.EPOLLOUT
         if events:
-            self._worker.watch(peer.fileno(), partial(self._peer_ready, port), events)
+            self._worker.watch(peer.fileno(), self.guarded(partial(self._peer_ready, port)), events)
         else:
             self._worker.forget(peer.fileno())
 
@@ -286,6 +288,8 @@ class Console(VirtioDevice):
     def _output(self, port: int, queue: int, chain: Chain) -> int | None:
         if port not in self._peers:
             return 0  # nobody listens
+        if chain.readable_bytes > _LONGEST_OUTPUT:  # it is copied: no driver sends so much at once
+            raise QueueFault(QueueStatus.TOO_LONG)
         data = b"".join(bytes(view) for view in chain.readable)
         return 0 if self._give(port, queue, chain, data) else None
 

@@ -131,10 +131,18 @@ class VirtioDevice(Peripheral):
     def _server(self, index: int) -> Callable[[], None]:
         def run() -> None:
             if self.is_live(index):
-                try:
-                    self.kicked(index)
-                except QueueFault:
-                    self.fail()
+                self.kicked(index)
+
+        return self.guarded(run)
+
+    def guarded(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """*callback*, for a worker: a rule that the driver breaks in it ends in `fail`."""
+
+        def run() -> None:
+            try:
+                callback()
+            except QueueFault:
+                self.fail()
 
         return run
 

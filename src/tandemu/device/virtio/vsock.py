@@ -147,7 +147,7 @@ class Vsock(VirtioDevice):
     # From the host -----------------------------------------------------------------------
 
     def started(self) -> None:
-        self._worker.watch(self.listener.fileno(), self._accept)
+        self._worker.watch(self.listener.fileno(), self.guarded(self._accept))
 
     def _accept(self) -> None:
         try:
@@ -160,7 +160,7 @@ class Vsock(VirtioDevice):
         connection.setblocking(False)
         number = connection.fileno()
         self._strangers[number] = connection, bytearray()
-        self._worker.watch(number, partial(self._read_line, number))
+        self._worker.watch(number, self.guarded(partial(self._read_line, number)))
 
     def _read_line(self, number: int) -> None:
         """A program says what it wants: ``CONNECT PORT``, byte by byte as the rest is its data."""
@@ -208,7 +208,7 @@ class Vsock(VirtioDevice):
             events = stream.wanted_events
             number = stream.socket.fileno()
             if events:
-                self._worker.watch(number, partial(self._ready, stream), events)
+                self._worker.watch(number, self.guarded(partial(self._ready, stream)), events)
             else:
                 self._worker.forget(number)
 
