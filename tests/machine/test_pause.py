@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from tandemu.accel import MmioRead
 from tandemu.board.riscv_parts import RAM_BASE, UART
 from tandemu.guests import pull_image
 from tandemu.machine import Ending, MachineError
+from tandemu.machine.attachments import Drive
 from tests.long import LONG, STRESS
 from tests.machine.scripted import IDLE, Script, ScriptedVcpu
 from tests.machine.test_machine import POWER_OFF, finish, say, scripted  # noqa: F401
@@ -246,13 +250,16 @@ def test_all_state_goes_into_another_machine(arch: str) -> None:
 
 def copy_machine(source: Machine, target: Machine) -> None:
     """All of a paused machine into another one that is paused."""
-    memories = source._cycle.instance.memories
-    for name, ram in target._cycle.instance.memories.items():
-        step = 1 << 20
-        for start in range(0, ram.size, step):
-            piece = memories[name].view[start : start + step]
-            if ram.view[start : start + step] != piece:
-                ram.view[start : start + step] = piece
+    memories = target._cycle.instance.memories
+    for name, ram in source._cycle.instance.memories.items():
+        end = 0
+        while end < ram.size:
+            try:  # what was never written is not touched
+                start = os.lseek(ram.fd, end, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(ram.fd, start, os.SEEK_HOLE)
+            memories[name].view[start:end] = ram.view[start:end]
     target.put_state(source.read_state())
 
 
@@ -302,5 +309,44 @@ def test_linux_goes_on_in_another_machine(cpus: int, boot_seconds: float) -> Non
         assert vm.wait(PATIENCE_S).ending is Ending.POWERED_OFF
         output += vm.console.output
         assert "rcu" not in output and "BUG" not in output and "lockup" not in output, output
+    finally:
+        vm.stop()
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(8 * PATIENCE_S)
+def test_a_disk_goes_on_in_another_machine(tmp_path: Path) -> None:
+    """Requests under way, and the interrupts that answer them, are part of the state."""
+    content = random.Random(1).randbytes(8 << 20)
+    image = tmp_path / "disk.img"
+    image.write_bytes(content)
+    drive = Drive(str(image), "raw", read_only=True)
+
+    def make() -> Machine:
+        options = {"memory": "256M", "timeout": 8 * PATIENCE_S}
+        return Machine.of_guest("debian-disk-riscv64", drives=[drive], **options)
+
+    vm, rounds = make(), 6
+    vm.start()
+    try:
+        vm.console.expect(PROMPT, PATIENCE_S)
+        reading = "echo 3 > /proc/sys/vm/drop_caches; md5sum /dev/vda"
+        vm.console.send(f"for i in $(seq {rounds}); do {reading}; done; echo all do''ne\n")
+        output = ""
+        for _ in range(3):
+            time.sleep(0.3)
+            vm.pause()
+            following = make()
+            following.start(paused=True)
+            copy_machine(vm, following)
+            output += vm.console.output
+            vm.stop()
+            vm = following
+            vm.resume()
+        if "all done" not in output:
+            vm.console.expect("all done", PATIENCE_S)
+        output += vm.console.output
+        assert output.count(hashlib.md5(content).hexdigest()) == rounds
+        assert "nobody cared" not in output, output
     finally:
         vm.stop()

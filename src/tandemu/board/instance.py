@@ -214,6 +214,8 @@ class Instance:
             raise BoardError(f"the saved state is of another board; they differ in: {odd}")
         for name, device in self.devices.items():
             device.load(saved[name])
+        for plugged in self.plugged.values():
+            plugged.restored()
 
     def stop(self) -> None:
         """Stop alarms and devices, which may raise interrupts until then. No vCPU may be running.

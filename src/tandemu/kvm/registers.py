@@ -162,6 +162,8 @@ def _pieces() -> dict[str, _Piece]:
 
 _PLACES = _places()
 _LAPIC_BYTES = 1024
+_HYPERV_TIMES = (0x4000_0010, 0x4000_0020)
+"""How long the processor has run, and what the clock says, in other units."""
 _PIECES = _pieces()
 
 
@@ -232,7 +234,7 @@ class Registers:
             *(("xcr0",) if "xcrs" in self._groups else ()),
             "xsave",
             *(f"lapic.{offset:#x}" for offset in range(0, _LAPIC_BYTES, 16)),
-            *(f"msr.{index:#x}" for index, _ in self._all_msrs()),
+            *(f"msr.{index:#x}" for index, _ in self._all_msrs() if index not in _HYPERV_TIMES),
         )
 
     def _rare(self, name: str) -> tuple[Callable[[], int], Callable[[int], None]]:

@@ -27,6 +27,9 @@ class PluggedDevice(Protocol):
     def statistics(self) -> dict[str, int]:
         """What it has done so far: counters by name. Any thread."""
 
+    def restored(self) -> None:
+        """All parts have been loaded: drive what follows from them, see to what was asked for."""
+
     def close(self) -> None:
         """Give back what it has of the host's. No vCPU may be running."""
 

@@ -63,6 +63,9 @@ class VirtioMmio(Peripheral):
     def restored(self) -> None:
         with self._lock:
             self.line(bool(self.interrupt_status))
+        # A kick that was on its way is not part of the state.
+        for index in range(len(self.device.queues)):
+            self.device.kick(index)
 
     def _raise(self, interrupt: int) -> None:
         with self._lock:

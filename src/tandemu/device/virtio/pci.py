@@ -330,9 +330,15 @@ class VirtioPci:
                 self.device.kick(index)
 
     def restored(self) -> None:
-        """Drive the pin as the loaded state has it."""
+        """Drive the pin as the loaded state has it, and look into the queues.
+
+        A kick that was on its way is not part of the state.
+        """
         with self._lock:
             self.function.interrupt(bool(self.common.interrupts))
+        self._was_master = self.function.bus_master
+        for index in range(len(self.device.queues)):
+            self.device.kick(index)
 
 
 _STATUS_OFFSET = _Common.registers.device_status.offset
