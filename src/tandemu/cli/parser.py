@@ -62,7 +62,12 @@ class _HelpAsWritten(_Help, argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """A parser, of a command too, with such help."""
 
-    def __init__(self, *, formatter_class: type[_Help] = _Help, **options: Any) -> None:
+    def __init__(
+        self, *, formatter_class: type[argparse.HelpFormatter] = _Help, **options: Any
+    ) -> None:
+        if not issubclass(formatter_class, _Help):
+            # argparse's own loads shutil, for the width, as soon as an option is declared.
+            formatter_class = _HelpAsWritten
         super().__init__(formatter_class=formatter_class, **options)
 
 
