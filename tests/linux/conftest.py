@@ -56,7 +56,7 @@ def build_native(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     def compile_program(name: str) -> Path:
         need("gcc")
         path = folder / name
-        command = ["gcc", "-O1", "-w", "-pthread", "-o", path, PROGRAMS / f"{name}.c"]
+        command = ["gcc", "-O1", "-w", "-static", "-pthread", "-o", path, PROGRAMS / f"{name}.c"]
         subprocess.run(command, check=True)
         return path
 

@@ -119,7 +119,7 @@ def test_a_pointer_out_of_the_window_is_refused(
     assert program.call(WRITE, writer, address, size) == Breakpoint()
     assert program.result == result
     # Whose descriptor it is comes first.
-    assert program.call(WRITE, 1 << 20, address, size) == Breakpoint()
+    assert program.call(WRITE, -1, address, size) == Breakpoint()
     assert program.result == error(errno.EBADF)
     os.close(reader)
     os.close(writer)

@@ -42,7 +42,9 @@ unknown -1 Function not implemented
 """
 
 
-@pytest.mark.parametrize("name", ["files", "services", "signals", "threads", "late_fault"])
+@pytest.mark.parametrize(
+    "name", ["files", "services", "signals", "threads", "late_fault", "rounding"]
+)
 def test_as_under_qemu(name: str, build: Callable[..., Path]) -> None:
     program = build(name)
     ours, theirs = run_exec(program), run_rival(program)

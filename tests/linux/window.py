@@ -11,6 +11,7 @@ from tandemu.accel.user import UserExit
 from tandemu.jit.program.user import JitUserCpu, JitUserEngine
 from tandemu.linux import host
 from tandemu.linux.calls import all_rows
+from tandemu.linux.descriptors import WATCHED
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
 from tandemu.linux.native.layout import THREAD
@@ -37,7 +38,9 @@ class Window:
         self.memory = Memory(self.engine, self.native)
         process = self.native.process
         process.base, process.limit = self.memory.base, self.memory.limit
-        process.lowest_hidden = 1 << 16
+        process.lowest_hidden = WATCHED
+        self._watched = ctypes.create_string_buffer(WATCHED)
+        process.watched = ctypes.addressof(self._watched)
         for start in (CODE, DATA):
             address = self.memory.map(start, _SIZE, _READ_WRITE_EXECUTE, _FIXED_PRIVATE)
             assert address == start

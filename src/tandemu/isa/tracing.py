@@ -25,6 +25,8 @@ class OperandContext(Protocol):
     """Width of addresses and of the registers of the first file."""
     native: bool
     """Whether this becomes machine code, which rounds in the host's modes only."""
+    interprets: bool
+    """Whether what is left to software here goes to Python: so the code may be long."""
     keeps_unsettled: bool
     """Whether `unsettled` and `write_unsettled` are there."""
     answers_firmware: bool
@@ -122,6 +124,7 @@ class _Recorder:
     """Traces an instruction to see what it asks for; what it leaves behind is dropped."""
 
     native = True
+    interprets = False
     keeps_unsettled = True
     answers_firmware = False
 

@@ -53,7 +53,7 @@ _MMAP, _MPROTECT, _MLOCK2 = NUMBERS["mmap"], NUMBERS["mprotect"], NUMBERS["mlock
 _RESERVED = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
 
 _MADVISE, _DONT_DUMP, _DO_DUMP = NUMBERS["madvise"], 16, 17
-_PROT_GROWSDOWN, _PROT_GROWSUP = 0x01000000, 0x02000000
+_PROT_SEM, _PROT_GROWSDOWN, _PROT_GROWSUP = 8, 0x01000000, 0x02000000
 _READ_CHUNK = 4096
 _SHORT_STRING = 128
 
@@ -119,12 +119,6 @@ class Memory(Mappings):
             return -errno.EINVAL
         kind = flags & MAP_TYPE
         anonymous = flags & MAP_ANONYMOUS
-        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE) and (
-            anonymous or kind != MAP_SHARED_VALIDATE
-        ):
-            return -errno.EINVAL
-        if flags & MAP_GROWSDOWN and not (anonymous and kind == MAP_PRIVATE):
-            return -errno.EINVAL
         align = PAGE
         if flags & MAP_HUGETLB and anonymous:
             align = 1 << (flags >> _HUGE_SHIFT & _HUGE_MASK or _HUGE_DEFAULT)
@@ -152,6 +146,12 @@ class Memory(Mappings):
                 address = self.find_free(size, align)
                 if not address:
                     return -errno.ENOMEM
+        if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_DROPPABLE) and (
+            anonymous or kind != MAP_SHARED_VALIDATE
+        ):
+            return -errno.EINVAL
+        if flags & MAP_GROWSDOWN and not (anonymous and kind == MAP_PRIVATE):
+            return -errno.EINVAL
         traits = GROWS_DOWN if flags & MAP_GROWSDOWN else 0
         end = address + size
         mapping = Mapping(
@@ -224,8 +224,9 @@ class Memory(Mappings):
         if end <= address or end > 1 << 64:
             return -errno.ENOMEM
         protection &= ~grows
-        if protection & ~7:
+        if protection & ~(7 | _PROT_SEM):
             return -errno.EINVAL
+        protection &= 7
         if grows:
             mapping = self.find(address)
             if mapping is None:

@@ -116,7 +116,7 @@ class Signals:
                 if not bit(signal) & NEVER_BLOCKED:
                     host.set_disposition(signal, 0)
         task.native.alternate_start = task.native.alternate_size = 0
-        task.native.alternate_flags = SS_DISABLE
+        task.native.alternate_flags = 0
 
 
 def dump_no_memory() -> None:

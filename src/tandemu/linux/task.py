@@ -31,7 +31,7 @@ from tandemu.linux.growth import grow_down
 from tandemu.linux.host import bit
 from tandemu.linux.native.layout import SIGNAL_FOR_PYTHON, SIGNAL_NO_ROOM, THREAD
 from tandemu.linux.seccomp import Restrictions
-from tandemu.linux.signals import SIGBUS, SIGILL, SIGSEGV, SIGTRAP, SS_DISABLE
+from tandemu.linux.signals import SIGBUS, SIGILL, SIGSEGV, SIGTRAP
 
 if TYPE_CHECKING:
     from tandemu.linux.kernel import Kernel
@@ -70,7 +70,6 @@ class Task:
         native = self.native
         native.self = self.native_address
         native.process = kernel.native.process_address
-        native.alternate_flags = SS_DISABLE
         native.mask = mask
         self.cpu: UserCpu
         self.state: Any

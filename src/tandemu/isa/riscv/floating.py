@@ -22,9 +22,10 @@ from typing import Any, Protocol
 
 from tandemu.bits import mask
 from tandemu.ir import F32, F64, I1, I32, I64, Builder, Constant, I, Type, Value
-from tandemu.ir.softfloat import BINARY32, FORMATS, INVALID, NEAREST_AWAY, TOWARDS_ZERO
+from tandemu.ir.softfloat import BINARY32, FORMATS, INEXACT, INVALID, NEAREST_AWAY, TOWARDS_ZERO
 from tandemu.ir.values import emit_effect
 from tandemu.isa.instruction import Semantics
+from tandemu.isa.riscv.rounding import is_out_of_range, rounded_away
 
 BOX = mask(32) << 32
 ILLEGAL_INSTRUCTION = 2
@@ -46,6 +47,10 @@ class FloatingContext(Protocol):
     @property
     def native(self) -> bool:
         """Whether this becomes machine code, which rounds in the host's modes only."""
+
+    @property
+    def interprets(self) -> bool:
+        """Whether what is left to software here goes to Python: so the code may be long."""
 
     @property
     def hart(self) -> Any:
@@ -226,8 +231,15 @@ def _negate(value: Value) -> Value:
 # Rounding --------------------------------------------------------------------------------
 
 
-def _rounding(compute: Callable[[FloatingContext], None]) -> Semantics:
-    """Semantics of an instruction that rounds: *compute* in the mode it asks for."""
+def _rounding(
+    compute: Callable[[FloatingContext], None],
+    away: Callable[[FloatingContext], None] | None = None,
+) -> Semantics:
+    """Semantics of an instruction that rounds: *compute* in the mode it asks for.
+
+    *away* does the same to nearest, ties away from zero, which the host does not have; without
+    it that is left to software.
+    """
 
     def semantics(c: FloatingContext) -> None:
         if isinstance(c.rm, Constant) and c.rm.value == DYNAMIC:
@@ -245,9 +257,18 @@ def _rounding(compute: Callable[[FloatingContext], None]) -> Semantics:
                 return
         with c.ir.If(mode.ugt(NEAREST_AWAY), likely=False):
             c.raise_exception(ILLEGAL_INSTRUCTION, 0)
+        if c.native and away is not None and c.interprets:
+            with c.ir.If(mode == NEAREST_AWAY):
+                away(c)
+            with c.ir.Else():
+                in_mode(c, mode, frm)
+            return
         if c.native:
             with c.ir.If(mode == NEAREST_AWAY, likely=False):
                 c.software()
+        in_mode(c, mode, frm)
+
+    def in_mode(c: FloatingContext, mode: Value, frm: Value) -> None:
         _effect(c, "float_set_rounding", mode)
         compute(c)
         _effect(c, "float_set_rounding", frm)
@@ -489,7 +510,14 @@ def _to_integer(t: Type, bits: int, signed: bool) -> Semantics:
         (a,) = _patterns(c, t, c.fs1)
         convert(c, t, a, bits, suffix)
 
-    rounding = _rounding(compute)
+    def away(c: FloatingContext) -> None:
+        (a,) = _patterns(c, t, c.fs1)
+        rounded, inexact = rounded_away(c.ir, t, a)
+        convert(c, t, rounded, bits, "_truncated")
+        with c.ir.If(inexact & ~is_out_of_range(c.ir, t, rounded, bits, signed)):
+            c.hart.fflags = c.hart.fflags | INEXACT
+
+    rounding = _rounding(compute, away)
 
     def semantics(c: FloatingContext) -> None:
         if isinstance(c.rm, Constant) and c.rm.value == TOWARDS_ZERO:

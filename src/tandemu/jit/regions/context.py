@@ -296,6 +296,7 @@ class RegionContext:
     """Traces one instruction into a region (`isa.tracing.OperandContext`)."""
 
     native = True
+    interprets = False
     answers_firmware = False
     keeps_unsettled = True
 

@@ -38,6 +38,7 @@ class StencilContext:
     """Traces an instruction into a stencil (`isa.tracing.OperandContext`)."""
 
     native = True
+    interprets = False
     answers_firmware = False
     answers_firmware = True
     keeps_unsettled = False
@@ -295,6 +296,7 @@ class InterpreterContext:
         self._instruction, self._services = instruction, services
         self.hart: Any = builder.struct(layout, builder.cpu)
         self.native = native
+        self.interprets = True
         self._fields = {field.name: field for field in instruction.fields}
 
     def field(self, name: str) -> Value:

@@ -22,6 +22,7 @@ from tandemu.linux.mappings import (
     MAP_TYPE,
     NOT_IN_CHILD,
     SHARED_ANONYMOUS,
+    UNLIMITED,
     Mapping,
     round_up,
 )
@@ -146,7 +147,7 @@ _MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = 1, 2, 4
 
 @calls.row("msync", "hex size hex")
 def _msync(task: Task, address: int, size: int, flags: int) -> int:
-    memory, end = task.memory, address + round_up(size)
+    memory, end = task.memory, address + (round_up(size) & UNLIMITED)
     if flags & ~(_MS_ASYNC | _MS_INVALIDATE | _MS_SYNC) or address % PAGE:
         return -errno.EINVAL
     if flags & _MS_ASYNC and flags & _MS_SYNC:

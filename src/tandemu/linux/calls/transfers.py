@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from tandemu.linux import host
-from tandemu.linux.calls.helpers import host_vectors, pointer, signed, signed_long
+from tandemu.linux.calls.helpers import for_host, host_vectors, pointer, signed, signed_long
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.proc.watch import MemoryFile, TextFile, advance, position
 from tandemu.linux.table import Calls
@@ -101,7 +101,7 @@ def _one(name: str, way: str, rest: str = "") -> None:
     def one(task: Task, descriptor: int, address: int, size: int, *rest: int) -> int:
         file = _file(task, descriptor)
         if file is None or (isinstance(file, TextFile) and transfer is _write):
-            place = pointer(task.memory, address, min(size, _MOST))
+            place = for_host(task.memory, address)
             return host.call(number, descriptor, place, size, *rest)
         offset = signed_long(rest[0]) if rest else -1
         if rest and offset < 0:

@@ -170,7 +170,8 @@ def watched(m: Marshal, descriptor: Value) -> Value:
     inside = number.ult(WATCHED)
     place = m.process.watched + b.select(inside, number.zext(I64), 0)
     mark = b.load(place.to_pointer(), I8) != 0
-    return mark | ~inside
+    # What is negative is nobody's, and the host says so.
+    return mark | (~inside & number.sge(0))
 
 
 def _watched_file(m: Marshal, index: int) -> Value:

@@ -112,8 +112,10 @@ def _rt_sigreturn(m: Marshal) -> Value:
     readable = m.read(frame, state.x[guest.STACK_POINTER], guest.FRAME_SIZE)
     m.elsewhere_if(~readable)
     mask, (start, flags, size) = guest.read_frame(b, state, frame)
-    thread.alternate_start, thread.alternate_size = start, size
-    thread.alternate_flags = flags & (SS_DISABLE | SS_AUTODISARM)
+    # As sigaltstack(2), whose errors nobody is told of.
+    with b.If(size.uge(_LEAST_STACK) | ((flags & SS_DISABLE) != 0)):
+        thread.alternate_start, thread.alternate_size = start, size
+        thread.alternate_flags = flags
     b.call(SET_MASK, b.thread, mask)
     return Constant(I64, CALL_DONE)
 
@@ -128,20 +130,20 @@ def _sigaltstack(m: Marshal) -> Value:
     before, given = (b.struct(_STACK, thread.pointer("structure").offset(n)) for n in (32, 0))
     before.start, before.pad, before.size = start, 0, size
     on = b.select(inside, Constant(I64, SS_ONSTACK), Constant(I64, 0))
-    before.flags = (kind | on).trunc(I32)
+    state_now = b.select(size == 0, Constant(I64, SS_DISABLE), on)
+    before.flags = (state_now | (kind & SS_AUTODISARM)).trunc(I32)
     with b.If(new != 0):
         m.fault_if(~m.read(given.pointer(), new, _STACK.size))
         m.error_if(inside, errno.EPERM)
         flags = given.flags.zext(I64)
         # One of the two, or none of them.
         m.error_if((flags & ~SS_AUTODISARM).ugt(SS_DISABLE), errno.EINVAL)
-        with b.If((flags & SS_DISABLE) != 0):
-            thread.alternate_start, thread.alternate_size = 0, 0
-            thread.alternate_flags = flags & (SS_DISABLE | SS_AUTODISARM)
-        with b.Else():
-            m.error_if(given.size.ult(_LEAST_STACK), errno.ENOMEM)
-            thread.alternate_start, thread.alternate_size = given.start, given.size
-            thread.alternate_flags = flags & SS_AUTODISARM
+        same = (given.start == start) & (given.size == size) & (flags == kind)
+        off = (flags & SS_DISABLE) != 0
+        m.error_if(~same & ~off & given.size.ult(_LEAST_STACK), errno.ENOMEM)
+        thread.alternate_start = b.select(off, Constant(I64, 0), given.start)
+        thread.alternate_size = b.select(off, Constant(I64, 0), given.size)
+        thread.alternate_flags = flags
     with b.If(old != 0):
         m.write_or_fault(old, before.pointer(), _STACK.size)
     return Constant(I64, 0)

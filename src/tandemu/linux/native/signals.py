@@ -67,7 +67,7 @@ def signal_bit(signal: Value) -> Value:
 
 def on_alternate(thread: Any, stack: Value) -> Value:
     """Whether the stack pointer is on the alternate stack, as far as the kernel asks."""
-    off = (thread.alternate_flags & (SS_DISABLE | SS_AUTODISARM)) != 0
+    off = (thread.alternate_flags & SS_AUTODISARM) != 0
     inside: Value = ~off & (stack - thread.alternate_start - 1).ult(thread.alternate_size)
     return inside
 
@@ -138,7 +138,7 @@ def build_enter(set_mask: Function) -> Function:
     handler, flags, action_mask = action.handler, action.flags, action.mask
     stack = state.x[guest.STACK_POINTER]
     start, size, kind = thread.alternate_start, thread.alternate_size, thread.alternate_flags
-    enabled = (kind & SS_DISABLE) == 0
+    enabled = size != 0
     inside = on_alternate(thread, stack)
     wants = enabled & ~inside & ((flags & SA_ONSTACK) != 0)
     top = b.select(wants, start + size, stack)
@@ -146,7 +146,7 @@ def build_enter(set_mask: Function) -> Function:
     # The mask that comes back: the one before a call with a mask of its own.
     mask = b.select(thread.has_saved != 0, thread.saved_mask, thread.mask)
     frame = thread.pointer("area")
-    described = (start, kind | b.select(inside, Constant(I64, SS_ONSTACK), Constant(I64, 0)), size)
+    described = (start, kind, size)
     guest.build_frame(b, state, frame, b.information, described, mask)
     host = b.select(place.ult(process.limit), place + process.base, 0)
     left = b.call("copy_guest", host.to_pointer(), frame, guest.FRAME_SIZE, result=I64)
