@@ -106,8 +106,8 @@ def first_present(memory: Memory, start: int, end: int) -> int:
         vector = ctypes.create_string_buffer(size // PAGE)
         if host.quick(_MINCORE, memory.base + start, size, ctypes.addressof(vector)) < 0:
             return start
-        for index, present in enumerate(vector.raw):
-            if present & 1:
-                return start + index * PAGE
-        start += size
+        absent = size // PAGE - len(vector.raw.lstrip(b"\0"))
+        start += absent * PAGE
+        if absent < size // PAGE:
+            return start
     return end
