@@ -48,8 +48,9 @@ def round_up(value: int) -> int:
 
 LOCK_ON_FAULT = 1
 """In the place of MAP_LOCKED: mlockall(MCL_FUTURE | MCL_ONFAULT), for which mmap has no flag."""
-GROWS_DOWN, NOT_IN_CHILD = 1, 2
-"""A mapping that an access below it makes longer; one that fork leaves out."""
+GROWS_DOWN, NOT_IN_CHILD, SEALED = 1, 2, 4
+"""A mapping that an access below it makes longer; one that fork leaves out; one that stays as it
+is until the program ends (mseal(2))."""
 
 
 class Mapping:
@@ -71,7 +72,7 @@ class Mapping:
         self.protection, self.flags = protection, flags
         self.name, self.offset = name, offset
         self.traits = traits
-        """A set of `GROWS_DOWN` and `NOT_IN_CHILD`."""
+        """A set of `GROWS_DOWN`, `NOT_IN_CHILD` and `SEALED`."""
 
     def continues_in(self, other: Mapping) -> bool:
         """Whether *other* begins where this ends and is anonymous memory of the same kind."""
@@ -141,6 +142,8 @@ class Mappings:
     """MAP_LOCKED or LOCK_ON_FAULT if mlockall(MCL_FUTURE) holds."""
     denies_write_execute = _Restricting(0)
     """PR_SET_MDWE."""
+    has_seals = _Restricting(0)
+    """Whether a mapping is `SEALED`."""
     grows = _Restricting(0)
     """Whether a mapping but the main stack grows downward."""
     top = _Shared("top")
@@ -237,6 +240,10 @@ class Mappings:
                 found.append(mapping.part(max(mapping.start, start), min(mapping.end, end)))
             index += 1
         return found
+
+    def is_sealed(self, start: int, end: int) -> bool:
+        """Whether something from *start* to *end* must stay as it is."""
+        return bool(self.has_seals) and any(one.traits & SEALED for one in self.pieces(start, end))
 
     # Limits ---------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from tandemu.linux.mappings import (
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
+    SEALED,
     TOP_GUARD,
     Mapping,
     Mappings,
@@ -160,6 +161,8 @@ class Memory(Mappings):
         )  # fmt: skip
         if self.denies_write_execute and _is_gain(protection, protection):
             return -errno.EACCES
+        if self.is_sealed(address, end):
+            return -errno.EPERM
         if not self.may_add(size, mapping.is_data, address, end):
             return -errno.ENOMEM
         # What is validated must be seen whole.
@@ -202,6 +205,8 @@ class Memory(Mappings):
         if address % PAGE or not size or address + size > self.limit:
             return -errno.EINVAL
         size = round_up(size)
+        if self.is_sealed(address, address + size):
+            return -errno.EPERM
         result = self.reserve(address, size)
         if result < 0:
             return result
@@ -248,6 +253,8 @@ class Memory(Mappings):
     def _protect_piece(self, piece: Mapping, protection: int) -> int:
         """Change one stretch of pages that are alike."""
         before, size = piece.protection, piece.end - piece.start
+        if piece.traits & SEALED:
+            return -errno.EPERM
         if before == protection:
             return 0
         if self.denies_write_execute and _is_gain(before, protection):
@@ -297,6 +304,7 @@ class Memory(Mappings):
         self.clear_table()
         self.top = self.limit - TOP_GUARD
         self.break_start = self.break_end = self.data_size = self.locks_new = 0
+        self.has_seals = 0
         self._inherit_denial()
         self.forget(code)
 

@@ -17,6 +17,7 @@ from tandemu.linux.mappings import (
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_PRIVATE,
+    SEALED,
     TOP_GUARD,
     UNLIMITED,
     Mapping,
@@ -50,6 +51,8 @@ def remap(memory: Memory, address: int, old_size: int, size: int, flags: int, wi
     if mapping is None:
         return -errno.EFAULT
     end = address + old_size
+    if mapping.traits & SEALED or (fixed and memory.is_sealed(wish, wish + size)):
+        return -errno.EPERM
     if not (fixed or keep):
         if size <= old_size and old_size:
             return _shrink(memory, address, old_size, size)

@@ -18,9 +18,12 @@ from tandemu.linux.mappings import (
     LOCK_ON_FAULT,
     MAP_ANONYMOUS,
     MAP_LOCKED,
+    MAP_PRIVATE,
     MAP_SHARED,
     MAP_TYPE,
     NOT_IN_CHILD,
+    PROT_WRITE,
+    SEALED,
     SHARED_ANONYMOUS,
     UNLIMITED,
     Mapping,
@@ -92,6 +95,8 @@ _ADVICE_ON_FORK = {10: NOT_IN_CHILD, 11: 0}
 _POISON = frozenset((100, 101))
 """MADV_HWPOISON, MADV_SOFT_OFFLINE: they take pages from the host for good."""
 _GUARD_INSTALL = 102
+_DISCARDS = frozenset((4, 8, 9, 10, 18, 24, _GUARD_INSTALL))
+"""MADV_DONTNEED, FREE, REMOVE, DONTFORK, WIPEONFORK, DONTNEED_LOCKED: what was there is gone."""
 
 
 @calls.row("madvise", "hex size int", native=True, missing="MADV_HWPOISON, MADV_SOFT_OFFLINE")
@@ -108,6 +113,9 @@ def _madvise(task: Task, address: int, size: int, advice: int) -> int:
         return -errno.EINVAL
 
     def advise(piece: Mapping) -> int:
+        is_kept = piece.traits & SEALED and not piece.protection & PROT_WRITE
+        if is_kept and advice in _DISCARDS and piece.flags == MAP_PRIVATE and piece.name[:1] != "/":
+            return -errno.EPERM
         if advice in _ADVICE_ON_FORK:
             memory.cut(piece.start, piece.end)
             piece.traits = piece.traits & ~NOT_IN_CHILD | _ADVICE_ON_FORK[advice]
@@ -140,6 +148,24 @@ def _on_pieces(
             if failure < 0:
                 return failure
     return result if done == end else -errno.ENOMEM
+
+
+@calls.row("mseal", "hex size hex")
+def _mseal(task: Task, address: int, size: int, flags: int) -> int:
+    memory, end = task.memory, address + round_up(size)
+    if flags or address % PAGE or end >= 1 << 64:
+        return -errno.EINVAL
+    if not memory.covers(address, end):
+        return -errno.ENOMEM
+
+    def seal(piece: Mapping) -> int:
+        memory.cut(piece.start, piece.end)
+        piece.traits |= SEALED
+        memory.add(piece)
+        memory.has_seals = 1
+        return 0
+
+    return _on_pieces(task, address, end, seal)
 
 
 _MS_ASYNC, _MS_INVALIDATE, _MS_SYNC = 1, 2, 4
@@ -378,6 +404,6 @@ def _remap_file_pages(
 
 calls.direct("membarrier", "int hex int", missing="as the host's, which sees all guest threads")
 calls.refuse(
-    "process_madvise userfaultfd pkey_alloc pkey_free pkey_mprotect map_shadow_stack mseal",
+    "process_madvise userfaultfd pkey_alloc pkey_free pkey_mprotect map_shadow_stack",
     "as by a kernel that was built without it",
 )

@@ -166,7 +166,7 @@ def _munmap(m: Marshal) -> None:
     start, length = m.given
     limit = m.process.limit
     m.elsewhere_if(((start & (PAGE - 1)) != 0) | (length == 0) | start.uge(limit))
-    m.elsewhere_if(length.ugt(limit - start))
+    m.elsewhere_if(length.ugt(limit - start) | (m.process.restricted != 0))
     size = _rounded(length)
     table = _Table(m)
     table.elsewhere_if(m.process.mapping_count.uge(MAPPING_LIMIT - _ROOM))
@@ -244,7 +244,7 @@ def _madvise(m: Marshal) -> None:
     b, process = m.b, m.process
     start, length, advice = m.given
     m.elsewhere_if(((start & (PAGE - 1)) != 0) | (length == 0) | start.uge(process.limit))
-    m.elsewhere_if(length.ugt(process.limit - start))
+    m.elsewhere_if(length.ugt(process.limit - start) | (process.restricted != 0))
     known = b.variable(I64, 0)
     with b.Switch(advice.trunc(I32)) as cases, cases.Case(*_HOSTS_ADVICE):
         known.value = 1

@@ -92,6 +92,30 @@ static void on_memory(void) {
     unlink("file");
 }
 
+static void sealing(void) {
+    char *p = mmap(0, 8 * PAGE, RW, ANONYMOUS, -1, 0);
+    p[0] = 1;
+    munmap(p + 6 * PAGE, PAGE);
+    TRY(syscall(462, p, 0, 0));
+    TRY(syscall(462, p, PAGE, 1));
+    TRY(syscall(462, p + 1, PAGE, 0));
+    TRY(syscall(462, p, 8 * PAGE, 0));
+    TRY(syscall(462, p, -PAGE, 0));
+    TRY(mprotect(p + PAGE, PAGE, PROT_READ));
+    TRY(syscall(462, p, 2 * PAGE, 0));
+    TRY(munmap(p, PAGE));
+    TRY(munmap(p - PAGE, 8 * PAGE));
+    TRY(mprotect(p, 4 * PAGE, PROT_READ));
+    TRY(mprotect(p + PAGE, PAGE, PROT_READ));
+    TRY(mmap(p, PAGE, RW, ANONYMOUS | MAP_FIXED, -1, 0));
+    TRY(mremap(p, PAGE, 2 * PAGE, MREMAP_MAYMOVE));
+    TRY(mremap(p + 4 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, p));
+    TRY(madvise(p + PAGE, PAGE, MADV_DONTNEED));
+    TRY(madvise(p, PAGE, MADV_DONTNEED));
+    TRY(madvise(p + PAGE, PAGE, MADV_WILLNEED));
+    printf("%d\n", p[0]);
+}
+
 static unsigned words[2] = {5, 6};
 static void *wake_later(void *unused) {
     usleep(30000);
@@ -172,6 +196,7 @@ static void on_keys(void) {
 int main(void) {
     on_files();
     on_memory();
+    sealing();
     on_futexes();
     on_queues();
     on_keys();
