@@ -53,7 +53,8 @@ def test_as_the_hosts_kernel(name: str, compile_rule: Compile, tmp_path: Path) -
     ours = run_exec(foreign, cwd=there)
     assert ours.stderr == b""
     lines = (expected.stdout.decode().splitlines(), ours.stdout.decode().splitlines())
-    assert "\n".join(unified_diff(*lines, "the host's kernel", "ours", lineterm="", n=1)) == ""
+    difference = "\n".join(unified_diff(*lines, "the host's kernel", "ours", lineterm="", n=1))
+    assert not difference, difference
     assert ours.returncode == expected.returncode
 
 

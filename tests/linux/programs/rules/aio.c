@@ -84,11 +84,11 @@ int main(void) {
     TRY(take(context, -1, 8, events, &soon));
     TRY(take(context + PAGE * 50, 1, 8, events, &soon));
     struct { void *mask; unsigned long size; } masked = {events, 4}, unmasked = {0, 4}, bad_mask = {(void *)8, 8};
-    TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, 0));
+    TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, 0L));
     TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, &masked));
     TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, &unmasked));
     TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, &bad_mask));
-    TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, 8));
+    TRY(syscall(SYS_io_pgetevents, context, 0, 8, events, &now, 8L));
     sigset_t nothing;
     sigfillset(&nothing);
     masked.mask = &nothing, masked.size = 8;

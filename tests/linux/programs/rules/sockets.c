@@ -236,9 +236,9 @@ static void waiting(void) {
     TRY(epoll_wait(poller, (void *)8, 4, 0));
     TRY(epoll_wait(event, got, 4, 0));
     TRY(epoll_wait(99, got, 4, 0));
-    TRY(syscall(SYS_epoll_pwait2, poller, got, 4, &none, 0, 8));
-    TRY(syscall(SYS_epoll_pwait2, poller, got, 4, &wrong, 0, 8));
-    TRY(syscall(SYS_epoll_pwait, poller, got, 4, 0, got, 4));
+    TRY(syscall(SYS_epoll_pwait2, poller, got, 4, &none, 0, 8L));
+    TRY(syscall(SYS_epoll_pwait2, poller, got, 4, &wrong, 0, 8L));
+    TRY(syscall(SYS_epoll_pwait, poller, got, 4, 0, got, 4L));
     TRY(poll(polled, 3, 0));
     printf("%x %x %x\n", polled[0].revents, polled[1].revents, polled[2].revents);
     TRY(poll((void *)8, 1, 0));
