@@ -1,7 +1,8 @@
 """Generated sequences of system calls: under Tandemu as on the host's kernel.
 
 One C program, compiled for both, makes the calls of a script and prints results, error
-numbers, what is in memory, and which handlers ran.
+numbers, what is in memory, and which handlers ran. No path leads out of a sequence's own folder:
+whoever runs this may be root.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ CALLS: dict[str, tuple[Argument, ...]] = {
     "fchmodat": (FOLDER, PATH, numbers(0o600, 0o644)),
     "stat": (FOLDER, PATH, numbers(0, 0x100, 0x1000, 7)),
     "fstat": (FILE,),
-    "chdir": (st.sampled_from(["p2", "p9", "p7", "p6", "x0", "k0"]),),
+    "chdir": (st.sampled_from(["p2", "p7", "p6", "x0", "k0"]),),
     "mmap": (PAGE, LENGTH, PROTECTION, MAP_FLAGS, numbers(-1, 3), numbers(0, 1)),
     "munmap": (PAGE, LENGTH),
     "mprotect": (PAGE, LENGTH, PROTECTION),

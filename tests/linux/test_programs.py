@@ -65,6 +65,17 @@ def test_as_on_this_host(
     assert (ours.returncode, ours.stderr) == (theirs.returncode, b"")
 
 
+@pytest.mark.parametrize("word", ["off", "eager"] if LONG else ["eager"])
+def test_threads_signals_memory_and_processes_at_once(
+    word: str, build: Callable[..., Path]
+) -> None:
+    seconds, threads = ("60", "100") if LONG else ("2", "16")
+    program = build("thread_storm")
+    ours = run_exec(program, seconds, threads, TANDEMU_OPTIMISER=word)
+    assert ours.stdout == b"signals 1 forks 1 maps 1 calls 1\n"
+    assert ours.returncode == 0
+
+
 @pytest.mark.parametrize("word", ["off", "eager", "stress"])
 def test_a_program_that_compiles(word: str, build: Callable[..., Path]) -> None:
     """Its code is translated, and made into regions, and changes."""
