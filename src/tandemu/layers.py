@@ -132,6 +132,7 @@ LOADED_WHEN_USED: frozenset[str] = frozenset(
 
 MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
+        "tandemu.linux.caller",
         "tandemu.linux.native.generate",
         "tandemu.accel.statistics",
         "tandemu.device.virtqueue.generate",

@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
 
 from tandemu.accel.user import UserEngine
 from tandemu.jit.program.user import JitUserEngine
-from tandemu.linux import caller, host, limits
+from tandemu.linux import host, limits
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.calls import all_rows
 from tandemu.linux.elf import ElfFile
@@ -25,6 +25,9 @@ from tandemu.linux.kernel import Hook, Kernel, program_missing
 from tandemu.linux.loader import check_machine
 from tandemu.linux.riscv64 import Riscv64
 from tandemu.linux.succession import lead
+
+if TYPE_CHECKING:
+    from tandemu.linux.caller import Streams
 
 Notice = Callable[[str], None]
 """Hears of long work that is done once, such as compiling the engine."""
@@ -119,13 +122,15 @@ class Process:
         *input* is what it reads where *stdin* is ``subprocess.PIPE``. LinuxError if it cannot be
         run; what the hook raised, with its traceback as the cause.
         """
-        streams = caller.Streams(*self._streams)
+        from tandemu.linux.caller import Streams
+
+        streams = Streams(*self._streams)
         try:
             return self._run(streams, input)
         finally:
             streams.close()
 
-    def _run(self, streams: caller.Streams, data: bytes) -> ProcessResult:
+    def _run(self, streams: Streams, data: bytes) -> ProcessResult:
         try:
             kernel = self._prepare()
         finally:
@@ -156,20 +161,24 @@ class Process:
         with open(news, "rb", buffering=0) as file:
             failure = file.read(_MOST_REPORT_BYTES)
         if failure:
-            caller.raise_failure(failure)
+            from tandemu.linux.caller import raise_failure
+
+            raise_failure(failure)
         status = os.waitstatus_to_exitcode(ended)
         out, err = found.get(1), found.get(2)
         if status < 0:
             return ProcessResult(128 - status, -status, out, err)
         return ProcessResult(status, 0, out, err)
 
-    def _be_child(self, kernel: Kernel, streams: caller.Streams, report: int) -> NoReturn:
+    def _be_child(self, kernel: Kernel, streams: Streams, report: int) -> NoReturn:
+        from tandemu.linux.caller import describe_failure, keep_only, pass_on
+
         try:
             number = kernel.descriptors.hide(report)
-            kernel.tell_failure = lambda error: _write(number, caller.describe_failure(error))
+            kernel.tell_failure = lambda error: _write(number, describe_failure(error))
             streams.install()
-            caller.keep_only((*kernel.descriptors.hidden(), *self._passed))
-            caller.pass_on(self._passed)
+            keep_only((*kernel.descriptors.hidden(), *self._passed))
+            pass_on(self._passed)
             limits.take_over()
             self._run_here(kernel)
         except BaseException as error:

@@ -1,13 +1,18 @@
 """What tells the blocks at one guest address in several contexts apart: their tags.
 
 In generated code and in Python alike: the operations are those that values and numbers share.
+A start from a warm cache needs the numbers alone, so `ir` is not loaded here.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tandemu.bits import mask, sign_extend
-from tandemu.ir import Value
 from tandemu.jit.shared.layout import CONTEXT_SHIFT
+
+if TYPE_CHECKING:
+    from tandemu.ir import Value
 
 
 def block_tag(context: int, pc: int) -> int:
