@@ -40,10 +40,12 @@ class Outcome:
 
 
 class Tracing(PatternNumbers):
-    """A context whose registers are fields of `STATE`."""
+    """A context whose registers are fields of `STATE`; *interprets* as the interpreter's own."""
 
-    def __init__(self, b: Builder, rm: Value | None, native: bool, xlen: int) -> None:
-        self.ir, self.native, self.xlen = b, native, xlen
+    def __init__(
+        self, b: Builder, rm: Value | None, native: bool, xlen: int, interprets: bool
+    ) -> None:
+        self.ir, self.native, self.xlen, self.interprets = b, native, xlen, interprets
         self.hart = b.struct(STATE, b.state)
         self._rm = rm
         self.ended = False
@@ -83,11 +85,13 @@ class Tracing(PatternNumbers):
         self.ir.Return()
 
 
-def trace(mnemonic: str, rm: int | None, native: bool, xlen: int = 64) -> Function:
+def trace(
+    mnemonic: str, rm: int | None, native: bool, xlen: int = 64, interprets: bool = False
+) -> Function:
     """The instruction as a function of a state; *rm* None is one read when it runs."""
     name = f"{mnemonic}.{rm}".replace(".", "_")
     b = Builder(name, [("state", PTR)], attributes="strictfp", exported=False)
-    context = Tracing(b, None if rm is None else Constant(I(3), rm), native, xlen)
+    context = Tracing(b, None if rm is None else Constant(I(3), rm), native, xlen, interprets)
     SEMANTICS[mnemonic](context)
     if not context.ended:
         b.Return()
@@ -150,9 +154,11 @@ def evaluated(mnemonic: str, rm: int | None = None, xlen: int = 64) -> Run:
     return _runner(start)
 
 
-def compiled(forms: Iterable[tuple[str, int | None]], xlen: int = 64) -> dict[Any, Run]:
+def compiled(
+    forms: Iterable[tuple[str, int | None]], xlen: int = 64, *, interprets: bool = False
+) -> dict[Any, Run]:
     """Instructions in machine code, by (mnemonic, rm)."""
-    functions = {form: _around(trace(*form, native=True, xlen=xlen)) for form in forms}
+    functions = {form: _around(trace(*form, True, xlen, interprets)) for form in forms}
     image = load(link(compile_object(lower(functions.values()), model=CodeModel.RUNTIME)))
 
     def starter(name: str) -> Callable[[int], object]:

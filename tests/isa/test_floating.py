@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -163,6 +165,26 @@ def test_machine_code_leaves_ties_away_to_software(mnemonic: str) -> None:
     assert runs[mnemonic, None](frm=4) == Outcome(left=SOFTWARE)
     assert runs[mnemonic, None](frm=0, rm=4) == Outcome(left=SOFTWARE)
     assert runs[mnemonic, 4](frm=0) == Outcome(left=SOFTWARE)
+
+
+TO_INTEGERS = [f"fcvt.{to}.{of}" for to in ("w", "wu", "l", "lu") for of in ("s", "d")]
+
+
+@only_x86
+@pytest.mark.parametrize("mnemonic", TO_INTEGERS)
+def test_the_interpreter_rounds_ties_away_itself(mnemonic: str) -> None:
+    native = compiled([(mnemonic, None)], interprets=True)[mnemonic, None]
+    python = evaluated(mnemonic)
+    single = mnemonic.endswith(".s")
+    values = [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 1e5 + 0.5, 2.0**31 - 0.5, 2.0**31, 2.0**32 - 0.5]
+    values += [2.0**32, 2.0**52 + 0.5, 2.0**53 + 1, 2.0**63, 2.0**64, 1e-320, math.inf, math.nan]
+    for value in (*values, *(-value for value in values)):
+        if single:
+            operand = BOX | int.from_bytes(struct.pack("<f", value), "little")
+        else:
+            operand = int.from_bytes(struct.pack("<d", value), "little")
+        for modes in ({"frm": 4}, {"frm": 0, "rm": 4}):
+            assert native(operand, **modes) == python(operand, **modes), value
 
 
 @pytest.mark.parametrize(("rm", "expected"), [(0, 2), (1, 2), (2, 2), (3, 3), (4, 3)])
