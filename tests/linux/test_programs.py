@@ -188,7 +188,7 @@ def test_hook_observes_changes_and_answers(build: Callable[..., Path], tmp_path:
 
     with open(tmp_path / "out", "wb") as out:
         result = Process([str(build("processes")), "x"], stdout=out, hook=hook, env={}).run()
-    assert result == (33, 0)
+    assert (result.status, result.signal) == (33, 0)
     assert log.read_bytes() == b"executed x none\n"
     assert (tmp_path / "out").read_bytes() == b""
 
