@@ -80,6 +80,9 @@ class FragileDisk:
         assert size >= len(self.now), "nothing here cuts a file off"
         self._reach(size)
 
+    def extend(self, size: int) -> None:
+        self._reach(max(size, len(self.now)))
+
     def punch(self, offset: int, length: int) -> None:
         end = min(offset + length, len(self.now))
         if offset < end:

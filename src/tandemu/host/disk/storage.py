@@ -50,6 +50,9 @@ class Storage(Protocol):
     def truncate(self, size: int) -> None:
         """Make it *size* bytes long."""
 
+    def extend(self, size: int) -> None:
+        """Make it at least *size* bytes long beside others who write; or leave it as it is."""
+
     def punch(self, offset: int, length: int) -> None:
         """Give the space of a range back, which then reads as zeros; or leave it as it is."""
 
@@ -198,6 +201,14 @@ class HostFile:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise _refused(self.path, f"make {size} bytes long", error) from error
+
+    def extend(self, size: int) -> None:
+        """Make it at least *size* bytes long, where the file system can.
+
+        By ftruncate it could lose what another thread writes behind *size* meanwhile.
+        """
+        if self.is_regular and self.size() < size:
+            self._allocate(0, size - 1, 1)
 
     def punch(self, offset: int, length: int) -> None:
         """Give the space of a range back, where the file system can."""

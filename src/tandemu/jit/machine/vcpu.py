@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
-import select
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,10 @@ class JitVcpu(TranslatedCpu):
         self._settle = engine.routine("settle", 1)
         self._set_interrupt = engine.routine("set_interrupt", 3)
         self._physical_address = engine.routine("physical_address", 2)
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # A lock that whoever wakes it opens: it waits by the microsecond and is no descriptor.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._closed = False
         self._waiting = False
         self._inside = False
         self._fences: deque[Fence | None] = deque()
@@ -213,7 +217,8 @@ class JitVcpu(TranslatedCpu):
     def wake(self) -> None:
         """Have it look again at what it waits for, if it waits. Any thread."""
         if self._waiting:
-            os.eventfd_write(self._event, 1)
+            with contextlib.suppress(RuntimeError):  # it has been rung already
+                self._bell.release()
 
     # Inside ------------------------------------------------------------------------------
 
@@ -246,8 +251,8 @@ class JitVcpu(TranslatedCpu):
                 return
             ticks = self._control.deadline(cpu) - self._vm.time()
             seconds = min(ticks * NANOSECONDS_PER_TICK / 1e9, _LONGEST_WAIT_S)
-            if seconds > 0 and select.select([self._event], [], [], seconds)[0]:
-                os.eventfd_read(self._event)
+            if seconds > 0:
+                self._bell.acquire(timeout=seconds)
         finally:
             self._waiting = False
             # An early wake-up goes back to sleep: the wait is not over by itself.
@@ -336,8 +341,7 @@ class JitVcpu(TranslatedCpu):
 
     def close(self) -> None:
         """Free the code cache."""
-        if self._event < 0:
+        if self._closed:
             raise AccelError("this vCPU is closed")
-        os.close(self._event)
-        self._event = -1
+        self._closed = True
         self.free()

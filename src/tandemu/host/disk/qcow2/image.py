@@ -504,6 +504,9 @@ class Qcow2Image(Qcow2Reader):
         self._write_back(all_counts=True)  # the counts of what the first one freed
         self.bitmaps.finish(self.storage, self._counts())
         self._write_back(all_counts=True)
+        end = self.mapping.end()
+        if self.storage.is_regular and self.storage.size() < end:
+            self.storage.truncate(end)
         if self.header.incompatible & DIRTY:
             self.set_header(replace(self.header, incompatible=self.header.incompatible & ~DIRTY))
         self._has_changed = False

@@ -129,9 +129,7 @@ class Writeback:
         self, work: _Work, header: Callable[[], Header], keep: Callable[[Header], None]
     ) -> None:
         storage, refcounts = self._storage, self._refcounts
-        end = self._mapping.end()
-        if storage.size() < end and storage.is_regular:
-            storage.truncate(end)
+        storage.extend(self._mapping.end())
         for offset, data in (*work.changes.blocks, *work.fresh):
             write_at(storage, offset, data)
         storage.flush()
