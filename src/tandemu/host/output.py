@@ -127,9 +127,12 @@ class OutputPump:
 
     def _write_all(self, batch: bytes) -> None:
         rest = memoryview(batch)
+        # Not select, which takes no descriptor above 1023.
+        room = select.poll()
+        room.register(self._descriptor, select.POLLOUT)
         while rest and not self._discarding:
             # Waiting here, not in write(), lets close() end a pump that is stuck.
-            if not select.select([], [self._descriptor], [], _POLL_S)[1]:
+            if not room.poll(_POLL_S * 1000):
                 continue
             try:
                 written = os.write(self._descriptor, rest[:4096])
