@@ -10,12 +10,14 @@ import pytest
 
 from tandemu.board import BoardError, RiscvVirt
 from tandemu.board.device_tree import Node, parse
-from tandemu.board.riscv_parts import PARTS, RAM_BASE
+from tandemu.board.riscv_parts import RAM_BASE, entries
 
 
-def test_parts_do_not_overlap() -> None:
+@pytest.mark.parametrize("messages", [False, True])
+def test_parts_do_not_overlap(messages: bool) -> None:
     ends = 0
-    for part in sorted(PARTS, key=lambda part: part.base):
+    parts = [entry.part for entry in entries(RiscvVirt(messages=messages))]
+    for part in sorted(parts, key=lambda part: part.base):
         assert part.base >= ends
         ends = part.end
     assert ends <= RAM_BASE

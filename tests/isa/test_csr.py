@@ -104,6 +104,7 @@ def test_every_register_asks_for_its_privilege(m: Machine) -> None:
     m.registers.write_register(m.hart, "scounteren", -1)
     m.registers.write_register(m.hart, "menvcfg" if m.xlen == 64 else "menvcfgh", -1)
     m.registers.write_register(m.hart, "mstatus", state.FS)
+    m.hart.message_file, m.hart.siselect = 1, 0x70
     for row in rows(m.xlen):
         for privilege in (state.USER, state.SUPERVISOR, state.MACHINE):
             m.hart.privilege = privilege

@@ -123,7 +123,7 @@ def test_linux_keeps_files_on_a_disk(tmp_path: Path) -> None:
             return vm.console.output
 
     output = run(
-        "cat /sys/block/vdb/serial /sys/block/vda/ro",
+        "cat /sys/block/vdb/serial /sys/block/vda/ro; grep -c PCI-MSIX /proc/interrupts",
         "dd if=/dev/zero of=/dev/vda count=1",
         "mke2fs /dev/vdb >/dev/null 2>&1; mount -t ext4 /dev/vdb /tmp",
         "dd if=/dev/vda of=/tmp/copy bs=64k; cp /bin/busybox /tmp; sync; umount /tmp",
@@ -136,6 +136,8 @@ def test_linux_keeps_files_on_a_disk(tmp_path: Path) -> None:
         assert isinstance(image, Qcow2Image)
         assert check(image.storage, image.header).is_clean
     assert "\r\nmine1\r\n" in output
+    # A message each for the configuration and every queue: of three disks, one has two queues.
+    assert "\r\n7\r\n" in output
     assert "can't open '/dev/vda'" in output or "not permitted" in output
     assert source.read_bytes() == content
     output = run(

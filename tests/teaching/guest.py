@@ -110,6 +110,9 @@ class TeachingSystem:
         with b.Else():
             b.atomic("and", cpu.pointer("inputs"), Constant(I64, ~teaching.TIMER_INPUT))
 
+    def take_message(self, b: Builder, cpu: Any, number: Value) -> None:
+        """It has no file of messages."""
+
     def set_interrupt(self, b: Builder, cpu: Any, bits: Value, level: Value) -> None:
         with b.If(level != 0):
             b.atomic("or", cpu.pointer("inputs"), bits)

@@ -11,4 +11,5 @@ class Capability(Enum):
     PROFILE = "tell where guest code spends its time (`ProfilingVm`)"
     CPU_MODELS = "show a guest less of the processor than there is"
     INTERRUPT_LINES = "have interrupt controllers of its own (`ControllerVm`)"
+    PROCESSOR_MESSAGES = "have processors that take messages themselves (`MessageVcpu`)"
     COALESCED_PORTS = "take writes to an I/O port together (`ControllerVm.coalesce_port`)"

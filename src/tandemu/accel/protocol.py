@@ -191,6 +191,17 @@ class Vcpu(Protocol):
         """
 
 
+class MessageVcpu(Vcpu, Protocol):
+    """One of a VM with `Capability.PROCESSOR_MESSAGES`: RISC-V's, with an interrupt file (AIA)."""
+
+    def take_message(self, number: int) -> None:
+        """Take message *number* (RISC-V: the identity of an incoming MSI). Any thread.
+
+        A number that the processor has not is lost, and so is all if its board gave it no file
+        (register ``messages.present``).
+        """
+
+
 class Vm(Protocol):
     """One virtual machine: memory slots, vCPUs, a clock."""
 

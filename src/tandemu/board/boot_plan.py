@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tandemu.bits import Record
 from tandemu.board.program import Segment
 from tandemu.memory import GuestMemory
+
+if TYPE_CHECKING:
+    from tandemu.board.instance import Board
 
 
 class HartStart(Record):
@@ -34,6 +38,8 @@ class BootPlan(Record):
     named: Mapping[str, range]
     """What stands where, for messages and listings."""
     firmware_calls: bool = False
+    board: Board | None = None
+    """What the board is for this guest, if that is not as it was asked for."""
 
     def write(self, memory: GuestMemory) -> None:
         """Put everything into guest memory, which is new: zero where there is no data."""
@@ -45,6 +51,7 @@ class Images(Record):
     """What a user gives a machine to boot, read but not yet looked into.
 
     *firmware* None: the board's own way to start a kernel. *bare*: no firmware at all.
+    *devices*: there are some that could send messages instead of driving wires.
     """
 
     kernel: File | None = None
@@ -53,6 +60,7 @@ class Images(Record):
     initrd: memoryview | None = None
     bootargs: str = ""
     random_seed: bytes = b""
+    devices: bool = False
 
 
 class File(Record):

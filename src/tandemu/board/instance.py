@@ -31,6 +31,7 @@ from tandemu.device import Peripheral, State, SystemEvent
 from tandemu.device.pci import (
     DeviceMaker,
     HostBridge,
+    MessageSink,
     PciResources,
     PluggedDevice,
     SlotMaker,
@@ -119,6 +120,8 @@ class Instance:
         self.uart: Uart16550
         """The console's port."""
         self.pci: HostBridge | None = None
+        self.message: MessageSink | None = None
+        """Who takes messages of devices, if anybody does."""
         self.plugged: dict[str, PluggedDevice] = {}
         """What the machine was given, by name."""
         self.firmware: Firmware | None = None
@@ -145,7 +148,7 @@ class Instance:
         """Plug a device into the first free PCI slot; its state is saved under *name*."""
         if self.pci is None:
             raise BoardError(f"the board {self.board.kind} has no bus to plug {name} into")
-        device = make(PciResources(self.vm.memory, None))
+        device = make(PciResources(self.vm.memory, self.message))
         self.pci.plug(device.function)
         self._keep(name, device)
 

@@ -9,7 +9,7 @@ initrd and device tree move to where there is room.
 
 from __future__ import annotations
 
-from tandemu.bits import align_down, align_up
+from tandemu.bits import align_down, align_up, replace
 from tandemu.board.boot_plan import BootPlan, File, HartStart, Images
 from tandemu.board.errors import LoadError
 from tandemu.board.kernel_image import parse_kernel
@@ -22,6 +22,7 @@ from tandemu.board.riscv_virt import RiscvVirt
 DEVICE_TREE_SLACK = 64 << 10
 """Room behind the device tree for nodes that firmware adds."""
 _PAGE = 4096
+_MESSAGE_DRIVERS = (b"riscv,imsics\0", b"riscv,aplic\0")
 
 
 def plan_riscv_virt(board: RiscvVirt, images: Images) -> BootPlan:
@@ -39,15 +40,24 @@ def plan_riscv_virt(board: RiscvVirt, images: Images) -> BootPlan:
         )
 
     built_in = images.firmware is None and not images.bare
+    kernel = program(images.kernel, allow_raw=not built_in)
+    if built_in and images.devices and kernel is not None and _takes_messages(kernel):
+        board = replace(board, messages=True)
     return plan_boot(
         board,
-        kernel=program(images.kernel, allow_raw=not built_in),
+        kernel=kernel,
         firmware=program(images.firmware, allow_raw=True),
         builtin_firmware=built_in,
         initrd=images.initrd,
         bootargs=images.bootargs,
         random_seed=images.random_seed,
     )
+
+
+def _takes_messages(kernel: Program) -> bool:
+    """Whether a kernel has drivers for AIA: it then names the nodes of the tree it looks for."""
+    content = [bytes(segment.data) for segment in kernel.segments]
+    return all(any(name in data for data in content) for name in _MESSAGE_DRIVERS)
 
 
 def plan_boot(
@@ -104,7 +114,7 @@ def plan_boot(
         starts: tuple[HartStart, ...] = (HartStart(first.entry, tree),)
     else:
         starts = (HartStart(ROM.base, 0, {"pc": ROM.base}),) * board.harts
-    return BootPlan(first.entry, tuple(segments), starts, space.taken, builtin_firmware)
+    return BootPlan(first.entry, tuple(segments), starts, space.taken, builtin_firmware, board)
 
 
 class _Space:

@@ -6,6 +6,8 @@ binding for the three address cells).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tandemu.bits import Record
 from tandemu.board.device_tree import Cell, Node, Reference, Value, cells64
 from tandemu.board.part import Part
@@ -24,8 +26,17 @@ class PciWindows(Record):
     memory: Part
     high: Part
 
-    def node(self, controller: str) -> Node:
-        """The node; *configuration*'s interrupts are inputs of the controller of that label."""
+    def node(
+        self,
+        controller: str,
+        specifier: Callable[[int], list[int]] = lambda number: [number],
+        messages: str = "",
+    ) -> Node:
+        """The node; *configuration*'s interrupts are inputs of the controller of that label.
+
+        *specifier*: the cells by which that names an input. *messages*: the label of who takes
+        messages, if anybody does.
+        """
         properties: dict[str, Value] = {
             "compatible": "pci-host-ecam-generic",
             "device_type": "pci",
@@ -42,17 +53,20 @@ class PciWindows(Record):
                 *(_MEMORY_64, *_identity(self.high)),
             ],
             "interrupt-map-mask": [(PINS - 1) << _DEVICE_SHIFT, 0, 0, 7],
-            "interrupt-map": self._interrupt_map(controller),
+            "interrupt-map": self._interrupt_map(controller, specifier),
         }
+        if messages:
+            properties["msi-parent"] = Reference(messages)
         return Node(f"pci@{self.configuration.base:x}", properties)
 
-    def _interrupt_map(self, controller: str) -> list[Cell]:
+    def _interrupt_map(self, controller: str, specifier: Callable[[int], list[int]]) -> list[Cell]:
         """Which input each pin drives: slots that differ by 4 share theirs."""
         cells: list[Cell] = []
         for slot in range(PINS):
             for pin in range(PINS):
                 number = self.configuration.interrupt + (slot + pin) % PINS
-                cells += [slot << _DEVICE_SHIFT, 0, 0, pin + 1, Reference(controller), number]
+                cells += [slot << _DEVICE_SHIFT, 0, 0, pin + 1, Reference(controller)]
+                cells += specifier(number)
         return cells
 
 

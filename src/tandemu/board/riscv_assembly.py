@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tandemu.accel import Vcpu, Vm
 from tandemu.board.instance import Instance, Lent
-from tandemu.board.riscv_parts import ENTRIES, RAM_BASE, Making, make_plic
+from tandemu.board.riscv_parts import RAM_BASE, Making, entries, make_controllers
 from tandemu.board.riscv_virt import RiscvVirt
 
 
@@ -14,8 +14,8 @@ def assemble_riscv_virt(board: RiscvVirt, vm: Vm, vcpus: Sequence[Vcpu], lent: L
     """Put *board* together on an engine's *vm* and *vcpus*, one a hart."""
     instance = Instance(board, vm, vcpus, lent)
     instance.add_memory("ram", RAM_BASE, board.memory_bytes)
-    making = Making(board, instance, vcpus, make_plic(vcpus))
-    for entry in ENTRIES:
+    making = Making(board, instance, vcpus, *make_controllers(board, vm, vcpus))
+    for entry in entries(board):
         entry.make(entry, making)
     for name, make in lent.devices.items():
         instance.plug(name, make)

@@ -17,9 +17,8 @@ from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, KIB, MIB, Part
 from tandemu.board.pci_host import PciWindows
 from tandemu.board.riscv_parts import (
-    ENTRIES,
     FLASH,
-    PARTS,
+    MAX_HARTS,
     PCIE_CONFIGURATION,
     PCIE_HIGH_32,
     PCIE_HIGH_BYTES,
@@ -27,10 +26,10 @@ from tandemu.board.riscv_parts import (
     PCIE_PORTS,
     RAM_BASE,
     UART,
+    entries,
 )
 
 TIMEBASE_HZ = 10_000_000
-MAX_HARTS = 512
 CACHE_BLOCK_BYTES = 64
 
 
@@ -39,6 +38,8 @@ class RiscvVirt(Record):
 
     *extensions* are names as the device tree spells them (``i``, ``m``, …,
     ``zba``, ``sstc``); *mmu* is the widest translation scheme, "" for none.
+    *messages*: interrupts are messages to the harts (AIA: an APLIC and interrupt files, for
+    supervisor mode alone) instead of wires through a PLIC.
     """
 
     kind: ClassVar[Literal["riscv-virt"]] = "riscv-virt"
@@ -47,6 +48,7 @@ class RiscvVirt(Record):
     xlen: int = 64
     extensions: tuple[str, ...] = ("i", "m", "a", "f", "d", "c", "zicntr", "zicsr", "zifencei")
     mmu: str = "sv48"
+    messages: bool = False
 
     def __post_init__(self) -> None:
         if self.xlen not in (32, 64):
@@ -82,10 +84,14 @@ class RiscvVirt(Record):
         return f"riscv{self.xlen}"
 
     @property
+    def _told_extensions(self) -> tuple[str, ...]:
+        return (*self.extensions, "ssaia") if self.messages else self.extensions
+
+    @property
     def isa_string(self) -> str:
         """The harts' extensions in the older, one-string form (``riscv,isa``)."""
-        single = "".join(name for name in self.extensions if len(name) == 1)
-        several = "".join(f"_{name}" for name in self.extensions if len(name) > 1)
+        single = "".join(name for name in self._told_extensions if len(name) == 1)
+        several = "".join(f"_{name}" for name in self._told_extensions if len(name) > 1)
         return f"rv{self.xlen}{single}{several}"
 
     def device_tree(
@@ -164,7 +170,7 @@ class RiscvVirt(Record):
             "compatible": "riscv",
             "riscv,isa": self.isa_string,
             "riscv,isa-base": f"rv{self.xlen}i",
-            "riscv,isa-extensions": list(self.extensions),
+            "riscv,isa-extensions": list(self._told_extensions),
         }
         if self.mmu:
             properties["mmu-type"] = f"riscv,{self.mmu}"
@@ -179,7 +185,7 @@ class RiscvVirt(Record):
         return Node(f"cpu@{hart:x}", properties, (controller,), label=f"cpu{hart}")
 
     def _soc(self) -> Node:
-        nodes = [node for entry in ENTRIES for node in entry.nodes(self)]
+        nodes = [node for entry in entries(self) for node in entry.nodes(self)]
         return Node(
             "soc",
             {"#address-cells": 2, "#size-cells": 2, "compatible": "simple-bus", "ranges": True},
@@ -190,7 +196,7 @@ class RiscvVirt(Record):
         """The memory map as text, one part a line."""
         rows = [
             (part.base, part.end, part.count, part.name, part.interrupt)
-            for part in (*PARTS, self.pci.high)
+            for part in (*(entry.part for entry in entries(self)), self.pci.high)
         ]
         rows.append((RAM_BASE, self.ram_end, 1, "RAM", 0))
         lines = []

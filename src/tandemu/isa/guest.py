@@ -126,6 +126,9 @@ class System(Protocol):
     def set_interrupt(self, b: Builder, cpu: Any, bits: Value, level: Value) -> None:
         """Change interrupt inputs; any thread may."""
 
+    def take_message(self, b: Builder, cpu: Any, number: Value) -> None:
+        """Take message *number*, if processors take such themselves; any thread may."""
+
     def begin_floats(self, b: Builder, cpu: Any) -> Value:
         """Give the guest its floating-point environment; the host's own."""
 

@@ -106,6 +106,10 @@ class BoardChoice(Record):
         plan: BootPlan = getattr(boards, self.kind.plan)(self.board, images)
         return plan
 
+    def settled(self, plan: BootPlan) -> BoardChoice:
+        """The board as *plan* has it: some look at what they begin with."""
+        return self if plan.board is None else BoardChoice(self.kind, plan.board)
+
     def assemble(self, vm: Vm, vcpus: Sequence[Vcpu], lent: Lent) -> Instance:
         """The board put together."""
         instance: Instance = getattr(boards, self.kind.assemble)(self.board, vm, vcpus, lent)

@@ -121,6 +121,8 @@ class Machine:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
         except BoardError as error:
             raise MachineError(str(error)) from error
+        self._board = self._board.settled(self._plan)
+        self.board = self._board.board
         self.console = Console()
         self._notice = notice
         self._reboots = reboot
@@ -225,6 +227,7 @@ class Machine:
             initrd=None if initrd is None else _file(initrd, "the initrd").data,
             bootargs=append,
             random_seed=os.urandom(_SEED_BYTES),
+            devices=bool(self.attachments),
         )
         return self._board.plan(images)
 

@@ -21,6 +21,7 @@ _INTEGERS = {
 }
 _PARTS = frozenset(riscv.PARTS)
 _INPUTS = frozenset((riscv.SOFTWARE_INTERRUPTS, riscv.INTERRUPT_WIRES))
+_MESSAGES = frozenset(riscv.MESSAGES)
 _CONTEXTS = {
     riscv.SUPERVISOR: riscv.SUPERVISOR_CODE,
     riscv.USER: riscv.USER_CODE,
@@ -113,6 +114,10 @@ def _get_part(view: Any, name: str) -> int:
         return int(view.mip & riscv.WIRES)
     if name == riscv.WAITING:
         return int(bool(view.effects & effects.WAIT))
+    if name in _MESSAGES:
+        field, number = _message_field(name)
+        value = getattr(view, field)
+        return int(value if number is None else value[number])
     return int(getattr(view, name.replace(".", "_")))
 
 
@@ -126,8 +131,24 @@ def _set_part(view: Any, name: str, value: int, change: ChangeInputs) -> None:
         view.effects |= effects.INTERRUPTS
     elif name == riscv.WAITING:
         view.effects = view.effects | effects.WAIT if value else view.effects & ~effects.WAIT
+    elif name in _MESSAGES:
+        field, number = _message_field(name)
+        if number is None:
+            setattr(view, field, value & mask(64))
+        else:
+            getattr(view, field)[number] = value & mask(64)
+        view.effects |= effects.INTERRUPTS
     else:
         setattr(view, name.replace(".", "_"), value & mask(64))
+
+
+def _message_field(name: str) -> tuple[str, int | None]:
+    """The field of the hart, and the word of it, that state of the interrupt file is in."""
+    part = name.partition(".")[2]
+    if part[-1].isdigit():
+        return f"messages_{part[:-1]}", int(part[-1])
+    special = {"present": "message_file", "select": "siselect"}
+    return special.get(part, f"messages_{part}"), None
 
 
 def control(isa: Isa) -> HartControl:

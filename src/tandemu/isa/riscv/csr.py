@@ -17,6 +17,7 @@ from tandemu.isa.instruction import Semantics
 from tandemu.isa.riscv.csr_behaviour import Access
 from tandemu.isa.riscv.csr_table import Row, rows
 from tandemu.isa.riscv.hart import Environment, word
+from tandemu.isa.riscv.message_file import build_top_identity, build_update_external
 from tandemu.isa.riscv.pmp import build_pmp_configure, build_pmp_set_address
 from tandemu.isa.riscv.state import (
     ILLEGAL_INSTRUCTION,
@@ -67,6 +68,8 @@ def build_csr_access(environment: Environment, *, checked: bool = True) -> Funct
         checked,
         build_pmp_configure(environment, checked=checked),
         build_pmp_set_address(environment, checked=checked),
+        top_identity := build_top_identity(environment),
+        build_update_external(environment, top_identity),
     )
     with b.Switch(b.number) as s:
         for group in _groups(environment.xlen):

@@ -56,6 +56,8 @@ class Access:
     """Whether gates and locks count; not for a debugger."""
     pmp_configure: Function
     pmp_set_address: Function
+    top_identity: Function
+    update_external: Function
 
     @property
     def xlen(self) -> int:

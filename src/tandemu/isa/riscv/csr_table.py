@@ -4,7 +4,7 @@ RISC-V Privileged ISA, "CSR Listing". Who may access a register, and whether it
 is read-only, is in its number (bits 9:8 and 11:10). A register that is not here
 does not exist: an access is an illegal instruction, by which firmware probes.
 
-Left out: the hypervisor's and vector registers, Smstateen, Smaia, Smepmp
+Left out: the hypervisor's and vector registers, Smstateen, Smaia (Ssaia is there), Smepmp
 (mseccfg), Zkr (seed), Sscofpmf. Performance counters 3 to 31 read zero; so does
 the one trigger, whose tinfo says that it can do nothing.
 """
@@ -18,6 +18,7 @@ from tandemu.bits import mask
 from tandemu.isa.effects import INTERRUPTS
 from tandemu.isa.riscv import csr_behaviour as behaviour
 from tandemu.isa.riscv import csr_counters as counters
+from tandemu.isa.riscv import message_file as messages
 from tandemu.isa.riscv.csr_behaviour import Gate, Read, Write
 from tandemu.isa.riscv.state import (
     ALL_INTERRUPTS,
@@ -146,6 +147,19 @@ _SUPERVISOR = (
     Row("satp", 0x180, behaviour.field("satp"), behaviour.write_satp, behaviour.satp_gate),
 )
 
+_MESSAGES = (
+    Row(
+        *("siselect", 0x150, behaviour.field("siselect"), messages.write_siselect),
+        messages.present,
+    ),
+    Row("sireg", 0x151, messages.read_sireg, messages.write_sireg, messages.indirect_gate),
+    Row("stopei", 0x15C, messages.read_stopei, messages.write_stopei, messages.present),
+    Row("stopi", 0xDB0, messages.read_stopi, gate=messages.present),
+    # Interrupts 32 to 63, of which there are none.
+    Row("sieh", 0x114, behaviour.read_zero, behaviour.ignore, messages.present, _RV32),
+    Row("siph", 0x154, behaviour.read_zero, behaviour.ignore, messages.present, _RV32),
+)
+
 _FLOAT = (
     Row(
         "fflags",
@@ -207,6 +221,7 @@ _TRIGGERS = (
 ROWS: tuple[Row, ...] = (
     *_FLOAT,
     *_SUPERVISOR,
+    *_MESSAGES,
     *_MACHINE,
     *_PROTECTION,
     *_COUNTERS,

@@ -168,6 +168,10 @@ class RiscvSystem:
         with b.Else():
             b.atomic("and", cpu.pointer("mip"), ~bits)
 
+    def take_message(self, b: Builder, cpu: Any, number: Value) -> None:
+        """Set a pending bit of the interrupt file."""
+        b.call(self.privileged.take_message, b.cpu, number)
+
     def begin_floats(self, b: Builder, cpu: Any) -> Value:
         saved = emit_effect("float_save", builder=b)
         assert saved is not None

@@ -25,6 +25,7 @@ from tandemu.isa.riscv.hart import (
     dirty_float,
     word,
 )
+from tandemu.isa.riscv.message_file import build_take_message
 from tandemu.isa.riscv.paging import ACCESS_READ, build_translate
 from tandemu.isa.riscv.pmp import build_pmp_allows
 from tandemu.isa.riscv.state import (
@@ -173,6 +174,7 @@ class PrivilegedFunctions:
     enter_float: Function
     pmp_allows: Function
     translate: Function
+    take_message: Function
 
 
 def build_privileged(environment: Environment, ram_pointer: Function) -> PrivilegedFunctions:
@@ -186,6 +188,7 @@ def build_privileged(environment: Environment, ram_pointer: Function) -> Privile
         build_enter_float(environment),
         pmp_allows,
         build_translate(environment, ram_pointer, pmp_allows),
+        build_take_message(environment),
     )
 
 

@@ -20,6 +20,9 @@ SUPERVISOR_CODE, USER_CODE, MACHINE_CODE = range(3)
 """The contexts of code (`isa.architecture.State.contexts`)."""
 
 PMP_ENTRIES = 16
+MESSAGE_WORDS = 4
+MESSAGE_IDENTITIES = 64 * MESSAGE_WORDS - 1
+"""Of a hart's interrupt file: how many messages it tells apart."""
 NO_RESERVATION = mask(64)
 
 FENCE_ASID = 1 << 1
@@ -85,6 +88,8 @@ _WORDS = (
     *("walk_physical", "walk_size", "walk_leaf", "walk_permissions", "walk_global"),
     # ecall from supervisor mode is answered by the engine, not by machine mode.
     "firmware_calls",
+    # The interrupt file, and whether there is one (AIA).
+    *("message_file", "siselect", "messages_delivery", "messages_threshold"),
 )
 
 
@@ -94,7 +99,17 @@ WAITING = "waiting"
 """Whether the hart stands in a WFI."""
 RESERVATION = ("reservation.address", "reservation.value")
 """Of LR and SC: the virtual address, all ones if there is none, and what was read there."""
-PARTS = (SOFTWARE_INTERRUPTS, INTERRUPT_WIRES, WAITING, *RESERVATION)
+MESSAGE_FILE = "messages.present"
+"""Whether the hart has an interrupt file. Of one that has, in the order to set them in: the
+identities that are enabled and pending, 64 to a word, then what decides of their delivery."""
+MESSAGES = (
+    MESSAGE_FILE,
+    "messages.select",
+    *(f"messages.enabled{number}" for number in range(MESSAGE_WORDS)),
+    *(f"messages.pending{number}" for number in range(MESSAGE_WORDS)),
+    *("messages.threshold", "messages.delivery"),
+)
+PARTS = (*MESSAGES, SOFTWARE_INTERRUPTS, INTERRUPT_WIRES, WAITING, *RESERVATION)
 """State that no CSR shows alone."""
 
 _STATE_CSRS = (
@@ -147,6 +162,8 @@ def hart_fields(xlen: int) -> dict[str, Scalar | Array | Layout]:
         **{name: U64 for name in _WORDS},
         "pmpaddr": U64[PMP_ENTRIES],
         "pmpcfg": U8[PMP_ENTRIES],
+        "messages_pending": U64[MESSAGE_WORDS],
+        "messages_enabled": U64[MESSAGE_WORDS],
     }
 
 
@@ -158,7 +175,10 @@ def reset(view: Any, xlen: int, hart_id: int, *, pc: int = 0, firmware_calls: bo
     """
     for name in _WORDS:
         setattr(view, name, 0)
-    for array, count in (("x", 33), ("f", 32), ("pmpaddr", PMP_ENTRIES), ("pmpcfg", PMP_ENTRIES)):
+    for array, count in (
+        *(("x", 33), ("f", 32), ("pmpaddr", PMP_ENTRIES), ("pmpcfg", PMP_ENTRIES)),
+        *(("messages_pending", MESSAGE_WORDS), ("messages_enabled", MESSAGE_WORDS)),
+    ):
         elements = getattr(view, array)
         for index in range(count):
             elements[index] = 0

@@ -74,6 +74,7 @@ class JitVcpu(TranslatedCpu):
         self._step = engine.routine("step", 1)
         self._settle = engine.routine("settle", 1)
         self._set_interrupt = engine.routine("set_interrupt", 3)
+        self._take_message = engine.routine("take_message", 2)
         self._physical_address = engine.routine("physical_address", 2)
         # A lock that whoever wakes it opens: it waits by the microsecond and is no descriptor.
         self._bell = threading.Lock()
@@ -199,6 +200,11 @@ class JitVcpu(TranslatedCpu):
         self._set_interrupt(self.address, 1 << line, level)
         if level:
             self.wake()
+
+    def take_message(self, number: int) -> None:
+        """Take a message (RISC-V: the identity of an incoming MSI). Any thread."""
+        self._take_message(self.address, number)
+        self.wake()
 
     def fence(self, fence: Fence) -> None:
         """Have this vCPU carry out *fence* before its next guest instruction. Any thread."""

@@ -61,7 +61,9 @@ class _Tracker:
 class JitVm:
     """Memory slots, vCPUs and a clock; *firmware_calls* answers S-mode ECALLs by exits."""
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.PROFILE})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.PROFILE, Capability.PROCESSOR_MESSAGES}
+    )
 
     def __init__(
         self,

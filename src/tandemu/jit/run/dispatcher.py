@@ -38,7 +38,7 @@ from tandemu.jit.memory.routines import (
 )
 from tandemu.jit.run.interpreter import retired
 from tandemu.jit.run.region_routines import build_region_fill
-from tandemu.jit.run.requests import build_set_interrupt
+from tandemu.jit.run.requests import build_set_interrupt, build_take_message
 from tandemu.jit.shared.convention import entering_operands, tail_operands, tail_parameters
 from tandemu.jit.shared.layout import (
     EXIT_HOT,
@@ -541,8 +541,9 @@ class Dispatcher:
         """Build what only engines of machines have."""
         fill = build_region_fill(self.layout, self.state, self.memory.fill)
         interrupt = build_set_interrupt(self.layout, self.system)
+        message = build_take_message(self.layout, self.system)
         physical = build_physical_address(self.layout, self.system)
-        return (self.build_step(), self.build_settle(), interrupt, fill, physical)
+        return (self.build_step(), self.build_settle(), interrupt, message, fill, physical)
 
 
 def sample_number(tag: Any) -> Any:

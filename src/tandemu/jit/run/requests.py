@@ -16,6 +16,14 @@ def build_set_interrupt(layout: Layout, system: System) -> Function:
     return b.finish()
 
 
+def build_take_message(layout: Layout, system: System) -> Function:
+    """take_message(cpu, number): a message for this processor; safe from any thread."""
+    b = Builder("take_message", [("cpu", PTR), ("number", I64)])
+    system.take_message(b, b.struct(layout, b.cpu), b.number)
+    b.Return()
+    return b.finish()
+
+
 def build_request(layout: Layout) -> Function:
     """change_request(cpu, gain, loss) -> old: change the request flags; any thread."""
     b = Builder("change_request", [("cpu", PTR), ("gain", I64), ("loss", I64)], result=I64)
