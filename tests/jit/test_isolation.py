@@ -6,7 +6,9 @@ import pytest
 
 from tandemu.accel import MmioWrite
 from tandemu.isa.riscv import state as riscv
+from tandemu.jit.engine import cpu as cpu_module
 from tandemu.memory import Ram, RamRegion
+from tandemu.native import ExecutableMemory, NativeError
 from tests.jit.page_tables import RWX, RX, A, PageTable, R, U, V, X, pte
 from tests.jit.small_machine import BASE, END, PAGE, Code, SmallMachine, machine
 
@@ -227,3 +229,19 @@ def test_flags_of_pages() -> None:
     enter(m, riscv.SUPERVISOR, KERNEL)
     assert m.finish() == riscv.LOAD_PAGE_FAULT
     assert m.cpu.x[7] == 1
+
+
+def test_a_machine_makes_do_with_a_smaller_code_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address space below 2 GiB is scarce where many machines share a process."""
+    limit = 16 << 20
+
+    class Scarce(ExecutableMemory):
+        def __init__(self, size: int, *, low: bool = True) -> None:
+            if size > limit:
+                raise NativeError("no room")
+            super().__init__(size, low=low)
+
+    monkeypatch.setattr(cpu_module, "ExecutableMemory", Scarce)
+    m = SmallMachine().reset()
+    assert m.load(Code().li(5, 7).finish(5)).finish() == 7
+    m.vm.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,11 @@ def test_large_ram_asks_for_huge_pages() -> None:
         flags = maps.partition(mapping)[2].partition("VmFlags:")[2].partition("\n")[0].split()
         assert ("hg" in flags) is asks
         ram.close()
+
+
+def test_ram_that_nobody_closes_leaves_no_descriptor() -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        Ram(4096)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors

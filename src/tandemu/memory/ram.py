@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import weakref
 from typing import NamedTuple
 
 from tandemu.memory.layout import PAGE_DIRTY, PAGE_SHIFT, PAGE_SIZE
@@ -30,6 +31,8 @@ class Ram:
             raise ValueError(f"RAM of {size} bytes: must be a positive multiple of {mmap.PAGESIZE}")
         self.size = size
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        self._give_back = weakref.finalize(self, os.close, self.fd)
+        self._give_back.atexit = False
         os.ftruncate(self.fd, size)
         self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED)
         if size >= HUGE_PAGE_BYTES:
@@ -56,7 +59,7 @@ class Ram:
     def close(self) -> None:
         """Give the memory back. Nothing may run on it any more."""
         if self.fd >= 0:
-            os.close(self.fd)
+            self._give_back()
             self.fd = -1
             self.view.release()
 

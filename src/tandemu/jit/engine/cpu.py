@@ -54,6 +54,18 @@ SMALLEST, SMALLER, SMALL, MEDIUM, LARGE, LARGEST = CACHES = (
 """What code caches there are: they begin small, since addresses below 2 GiB are scarce."""
 
 
+def _map_cache(sizes: CacheSizes) -> tuple[ExecutableMemory, CacheSizes]:
+    """Memory for a code cache of *sizes*, or of smaller ones where there is not so much."""
+    while True:
+        try:
+            return ExecutableMemory(sum(sizes)), sizes
+        except NativeError:
+            smaller = [one for one in CACHES if one.hot < sizes.hot]
+            if not smaller:
+                raise
+            sizes = smaller[-1]
+
+
 class TranslatedCpu:
     """The memory of one processor, prepared for generated code.
 
@@ -61,7 +73,7 @@ class TranslatedCpu:
     """
 
     def __init__(self, engine: Engine, machine: int, sizes: CacheSizes) -> None:
-        self._engine, self._machine, self._sizes = engine, machine, sizes
+        self._engine, self._machine = engine, machine
         self._state_size = align_up(engine.layout.size, mmap.PAGESIZE)
         # Pages of an anonymous mapping cost memory only once touched.
         # Private: a child of fork has a state of its own.
@@ -74,7 +86,7 @@ class TranslatedCpu:
         """Host address of the CPU structure."""
         self.cpu: Any = engine.layout.at(self.address)
         """The CPU structure, live."""
-        self._code = ExecutableMemory(sum(sizes))
+        self._code, self._sizes = _map_cache(sizes)
         self._enter = engine.routine("enter", 1)
         self._change_request = engine.routine("change_request", 3)
         self.lookup = engine.routine("lookup", 4)
