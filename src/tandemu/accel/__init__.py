@@ -4,6 +4,7 @@ from tandemu.accel.capability import Capability
 from tandemu.accel.protocol import (
     AccelError,
     ControllerVm,
+    DoorbellVm,
     EntryFailed,
     Exit,
     Fence,
@@ -26,6 +27,7 @@ __all__ = [
     "AccelError",
     "Capability",
     "ControllerVm",
+    "DoorbellVm",
     "EntryFailed",
     "Exit",
     "Fence",

@@ -251,11 +251,29 @@ class ProfilingVm(Vm, Protocol):
         """Where guest code has spent its time so far. No vCPU may be running."""
 
 
+class DoorbellVm(Vm, Protocol):
+    """One with `Capability.DOORBELLS`.
+
+    A doorbell is an address whose writes, whatever is written, only tell a device to look: a write
+    of two bytes there adds 1 to an event descriptor (eventfd(2)) and is no exit. Writes of other
+    sizes may be exits.
+    """
+
+    def connect_doorbell(self, address: int, descriptor: int) -> bool:
+        """Make *address*, where there is no RAM, one; False: there are too many. Any thread."""
+
+    def disconnect_doorbell(self, address: int, descriptor: int) -> None:
+        """Let writes there be exits again, soon. Any thread; *descriptor* stays open till then."""
+
+
 class ControllerVm(Vm, Protocol):
     """One with `Capability.INTERRUPT_LINES`: x86's local APICs and I/O APIC."""
 
     def set_interrupt_line(self, gsi: int, level: bool) -> None:
         """Set an input of the interrupt controllers. Any thread."""
+
+    def signal_message(self, address: int, data: int) -> bool:
+        """Deliver an interrupt that is a message; False: no processor took it. Any thread."""
 
     def coalesce_port(self, port: int, take: Callable[[bytes], None]) -> None:
         """Let *take* have writes of one byte to an I/O port together, while many come.

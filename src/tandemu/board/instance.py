@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, cast
 
 from tandemu.accel import (
+    Capability,
+    DoorbellVm,
     Exit,
     FirmwareCall,
     MmioRead,
@@ -143,6 +145,12 @@ class Instance:
         region = RamRegion(base, size, ram, readonly=readonly)
         self.vm.set_memory_slot(region)
         return region
+
+    @property
+    def doorbells(self) -> DoorbellVm | None:
+        """Who turns kicks of devices into events without an exit, if the engine does."""
+        able = Capability.DOORBELLS in self.vm.capabilities
+        return cast(DoorbellVm, self.vm) if able else None
 
     def plug(self, name: str, make: DeviceMaker) -> None:
         """Plug a device into the first free PCI slot; its state is saved under *name*."""

@@ -324,7 +324,8 @@ def _virtio_nodes(board: RiscvVirt) -> list[Node]:
 def _make_bridge(entry: Entry, making: Making) -> None:
     """The host bridge, with nothing plugged in but itself, and all windows of the bus."""
     instance, first = making.instance, entry.part.interrupt
-    bridge = instance.pci = HostBridge([making.line(first + pin) for pin in range(PINS)])
+    wires = [making.line(first + pin) for pin in range(PINS)]
+    bridge = instance.pci = HostBridge(wires, instance.doorbells)
     instance.devices[entry.name] = bridge.functions[0]
     add_device = instance.map.add_device
     imsic = making.imsic
@@ -342,7 +343,7 @@ def _make_bridge(entry: Entry, making: Making) -> None:
     add_device(PCIE_PORTS.base, PCIE_PORTS.size, EmptyBus())
     add_device(entry.part.base, entry.part.size, ConfigurationWindow(bridge))
     for window in (PCIE_MEMORY, making.board.pci.high):
-        add_device(window.base, window.size, MemoryWindow(bridge, window.base))
+        add_device(window.base, window.size, MemoryWindow(bridge, window.base, window.size))
 
 
 def _bridge_nodes(board: RiscvVirt) -> list[Node]:

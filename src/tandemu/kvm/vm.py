@@ -42,6 +42,7 @@ _IDENTITY_MAP = 0xFFFB_C000
 _TASK_STATE = 0xFFFB_D000
 _MSI_BASE = 0xFEE0_0000
 _IO_APIC_INPUTS = 24
+_DOORBELL_BYTES = 2
 
 
 def _structure_bytes(name: str, value: int, size: int) -> bytes:
@@ -66,7 +67,12 @@ class KvmVm:
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.CPU_MODELS, Capability.INTERRUPT_LINES, Capability.COALESCED_PORTS}
+        {
+            Capability.CPU_MODELS,
+            Capability.INTERRUPT_LINES,
+            Capability.COALESCED_PORTS,
+            Capability.DOORBELLS,
+        }
     )
 
     def __init__(
@@ -235,6 +241,19 @@ class KvmVm:
             datamatch=value or 0, addr=address, len=size, fd=eventfd, flags=flags
         )
         self.file.structure(abi.IOEVENTFD, request)
+
+    def connect_doorbell(self, address: int, descriptor: int) -> bool:
+        """Let writes of two bytes to *address* be events; see `accel.DoorbellVm`."""
+        try:
+            self.connect_write(descriptor, address, _DOORBELL_BYTES)
+        except KvmError:  # the kernel has room for so many only
+            return False
+        return True
+
+    def disconnect_doorbell(self, address: int, descriptor: int) -> None:
+        """Let them be exits again."""
+        if self.file.fd >= 0:
+            self.connect_write(descriptor, address, _DOORBELL_BYTES, connect=False)
 
     def coalesce_port(self, port: int, take: Callable[[bytes], None]) -> None:
         """Let *take* have writes of one byte to an I/O port together, while many come.

@@ -20,7 +20,7 @@ from tandemu.device.pci import (
 
 IDENTITY = Identity(0x1AF4, 0x1042, 0x01_0000, 1, 0x1AF4, 2)
 COMMAND, MEMORY_AND_MASTER = 0x04, 6
-WINDOW = 0x4000_0000
+WINDOW, WINDOW_BYTES = 0x4000_0000, 1 << 30
 
 
 class Recorder:
@@ -41,13 +41,17 @@ class Bed:
 
     def __init__(self) -> None:
         self.levels = [False] * 4
-        self.bridge = HostBridge([self._wire(number) for number in range(4)])
+        self.rung: dict[int, int] = {}
+        self.bridge = HostBridge([self._wire(number) for number in range(4)], self)
         self.wide, self.narrow = Recorder(), Recorder()
-        bars = {0: Bar(0x4000, self.wide, prefetchable=True), 2: Bar(0x1000, self.narrow, False)}
+        bars = {
+            0: Bar(0x4000, self.wide, prefetchable=True, doorbells={0x3000: 7, 0x3004: 8}),
+            2: Bar(0x1000, self.narrow, False),
+        }
         self.function = PciFunction(IDENTITY, bars, 1)
         self.slot = self.bridge.plug(self.function)
         self.configuration = ConfigurationWindow(self.bridge)
-        self.window = MemoryWindow(self.bridge, WINDOW)
+        self.window = MemoryWindow(self.bridge, WINDOW, WINDOW_BYTES)
 
     def _wire(self, number: int):  # type: ignore[no-untyped-def]
         def drive(level: bool) -> None:
@@ -55,11 +59,37 @@ class Bed:
 
         return drive
 
+    def connect_doorbell(self, address: int, descriptor: int) -> bool:
+        assert address not in self.rung
+        self.rung[address] = descriptor
+        return True
+
+    def disconnect_doorbell(self, address: int, descriptor: int) -> None:
+        assert self.rung.pop(address) == descriptor
+
     def read(self, register: int, size: int = 4) -> int:
         return self.configuration.read(self.slot << 15 | register, size)
 
     def write(self, register: int, value: int, size: int = 4) -> None:
         self.configuration.write(self.slot << 15 | register, size, value)
+
+
+def test_doorbells_stand_where_they_are_seen() -> None:
+    bed = Bed()
+    bed.write(0x10, WINDOW)
+    assert not bed.rung, "the function does not answer yet"
+    bed.write(COMMAND, MEMORY_AND_MASTER, 2)
+    assert bed.rung == {WINDOW + 0x3000: 7, WINDOW + 0x3004: 8}
+    bed.write(0x10, WINDOW + 0x8000)
+    assert bed.rung == {WINDOW + 0xB000: 7, WINDOW + 0xB004: 8}
+    bed.write(0x18, WINDOW + 0xB000)
+    assert not bed.rung, "another BAR hides them"
+    bed.write(0x18, 0)
+    bed.write(0x14, 1)
+    assert not bed.rung, "they stand in no window"
+    bed.write(0x14, 0)
+    bed.write(COMMAND, 0, 2)
+    assert not bed.rung
 
 
 def test_identity_and_absence() -> None:

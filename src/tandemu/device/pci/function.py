@@ -11,7 +11,7 @@ zero), power management.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from tandemu.bits import Record, mask
@@ -48,6 +48,12 @@ class Identity(Record):
     subsystem: int = 0
 
 
+Doorbells = Mapping[int, int]
+"""Offsets of registers whose writes, of two bytes, only tell a device to look, whatever they are;
+and the event descriptor that may stand for such writes."""
+NO_DOORBELLS: Doorbells = {}
+
+
 class Bar(NamedTuple):
     """*size* bytes of memory space that *device* answers; *wide*: anywhere in 64 bits."""
 
@@ -55,14 +61,16 @@ class Bar(NamedTuple):
     device: Device
     wide: bool = True
     prefetchable: bool = False
+    doorbells: Doorbells = NO_DOORBELLS
 
 
-class Mapping(NamedTuple):
+class MappedBar(NamedTuple):
     """A BAR at the address that the guest gave it."""
 
     address: int
     size: int
     device: Device
+    doorbells: Doorbells
 
 
 class PciFunction(Peripheral):
@@ -209,7 +217,7 @@ class PciFunction(Peripheral):
         """Whether the function may reach memory and send messages."""
         return bool(self.written[COMMAND // 4] & BUS_MASTER)
 
-    def mappings(self) -> Iterator[Mapping]:
+    def mappings(self) -> Iterator[MappedBar]:
         """Where its BARs stand, if it answers in memory space at all."""
         if not self.written[COMMAND // 4] & MEMORY_SPACE:
             return
@@ -218,7 +226,7 @@ class PciFunction(Peripheral):
             address = self.written[word]
             if bar.wide:
                 address |= self.written[word + 1] << 32
-            yield Mapping(address, bar.size, bar.device)
+            yield MappedBar(address, bar.size, bar.device, bar.doorbells)
 
     def interrupt(self, level: bool) -> None:
         """Raise or lower its interrupt pin. Any thread."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Protocol
 
 from tandemu.bits import mask
-from tandemu.device.pci.function import Identity, Mapping, PciFunction
+from tandemu.device.pci.function import Identity, MappedBar, PciFunction
 from tandemu.device.registers import DeviceError, InterruptLine
 from tandemu.device.wires import SharedWire
 
@@ -23,18 +25,31 @@ _BUS_BYTES, _DEVICE_BYTES, _FUNCTION_BYTES = 1 << 20, 1 << 15, 1 << 12
 _BRIDGE = Identity(0x1B36, 0x0008, 0x06_0000, subsystem_vendor=0x1AF4, subsystem=0x1100)
 
 
+class DoorbellSwitch(Protocol):
+    """Who turns writes to an address into events of a descriptor."""
+
+    def connect_doorbell(self, address: int, descriptor: int) -> bool: ...
+
+    def disconnect_doorbell(self, address: int, descriptor: int) -> None: ...
+
+
 class HostBridge:
     """Bus 0 and what is plugged into it; *wires* are what INTA to INTD of slot 0 drive.
 
-    The others' pins are swizzled: pin *p* of slot *s* drives wire (*p* + *s*) mod 4.
+    The others' pins are swizzled: pin *p* of slot *s* drives wire (*p* + *s*) mod 4. *doorbells*
+    has the engine ring those of BARs without an exit.
     """
 
-    def __init__(self, wires: list[InterruptLine]) -> None:
+    def __init__(self, wires: list[InterruptLine], doorbells: DoorbellSwitch | None = None) -> None:
         if len(wires) != PINS:
             raise DeviceError(f"a host bridge has {PINS} interrupt wires, not {len(wires)}")
         self._wires = [SharedWire(wire) for wire in wires]
         self._lock = threading.Lock()
-        self._mapped: tuple[tuple[int, ...], tuple[Mapping, ...]] = ((), ())
+        self._mapped: tuple[tuple[int, ...], tuple[MappedBar, ...]] = ((), ())
+        self._windows: list[range] = []
+        self._doorbells = doorbells
+        self._connected: dict[int, int] = {}
+        """The doorbells that the engine rings: addresses and descriptors."""
         self.functions: dict[int, PciFunction] = {}
         """What is plugged in, by slot."""
         self.plug(PciFunction(_BRIDGE, {}), 0)
@@ -59,8 +74,36 @@ class HostBridge:
             found = [m for function in self.functions.values() for m in function.mappings()]
             found.sort(key=lambda one: one.address)
             self._mapped = tuple(one.address for one in found), tuple(found)
+            self._connect(found)
 
-    def find(self, address: int, size: int) -> Mapping | None:
+    def add_window(self, addresses: range) -> None:
+        """BARs are seen at these addresses too."""
+        with self._lock:
+            self._windows.append(addresses)
+
+    def _connect(self, bars: Iterable[MappedBar]) -> None:
+        """Have the engine ring the doorbells that are seen, and no others."""
+        switch = self._doorbells
+        if switch is None:
+            return
+        wanted = {
+            bar.address + offset: descriptor
+            for bar in bars
+            for offset, descriptor in bar.doorbells.items()
+            if self.find(bar.address + offset, 1) is bar and self._is_seen(bar.address + offset)
+        }
+        for address, descriptor in list(self._connected.items()):
+            if wanted.get(address) != descriptor:
+                del self._connected[address]
+                switch.disconnect_doorbell(address, descriptor)
+        for address, descriptor in wanted.items():
+            if address not in self._connected and switch.connect_doorbell(address, descriptor):
+                self._connected[address] = descriptor
+
+    def _is_seen(self, address: int) -> bool:
+        return any(address in window for window in self._windows)
+
+    def find(self, address: int, size: int) -> MappedBar | None:
         """The BAR that holds *size* bytes at *address*."""
         bases, mapped = self._mapped
         index = bisect_right(bases, address) - 1
@@ -95,9 +138,10 @@ class ConfigurationWindow:
 
 
 class MemoryWindow:
-    """A window at guest-physical *base*, in which BARs may stand."""
+    """A window of *size* bytes at guest-physical *base*, in which BARs may stand."""
 
-    def __init__(self, bridge: HostBridge, base: int) -> None:
+    def __init__(self, bridge: HostBridge, base: int, size: int) -> None:
+        bridge.add_window(range(base, base + size))
         self._bridge = bridge
         self._base = base
 

@@ -198,7 +198,11 @@ class VirtioPci:
         identity = Identity(
             *(VENDOR, FIRST_DEVICE + device.number, device.pci_class, 1, VENDOR, _SUBSYSTEM)
         )
-        bars = {_BAR: Bar(_BAR_BYTES, self, prefetchable=True)}
+        doorbells = {
+            _NOTIFY * _PART_BYTES + index * _NOTIFY_MULTIPLIER: descriptor
+            for index, descriptor in enumerate(device.kicks)
+        }
+        bars = {_BAR: Bar(_BAR_BYTES, self, prefetchable=True, doorbells=doorbells)}
         if self.msix is not None:
             bars[_MSIX_BAR] = self.msix.bar
         self.function = PciFunction(identity, bars, 1)

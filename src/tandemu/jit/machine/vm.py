@@ -13,6 +13,7 @@ from tandemu.accel import AccelError, Capability, Fence
 from tandemu.accel.profile import Profile, add_profiles
 from tandemu.bits import mask
 from tandemu.jit.engine.load import Engine, load_engine
+from tandemu.jit.machine.doorbells import Doorbells
 from tandemu.jit.machine.vcpu import JitVcpu
 from tandemu.jit.regions.service import RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
@@ -62,7 +63,7 @@ class JitVm:
     """Memory slots, vCPUs and a clock; *firmware_calls* answers S-mode ECALLs by exits."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.PROFILE, Capability.PROCESSOR_MESSAGES}
+        {Capability.PROFILE, Capability.PROCESSOR_MESSAGES, Capability.DOORBELLS}
     )
 
     def __init__(
@@ -79,6 +80,7 @@ class JitVm:
         self.address = ctypes.addressof(self._memory)
         self._machine: Any = MACHINE.at(self.address)
         self._machine.time_offset = time.monotonic_ns()
+        self._doorbells = Doorbells(self._machine)
         self._standing: int | None = None
         """The guest's clock while it stands."""
         self.vcpus: list[JitVcpu] = []
@@ -110,6 +112,14 @@ class JitVm:
         """Have every vCPU forget its address translations. Any thread; done on return."""
         for vcpu in self.vcpus:
             vcpu.fence(Fence())
+
+    def connect_doorbell(self, address: int, descriptor: int) -> bool:
+        """Let writes to *address* be events of *descriptor*; see `accel.DoorbellVm`."""
+        return self._doorbells.connect(address, descriptor)
+
+    def disconnect_doorbell(self, address: int, descriptor: int) -> None:
+        """Let them be exits again."""
+        self._doorbells.disconnect(address, descriptor)
 
     def create_vcpu(self, index: int) -> JitVcpu:
         """Create vCPU number *index*, reset."""

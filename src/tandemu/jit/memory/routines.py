@@ -15,6 +15,7 @@ from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, V
 from tandemu.isa.architecture import Faults, State
 from tandemu.isa.effects import INSTRUCTIONS
 from tandemu.isa.guest import System
+from tandemu.jit.memory.doorbells import emit_ring
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
 from tandemu.jit.shared.layout import (
     EXIT_READ,
@@ -242,6 +243,9 @@ def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
     status = b.call(fill, b.cpu, b.address, Constant(I64, WRITE), b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
+        with b.If(cpu.response_state == RESPONSE_NONE):
+            with b.If(emit_ring(b, machine_of(b, cpu), cpu.exit_address)):
+                b.Return(STATUS_DONE)
         cpu.exit_size = b.size
         cpu.exit_value = b.value
         _device_answer(b, cpu, b.address, EXIT_WRITE, faults.store)

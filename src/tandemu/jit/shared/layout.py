@@ -119,6 +119,10 @@ FORM = Layout(
 NATIVE_CALLS = 512
 """Numbers of a program's system calls that the engine may have a routine for."""
 
+DOORBELL = Layout("Doorbell", address=U64, descriptor=U64)
+"""Writes to guest-physical *address* add 1 to an event descriptor; `INVALID`: not in use."""
+DOORBELL_LIMIT = 512
+
 MACHINE = Layout(
     "Machine",
     memory=U64,
@@ -133,9 +137,13 @@ MACHINE = Layout(
     settle=U64,
     sent_signal=U64,
     copy_resume=U64,
+    doorbell_count=U64,
+    doorbell_event=U64,
+    doorbells=DOORBELL[DOORBELL_LIMIT],
 )
 """*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; at *time_offset* ns of
-the host's clock the guest's was *time_ticks*.
+the host's clock the guest's was *time_ticks*. Of *doorbells* the first *doorbell_count* have
+been in use; *doorbell_event* is what is written to their descriptors.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
 of routines, by its own number of the call (`accel.user`), 0 where there is none; *settle* and
