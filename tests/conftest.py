@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +35,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("guests"))
         if TEST_TIMEOUT_S is not None and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+
+
+@cache
+def compile_engines() -> None:
+    """Have native code for all guests compiled, so that no test meets the notices of that."""
+    program = "from tests.engines import compile_all; compile_all()"
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root, stderr=subprocess.DEVNULL)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("guest"):
+        compile_engines()
 
 
 @pytest.hookimpl(optionalhook=True)

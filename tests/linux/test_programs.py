@@ -61,8 +61,8 @@ def test_as_on_this_host(
     theirs = subprocess.run(
         [build_native(name)], capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
     )
-    assert ours.stdout.decode() == theirs.stdout.decode()
     assert (ours.returncode, ours.stderr) == (theirs.returncode, b"")
+    assert ours.stdout.decode() == theirs.stdout.decode()
 
 
 @pytest.mark.parametrize("word", ["off", "eager"] if LONG else ["eager"])

@@ -181,8 +181,12 @@ def _do_nothing() -> None:
 
 def install_handler(signal: int, handler: int) -> int:
     """Have the native *handler* called for *signal*; what the kernel needs to return from one."""
-    # libc takes the kick for itself when it makes its first thread. It shall have made one.
+    # libc takes the kick for itself when it makes its first thread. It shall have made one, and
+    # that may still be there when the program gets its first signal, which is not for it.
+    before = get_mask()
+    block_all()
     _thread.start_new_thread(_do_nothing, ())
+    set_mask(before)
     words = _Words4()
     # libc refuses to say anything of that signal; what returns from handlers is that of others.
     quick(_RT_SIGACTION, _SIGSEGV, 0, ctypes.addressof(words), 8)

@@ -184,17 +184,21 @@ class RegionService:
     def _start_thread(self) -> bool:
         """Start the thread that talks to the compiler; False if the host lets us have none."""
         thread = threading.Thread(target=self._run, name="tandemu-regions", daemon=True)
+        # Signals are for the threads that run a guest: a new thread begins with its maker's
+        # mask, and a program's signal must not find it before it could block them itself.
+        everything = signal.valid_signals()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
         try:
             thread.start()
         except RuntimeError:  # a guest program may have lowered its limits
             self._ends = _PROCESS_LIMIT
             return False
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, everything - blocked)
         self._thread = thread
         return True
 
     def _run(self) -> None:
-        # Signals are for the threads of whoever runs a guest.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             with self._condition:
                 while not self._queue:

@@ -1,0 +1,17 @@
+"""All native code that is made once and kept: compiled before a test could wait for it."""
+
+from __future__ import annotations
+
+from tandemu.isa.catalogue import find_isa, names
+from tandemu.jit.engine.load import engine_code
+from tandemu.linux.calls import all_rows
+from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.process import ARCHITECTURES, make_engine
+
+
+def compile_all() -> None:
+    """Compile the engines of machines and programs, and the routines of system calls."""
+    for name in names():
+        engine_code(find_isa(name), flat=False, notice=None)
+    for architecture in ARCHITECTURES:
+        NativeCalls(all_rows(), make_engine(architecture()).copy_routine)
