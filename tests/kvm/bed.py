@@ -2,8 +2,8 @@
 
 Debian's kernel with its kvm-amd module, a Python, Tandemu's sources and tests go into an
 initramfs; ``qemu-system-x86_64 -cpu qemu64,+svm,+npt -accel tcg`` boots it; the tests run
-inside and report on the serial line. Of Tandemu only what the KVM path imports is put in:
-should it import the translator, the tests inside fail.
+inside and report on the serial line. Of Tandemu only what the KVM path imports is put in, and
+virtqueue code made here: should it import the translator, or compile, the tests inside fail.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from tandemu.device.virtqueue.native import make as make_virtqueues
 from tandemu.guests import cache_folder, cpio, fetch_packages
 from tandemu.guests.deb import DebFile
 from tandemu.guests.initramfs import applets
@@ -172,6 +173,10 @@ def _base(folder: Path) -> None:
             entries[name] = cpio.file(name, lzma.decompress(path.read_bytes()))
     entries["guest/busybox"] = cpio.file("guest/busybox", busybox, 0o755)
     (image,) = (guest / "boot").glob("vmlinuz-*")
+    (driver,) = guest.rglob("virtio_blk.ko.xz")
+    entries["guest/virtio_blk.ko"] = cpio.file(
+        "guest/virtio_blk.ko", lzma.decompress(driver.read_bytes())
+    )
     entries["guest/kernel"] = cpio.file("guest/kernel", image.read_bytes())
     (folder / "base.cpio").write_bytes(cpio.write(entries.values()))
     (image,) = (host / "boot").glob("vmlinuz-*")
@@ -216,6 +221,7 @@ def _sources(system: Path, work: Path, run: str) -> bytes:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
+    make_virtqueues(str(work / "t/src/tandemu"))  # there is no LLVM in the bed
     for tests in ("tests/kvm", "tests/accel"):
         shutil.copytree(ROOT / tests, work / "t" / tests, ignore=ignore)
     site = work / "t/site"

@@ -1,7 +1,7 @@
 """ACPI tables of a machine without legacy hardware: ACPI 6.5, chapters 4.8.3.7 and 5.2.
 
 RSDP, XSDT, FADT (hardware-reduced: sleep and reset registers instead of the old power
-management block), MADT and DSDT, made from a description and put one behind the other.
+management block), MADT, MCFG and DSDT, made from a description and put one behind the other.
 Left out: FACS, S3 and S4, processor power states, NUMA.
 """
 
@@ -102,6 +102,11 @@ def madt(processors: Processors) -> bytes:
     return table(b"APIC", _MADT_REVISION, body)
 
 
+def mcfg(base: int, buses: int) -> bytes:
+    """Where configuration space of PCI Express stands (PCI Firmware Specification, 4.1.2)."""
+    return table(b"MCFG", 1, bytes(8) + struct.pack("<QHBB4x", base, 0, 0, buses - 1))
+
+
 def rsdp(xsdt: int) -> bytes:
     """The root pointer (5.2.5.3)."""
     pointer = struct.pack("<8sB6sBIIQB3x", b"RSD PTR ", 0, OEM, 2, 0, 36, xsdt, 0)
@@ -109,11 +114,16 @@ def rsdp(xsdt: int) -> bytes:
 
 
 def tables(
-    base: int, *, definitions: Sequence[bytes], registers: Registers, processors: Processors
+    base: int,
+    *,
+    definitions: Sequence[bytes],
+    registers: Registers,
+    processors: Processors,
+    others: Sequence[bytes] = (),
 ) -> bytes:
     """All tables for guest-physical address *base*, the root pointer first.
 
-    *definitions* are the AML terms of the DSDT.
+    *definitions* are the AML terms of the DSDT, *others* further tables.
     """
     area = bytearray(64)
 
@@ -124,7 +134,7 @@ def tables(
         return place
 
     dsdt = add(table(b"DSDT", 2, b"".join(definitions)))
-    pointers = [add(fadt(dsdt, registers)), add(madt(processors))]
+    pointers = [add(fadt(dsdt, registers)), add(madt(processors)), *map(add, others)]
     xsdt = add(table(b"XSDT", 1, struct.pack(f"<{len(pointers)}Q", *pointers)))
     area[:36] = rsdp(xsdt)
     return bytes(area)

@@ -14,6 +14,9 @@ from tandemu.board.errors import BoardError
 LOCAL0, ARGUMENT0 = b"\x60", b"\x68"
 _EXTENDED = b"\x5b"
 _EDGE, _SHARED = 2, 8
+_MEMORY, _BUS_NUMBERS = 0, 2
+_FIXED, _READ_WRITE = 0x0C, 1
+"""Of an address space: both ends are fixed; memory that can be written."""
 
 
 def _package_length(content_bytes: int) -> bytes:
@@ -124,6 +127,18 @@ def interrupt(number: int, *, edge: bool = True, shared: bool = False) -> bytes:
     """An interrupt, active high (6.4.3.6)."""
     flags = 1 | (_EDGE if edge else 0) | (_SHARED if shared else 0)
     return struct.pack("<BHBBI", 0x89, 6, flags, 1, number)
+
+
+def bus_numbers(first: int, last: int) -> bytes:
+    """The buses that a bridge has below it (6.4.3.5.3)."""
+    head = struct.pack("<BHBBB", 0x88, 13, _BUS_NUMBERS, _FIXED, 0)
+    return head + struct.pack("<5H", 0, first, last, 0, last - first + 1)
+
+
+def memory_window(base: int, size: int) -> bytes:
+    """Addresses below 4 GiB that a bridge hands down, read and written (6.4.3.5.2)."""
+    head = struct.pack("<BHBBB", 0x87, 23, _MEMORY, _FIXED, _READ_WRITE)
+    return head + struct.pack("<5I", 0, base, base + size - 1, 0, size)
 
 
 def memory(base: int, size: int) -> bytes:

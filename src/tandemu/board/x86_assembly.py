@@ -17,6 +17,8 @@ from tandemu.board.instance import Instance, Lent
 from tandemu.board.x86_microvm import (
     FINISHER,
     PANIC,
+    PCI_CONFIGURATION,
+    PCI_MEMORY,
     POWER,
     POWER_BUTTON,
     SERIAL,
@@ -24,9 +26,23 @@ from tandemu.board.x86_microvm import (
     X86Microvm,
 )
 from tandemu.device.empty_slot import EmptyVirtioSlot
+from tandemu.device.pci import ConfigurationWindow, HostBridge, MemoryWindow
+from tandemu.device.pci.host_bridge import PINS
 from tandemu.device.syscon import Syscon
 from tandemu.device.uart16550 import Uart16550
 from tandemu.memory import Ram, RamRegion
+
+
+def _add_bus(instance: Instance, line: Callable[[int], Callable[[bool], None]]) -> None:
+    """The host bridge, with nothing plugged in but itself, and the windows of the bus."""
+    first = PCI_CONFIGURATION.interrupt
+    wires = [line(number) for number in range(first, first + PINS)]
+    bridge = instance.pci = HostBridge(wires, instance.doorbells)
+    instance.devices["pci"] = bridge.functions[0]
+    add_device = instance.map.add_device
+    add_device(PCI_CONFIGURATION.base, PCI_CONFIGURATION.size, ConfigurationWindow(bridge))
+    window = MemoryWindow(bridge, PCI_MEMORY.base, PCI_MEMORY.size)
+    add_device(PCI_MEMORY.base, PCI_MEMORY.size, window)
 
 
 def assemble_x86_microvm(board: X86Microvm, vm: Vm, vcpus: Sequence[Vcpu], lent: Lent) -> Instance:
@@ -58,6 +74,17 @@ def assemble_x86_microvm(board: X86Microvm, vm: Vm, vcpus: Sequence[Vcpu], lent:
     instance.add("finisher", FINISHER.base, FINISHER.size, Syscon(lent.event))
     for base in VIRTIO.bases()[: board.virtio]:
         instance.map.add_device(base, VIRTIO.size, EmptyVirtioSlot())
+
+    if board.pci:
+        _add_bus(instance, line)
+        instance.message = controller.signal_message
+    for name, make in lent.devices.items():
+        instance.plug(name, make)
+    if lent.slots:
+        raise BoardError(
+            f"{next(iter(lent.slots))} in a virtio slot: the board x86-microvm puts none into its"
+            " slots; put it onto the PCI bus (if=virtio)"
+        )
 
     def press() -> None:
         controller.set_interrupt_line(POWER_BUTTON, True)

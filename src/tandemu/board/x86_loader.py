@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from tandemu.bits import align_down
+from tandemu.bits import align_down, replace
 from tandemu.board.acpi import RESET_VALUE
 from tandemu.board.acpi_power import RESET
 from tandemu.board.boot_plan import BootPlan, HartStart, Images
@@ -49,6 +49,8 @@ def plan_x86_microvm(board: X86Microvm, images: Images) -> BootPlan:
         )
     if images.kernel is None:
         raise LoadError("nothing to boot: give a bzImage or vmlinux with --kernel")
+    if images.devices:
+        board = replace(board, pci=True)
     return plan_x86_boot(
         board,
         parse_x86_kernel(images.kernel.data, images.kernel.name, board.memory_bytes),
@@ -110,7 +112,7 @@ def plan_x86_boot(
     first = HartStart(kernel.entry, 0, {**everywhere, **registers})
     # The engine starts the others when the first one asks.
     others = (HartStart(kernel.entry, 0, everywhere),) * (board.harts - 1)
-    return BootPlan(kernel.entry, tuple(segments), (first, *others), named)
+    return BootPlan(kernel.entry, tuple(segments), (first, *others), named, board=board)
 
 
 def _too_small(name: str, end: int) -> LoadError:

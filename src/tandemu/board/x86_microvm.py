@@ -2,7 +2,8 @@
 
 What is on the board, where it stands and which interrupt it has is written here once. ACPI
 tables, the memory map of the kernel and the drawing are functions of the value. It starts a
-Linux kernel itself: no BIOS. Left out: PCI, a real-time clock (kvmclock tells the time), PS/2.
+Linux kernel itself: no BIOS. Left out: PCI's I/O space, a real-time clock (kvmclock tells the
+time), PS/2.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from tandemu.board import acpi, aml
 from tandemu.board.acpi_power import POWER_PORTS, RESET, SLEEP_CONTROL, SLEEP_STATUS
 from tandemu.board.errors import BoardError
 from tandemu.board.part import GIB, MIB, Part
+from tandemu.board.pci_acpi import bridge_definition
 from tandemu.board.zero_page import ACPI, RAM, RESERVED, Area
+from tandemu.device.pci.host_bridge import PINS
 
 MAX_CPUS = 64
 MINIMUM_BYTES = 16 * MIB
@@ -28,19 +31,24 @@ PANIC = Part("panic", 0x505, 1)
 POWER_BUTTON = 9
 FINISHER = Part("test finisher", 0xFE00_0000, 0x1000)
 """The same register as on ``riscv-virt``: how a guest's first process reports an exit code."""
-VIRTIO = Part("virtio slot", 0xD000_0000, 0x1000, interrupt=16, count=8)
+VIRTIO = Part("virtio slot", 0xD000_0000, 0x1000, interrupt=16, count=4)
+PCI_MEMORY = Part("PCIe memory", 0xD100_0000, 0xEF0_0000)
+PCI_CONFIGURATION = Part("PCIe configuration", 0xE000_0000, MIB, interrupt=20, count=1)
+"""Of one bus. The interrupts are the four inputs of the I/O APIC from there on."""
+PCI_BUSES = 1
 IO_APIC, LOCAL_APIC = 0xFEC0_0000, 0xFEE0_0000
 ACPI_TABLES = range(0xE_0000, 0xF_0000)
 LOW_RAM = range(0, 0x9_F000)
 
 
 class X86Microvm(Record):
-    """*memory_bytes* of RAM, *harts* processors, *virtio* of the slots in use."""
+    """*memory_bytes* of RAM, *harts* processors, *virtio* of the slots in use; *pci*: a bus."""
 
     kind: ClassVar[Literal["x86-microvm"]] = "x86-microvm"
     memory_bytes: int
     harts: int = 1
     virtio: int = 0
+    pci: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.harts <= MAX_CPUS:
@@ -75,12 +83,15 @@ class X86Microvm(Record):
     def areas(self) -> tuple[Area, ...]:
         """The memory map as the kernel is told of it."""
         low, *high = self.memory
+        # Linux asks that it be told here that configuration space is no RAM.
+        configuration = (Area(PCI_CONFIGURATION.base, PCI_CONFIGURATION.size, RESERVED),)
         return (
             Area(LOW_RAM.start, len(LOW_RAM), RAM),
             Area(LOW_RAM.stop, ACPI_TABLES.start - LOW_RAM.stop, RESERVED),
             Area(ACPI_TABLES.start, len(ACPI_TABLES), ACPI),
             Area(ACPI_TABLES.stop, MIB - ACPI_TABLES.stop, RESERVED),
             Area(MIB, low.stop - MIB, RAM),
+            *(configuration if self.pci else ()),
             *(Area(one.start, len(one), RAM) for one in high),
         )
 
@@ -93,6 +104,7 @@ class X86Microvm(Record):
                 POWER.base + SLEEP_CONTROL, POWER.base + SLEEP_STATUS, POWER.base + RESET
             ),
             processors=acpi.Processors(self.harts, LOCAL_APIC, IO_APIC),
+            others=[acpi.mcfg(PCI_CONFIGURATION.base, PCI_BUSES)] if self.pci else [],
         )
 
     def _definitions(self) -> list[bytes]:
@@ -143,8 +155,16 @@ class X86Microvm(Record):
                     aml.name("_CRS", aml.resources(aml.ports(PANIC.base, PANIC.size))),
                 ),
                 *(self._virtio(number) for number in range(self.virtio)),
+                *self._bus(),
             ),
         ]
+
+    def _bus(self) -> list[bytes]:
+        if not self.pci:
+            return []
+        first = PCI_CONFIGURATION.interrupt
+        inputs = range(first, first + PINS)
+        return [bridge_definition("PCI0", PCI_MEMORY, PCI_BUSES, inputs)]
 
     def _virtio(self, number: int) -> bytes:
         return aml.device(
@@ -167,6 +187,8 @@ class X86Microvm(Record):
         rows.append((IO_APIC, IO_APIC + 0x1000, "I/O APIC"))
         rows.append((FINISHER.base, FINISHER.end, FINISHER.name))
         rows.append((LOCAL_APIC, LOCAL_APIC + 0x1000, "local APIC"))
+        if self.pci:
+            rows += [(p.base, p.end, p.name) for p in (PCI_CONFIGURATION, PCI_MEMORY)]
         for number, base in enumerate(VIRTIO.bases()[: self.virtio]):
             wire = VIRTIO.interrupt + number
             rows.append((base, base + VIRTIO.size, f"virtio slot  interrupt {wire}"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tandemu.guests.errors import UnknownGuestError
 from tandemu.guests.initramfs import SHELL_INIT, X86_FINISHER, build_initramfs, shell_init
 from tandemu.guests.initramfs import busybox_of as _busybox_of
-from tandemu.guests.modules import STORAGE_MODULES
+from tandemu.guests.modules import CLOUD_STORAGE_MODULES, STORAGE_MODULES
 
 _TERMINAL_FAMILIES = {"xterm": "xterm", "screen": "screen", "tmux": "screen"}
 """Terminals that are, but for colours and titles, the one they are named after."""
@@ -118,6 +118,10 @@ def _storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
     return build_initramfs(busybox=busybox, init=shell_init(), files=modules, compress=False)
 
 
+def _x86_storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
+    return build_initramfs(busybox=busybox, init=_X86_SHELL_INIT, files=modules, compress=False)
+
+
 _NETBOOT = "debian-installer-13-netboot-riscv64"
 _NETBOOT_FOLDER = "usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64"
 
@@ -184,12 +188,32 @@ _RECIPES = (
         },
         append="console=ttyS0 quiet panic=-1",
     ),
+    GuestRecipe(
+        name="debian-disk-amd64",
+        summary="Debian 13's cloud kernel, drivers for disks, a BusyBox shell, x86 64 bit",
+        architecture="x86_64",
+        debian_architecture="amd64",
+        suite="trixie",
+        files={
+            "kernel": Copied("linux-image-cloud-amd64", "boot/vmlinuz-*", newest=True),
+            "initrd": BuiltWithModules(
+                *("busybox-static", "usr/bin/busybox", "linux-image-cloud-amd64"),
+                CLOUD_STORAGE_MODULES,
+                _x86_storage_initramfs,
+            ),
+        },
+        append="console=ttyS0 quiet panic=-1",
+    ),
 )
 
 RECIPES: Mapping[str, GuestRecipe] = {recipe.name: recipe for recipe in _RECIPES}
 DEFAULT_GUESTS: Mapping[str, str] = {"riscv64": "debian-riscv64", "x86_64": "debian-amd64"}
 """Architecture to the guest that is run when none is named."""
-DISK_GUESTS: Mapping[str, str] = {**DEFAULT_GUESTS, "riscv64": "debian-disk-riscv64"}
+DISK_GUESTS: Mapping[str, str] = {
+    **DEFAULT_GUESTS,
+    "riscv64": "debian-disk-riscv64",
+    "x86_64": "debian-disk-amd64",
+}
 """The same for a machine with disks and other devices whose drivers are modules."""
 
 

@@ -26,6 +26,13 @@ STORAGE_MODULES = (
 )
 """What a guest needs for its disks, and the other virtio devices that a machine can have."""
 
+CLOUD_STORAGE_MODULES = (
+    *("virtio_blk", "virtio_mmio", "virtio-rng", "virtio_balloon"),
+    *("vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"),
+    *("libnvdimm", "nd_virtio", "virtio_pmem", "nd_btt", "nd_pmem"),
+)
+"""The same of a cloud kernel, which has ext4 and NVMe built in."""
+
 _FILE = re.compile(r"(?:usr/)?lib/modules/[^/]+/kernel/.*/(?P<name>[^/]+)\.ko\.xz")
 _LONGEST_MODULE = 16 << 20
 _DEPENDS = b"\0depends="

@@ -35,13 +35,12 @@ class BoardKind(Record):
 
     *make* takes the memory in bytes and the number of CPUs. *plan* and *assemble* are the names of
     functions of the package `board`, which has them loaded when they are needed: `Images` to
-    `BootPlan`, and (board, VM, vCPUs, `Lent`) to `Instance`. *has_bus*: devices can be plugged in.
+    `BootPlan`, and (board, VM, vCPUs, `Lent`) to `Instance`.
     """
 
     make: Callable[[int, int], Board]
     plan: str
     assemble: str
-    has_bus: bool = False
 
 
 class Architecture(Record):
@@ -68,8 +67,8 @@ def _x86_64_microvm(memory_bytes: int, cpus: int) -> X86Microvm:
 
 
 _RISCV_FUNCTIONS = ("plan_riscv_virt", "assemble_riscv_virt")
-RISCV64_VIRT = BoardKind(_riscv64_virt, *_RISCV_FUNCTIONS, has_bus=True)
-RISCV32_VIRT = BoardKind(_riscv32_virt, *_RISCV_FUNCTIONS, has_bus=True)
+RISCV64_VIRT = BoardKind(_riscv64_virt, *_RISCV_FUNCTIONS)
+RISCV32_VIRT = BoardKind(_riscv32_virt, *_RISCV_FUNCTIONS)
 X86_MICROVM = BoardKind(_x86_64_microvm, "plan_x86_microvm", "assemble_x86_microvm")
 
 ARCHITECTURES: Mapping[str, Architecture] = {

@@ -114,8 +114,6 @@ class Machine:
         self._board = choose_board(self.architecture, board, self.memory_bytes, len(self.cpus))
         self.board = self._board.board
         self.attachments = gather(drives, shares, root, vsock, devices, ports)
-        if self.attachments and not self._board.kind.has_bus:
-            raise OptionError(f"the board {self.board.kind} has no bus for disks and folders yet")
         append = " ".join(filter(None, (self.attachments.boot_words, append)))
         try:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)

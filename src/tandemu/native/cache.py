@@ -229,7 +229,7 @@ class NativeCache:
         that a start reads no sources: the change time cannot be set back.
         """
         now = time.time_ns()
-        files = sorted(_source_files(self.source_root, self.packages))
+        files = sorted(source_files(self.source_root, self.packages))
         if not files:
             return None
         newest = max(max(state.st_mtime_ns, state.st_ctime_ns) for _, state in files)
@@ -315,7 +315,7 @@ def load_or_build(
     return NativeCache(packages=packages).load_or_build(name, key_parts, build, notice)
 
 
-def _source_files(root: str, packages: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+def source_files(root: str, packages: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path below *root* and state of every Python file of *packages*."""
     pending = list(packages)
     while pending:

@@ -8,6 +8,7 @@ Left out: hosts other than x86-64.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from enum import Enum
 from functools import cache
@@ -80,13 +81,14 @@ def _binding() -> Any:
     return binding
 
 
-def _target_machine(binding: Any, model: CodeModel, level: int) -> Any:
-    try:
-        features = binding.get_host_cpu_features().flatten()
-    except RuntimeError:  # LLVM cannot tell: the processor's name implies a safe set
-        features = ""
+def _target_machine(binding: Any, model: CodeModel, level: int, processor: str = "") -> Any:
+    features = ""
+    if not processor:
+        # If LLVM cannot tell, the processor's name implies a safe set.
+        with contextlib.suppress(RuntimeError):
+            features = binding.get_host_cpu_features().flatten()
     return binding.Target.from_default_triple().create_target_machine(
-        cpu=binding.get_host_cpu_name(),
+        cpu=processor or binding.get_host_cpu_name(),
         features=features,
         opt=level,
         reloc=model.value,
@@ -94,8 +96,8 @@ def _target_machine(binding: Any, model: CodeModel, level: int) -> Any:
     )
 
 
-def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
-    """Compile a module to a relocatable ELF object for this host's processor.
+def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2, processor: str = "") -> bytes:
+    """Compile a module to a relocatable ELF object for *processor* (default: this host's).
 
     *level* is LLVM's 0 to 3, for the IR passes and code generation alike. The
     vectorisers are off: they cost time and find nothing in generated code.
@@ -103,7 +105,7 @@ def compile_object(llvm_ir: str, *, model: CodeModel, level: int = 2) -> bytes:
     trips an assertion inside LLVM ends the process, which is LLVM's doing.
     """
     binding = _binding()
-    machine = _target_machine(binding, model, level)
+    machine = _target_machine(binding, model, level, processor)
     module = _parse(binding, machine, llvm_ir)
     try:
         module.verify()

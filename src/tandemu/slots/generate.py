@@ -19,6 +19,7 @@ def functions() -> list[Function]:
     ]
 
 
-def generate() -> bytes:
-    """The image."""
-    return link(compile_object(lower(functions()), model=CodeModel.RUNTIME)).to_bytes()
+def generate(processor: str = "") -> bytes:
+    """The image, for *processor* (default: this host's)."""
+    text = lower(functions())
+    return link(compile_object(text, model=CodeModel.RUNTIME, processor=processor)).to_bytes()

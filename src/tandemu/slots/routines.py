@@ -13,9 +13,11 @@ from typing import Any
 
 from tandemu.memory import PageNotes, RamRegion
 from tandemu.memory.layout import PAGE_SHIFT
-from tandemu.native import ExecutableMemory, Image, load, load_or_build
+from tandemu.native import ExecutableMemory, Image, load
+from tandemu.native.made import BASELINE, made_or_built, write_made
 
 IMAGE = "guest-memory"
+_SOURCES = ("bits", "memory", "ir", "native", "slots")
 
 Routine = Callable[[str, int], Any]
 """A routine of an image by its name and number of 64-bit arguments."""
@@ -28,11 +30,17 @@ def _build() -> bytes:
     return generate()
 
 
+def make(package: str) -> None:
+    """Compile the image for any x86-64, into the folder *package* of a Tandemu (`native.made`)."""
+    from tandemu.slots.generate import generate
+
+    write_made(package, IMAGE, generate(BASELINE), _SOURCES)
+
+
 @cache
 def memory_routines() -> Routine:
     """The routines of this module's own image; it is loaded once in a process."""
-    data = load_or_build(IMAGE, [IMAGE], _build, None)
-    image = Image.from_bytes(data)
+    image = Image.from_bytes(made_or_built(IMAGE, _build, _SOURCES))
     loaded = load(image, ExecutableMemory(image.size))
 
     @cache

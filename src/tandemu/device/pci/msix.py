@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tandemu.device.pci.function import Bar, PciFunction
 from tandemu.device.registers import DeviceError, Peripheral, RegisterMap, state, states
 
-MessageSink = Callable[[int, int], None]
+MessageSink = Callable[[int, int], object]
 """Takes a message: address and data. Any thread."""
 
 MSIX = 0x11

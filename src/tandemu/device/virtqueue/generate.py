@@ -9,11 +9,12 @@ from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.linker import link
 
 
-def generate() -> bytes:
-    """The routines as a stored `native.Image`."""
+def generate(processor: str = "") -> bytes:
+    """The routines as a stored `native.Image`, for *processor* (default: this host's)."""
     shared = build_shared()
     functions = [
         program(shared)
         for program in (split.build_pop, split.build_push, packed.build_pop, packed.build_push)
     ]
-    return link(compile_object(lower(functions), model=CodeModel.RUNTIME)).to_bytes()
+    text = lower(functions)
+    return link(compile_object(text, model=CodeModel.RUNTIME, processor=processor)).to_bytes()

@@ -6,6 +6,9 @@ import ctypes
 from functools import cache
 from typing import Any
 
+from tandemu.native.made import BASELINE, made_or_built, write_made
+from tandemu.slots.routines import make as make_memory_routines
+
 _IMAGE = "virtqueue"
 _SOURCES = ("bits", "memory", "ir", "native", "slots", "device/virtqueue")
 
@@ -18,9 +21,20 @@ def _generate() -> bytes:
 
 @cache
 def _image() -> Any:
-    from tandemu.native import Image, load, load_or_build
+    from tandemu.native import Image, load
 
-    return load(Image.from_bytes(load_or_build(_IMAGE, [_IMAGE], _generate, packages=_SOURCES)))
+    return load(Image.from_bytes(made_or_built(_IMAGE, _generate, _SOURCES)))
+
+
+def make(package: str) -> None:
+    """Compile all that devices need for any x86-64, into the folder *package* of a Tandemu.
+
+    For hosts that have no LLVM (`native.made`).
+    """
+    from tandemu.device.virtqueue.generate import generate
+
+    make_memory_routines(package)
+    write_made(package, _IMAGE, generate(BASELINE), _SOURCES)
 
 
 @cache
