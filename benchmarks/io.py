@@ -1,4 +1,4 @@
-"""A guest's disk: requests past its cache, under Tandemu's virtio-blk and QEMU's."""
+"""A guest's disk, and a flood of text on its console: Tandemu's devices and QEMU's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import build
 from benchmarks.case import QEMU, ROOT, TANDEMU, Case, Missing, qemu_system, tandemu
+from benchmarks.compute import bare_metal_commands
 from tandemu.guests import GuestError, build_initramfs, cpio, find_image, pull_image
 
 GUEST = "debian-disk-riscv64"
@@ -20,6 +21,18 @@ for module in $(cat /etc/modules); do
 done
 /bin/requests /dev/vda {_SECONDS}
 poweroff -f
+"""
+_FLOOD = """
+int main(void)
+{
+    volatile unsigned char *uart = (volatile unsigned char *)0x10000000;
+    for (int count = 0; count < 1000000; count++) {
+        while (!(uart[5] & 0x20))
+            ;
+        uart[0] = count % 64 == 63 ? '\\n' : '0' + count % 64;
+    }
+    return 0;
+}
 """
 
 
@@ -70,3 +83,6 @@ def cases(folder: Path) -> Iterator[Case]:
         expect="metric write_1m_us",
         cores=2,
     )
+    text = folder / "flood.c"
+    text.write_text(_FLOOD, encoding="ascii")
+    yield Case("io", "console", bare_metal_commands(build.baremetal([text], folder / "flood.elf")))

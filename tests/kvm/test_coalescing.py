@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tandemu.accel import Exit, PortRead, PortWrite
-from tandemu.kvm import KvmError, KvmVcpu, System, coalescing
+from tandemu.accel import Exit, PortRead, PortWrite, busy_port
+from tandemu.kvm import KvmError, KvmVcpu, System
 from tandemu.kvm.abi import Capability
 from tandemu.machine import Machine
 from tests.kvm.guests import Guest, guest, needs_kvm, run
@@ -20,12 +20,12 @@ pytestmark = [pytest.mark.kvm, needs_kvm]
 
 PATIENCE_S = 120
 SERIAL, LINE_CONTROL = 0x3F8, 0x3FB
-MANY = coalescing.BUSY_WRITES + 1000
+MANY = busy_port.BUSY_WRITES + 1000
 
 
 @pytest.fixture(autouse=True)
 def slow_hosts_are_busy_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalescing, "BUSY_S", PATIENCE_S)
+    monkeypatch.setattr(busy_port, "BUSY_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ class Port:
 
     @property
     def watched(self) -> bool:
-        return any(one.name == "coalesced port" for one in threading.enumerate())
+        return any(one.name == "busy port" for one in threading.enumerate())
 
 
 def counted(vcpu: KvmVcpu) -> Iterator[Exit]:
@@ -132,7 +132,7 @@ def test_few_writes_of_a_busy_port_are_exits(coalesces: None) -> None:
         serial = Port(it)
         exits = list(counted(it.real(REAL)))
         writes = [exit for exit in exits if isinstance(exit, PortWrite)]
-        assert len(writes) <= coalescing.BUSY_WRITES + 1
+        assert len(writes) <= busy_port.BUSY_WRITES + 1
         assert len(exits) - len(writes) == BURSTS
         together = b"".join(serial.taken)
         assert len(writes) + len(together) == BURSTS * 16
@@ -157,7 +157,7 @@ def test_without_the_capability_every_write_is_an_exit(monkeypatch: pytest.Monke
 def test_a_write_is_taken_before_another_processors_exit(
     coalesces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coalescing, "_TICK_S", PATIENCE_S)  # only exits have it taken
+    monkeypatch.setattr(busy_port, "_TICK_S", PATIENCE_S)  # only exits have it taken
     with guest(cpus=2) as it:
         serial = Port(it)
         first, second = it.vcpus

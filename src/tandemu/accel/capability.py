@@ -14,3 +14,4 @@ class Capability(Enum):
     PROCESSOR_MESSAGES = "have processors that take messages themselves (`MessageVcpu`)"
     DOORBELLS = "turn writes to an address into events of descriptors (`DoorbellVm`)"
     COALESCED_PORTS = "take writes to an I/O port together (`ControllerVm.coalesce_port`)"
+    POSTED_WRITES = "take writes to an address together (`PostingVm`)"

@@ -266,6 +266,20 @@ class DoorbellVm(Vm, Protocol):
         """Let writes there be exits again, soon. Any thread; *descriptor* stays open till then."""
 
 
+class PostingVm(Vm, Protocol):
+    """One with `Capability.POSTED_WRITES`."""
+
+    def post_writes(
+        self, address: int, status: int, take: Callable[[bytes], None]
+    ) -> Callable[[int | None], None]:
+        """Let *take* have writes of one byte to *address* together, while many come.
+
+        It is called on any thread, but before the next thing that any `Vcpu.run` returns.
+        Meanwhile a read of one byte at the address *status* gives what the function that is
+        returned was told last; None: it is an exit, as ever. At most once for a VM.
+        """
+
+
 class ControllerVm(Vm, Protocol):
     """One with `Capability.INTERRUPT_LINES`: x86's local APICs and I/O APIC."""
 

@@ -21,6 +21,7 @@ from tandemu.accel import (
     MmioWrite,
     PortRead,
     PortWrite,
+    PostingVm,
     Vcpu,
     Vm,
 )
@@ -151,6 +152,12 @@ class Instance:
         """Who turns kicks of devices into events without an exit, if the engine does."""
         able = Capability.DOORBELLS in self.vm.capabilities
         return cast(DoorbellVm, self.vm) if able else None
+
+    @property
+    def posting(self) -> PostingVm | None:
+        """Who takes the writes of a console together, if the engine does."""
+        able = Capability.POSTED_WRITES in self.vm.capabilities
+        return cast(PostingVm, self.vm) if able else None
 
     def plug(self, name: str, make: DeviceMaker) -> None:
         """Plug a device into the first free PCI slot; its state is saved under *name*."""

@@ -26,7 +26,7 @@ from tandemu.device.pci.host_bridge import PINS
 from tandemu.device.plic import Plic
 from tandemu.device.registers import InterruptLine
 from tandemu.device.syscon import Syscon
-from tandemu.device.uart16550 import Uart16550
+from tandemu.device.uart16550 import LINE_STATUS_OFFSET, Uart16550
 
 if TYPE_CHECKING:
     from tandemu.board.instance import Instance
@@ -293,7 +293,10 @@ def _rtc_nodes(board: RiscvVirt) -> list[Node]:
 def _make_uart(entry: Entry, making: Making) -> None:
     lent, line = making.instance.lent, making.line(entry.part.interrupt)
     uart = making.instance.uart = Uart16550(lent.console, line, lent.console_ready)
-    making.instance.add(entry.name, entry.part.base, entry.part.size, uart)
+    base = entry.part.base
+    if (posting := making.instance.posting) is not None:
+        uart.show_status(posting.post_writes(base, base + LINE_STATUS_OFFSET, uart.write_burst))
+    making.instance.add(entry.name, base, entry.part.size, uart)
 
 
 def _uart_nodes(board: RiscvVirt) -> list[Node]:

@@ -52,8 +52,15 @@ LINES_UP = CTS | DSR | DCD
 _BYTES = tuple(bytes((value,)) for value in range(256))
 
 
+LINE_STATUS_OFFSET = 5
+
+
 def _nothing() -> None:
     """Default of the *ready* handle."""
+
+
+def _show_nobody(status: int | None) -> None:
+    """What `Uart16550.show_status` begins with."""
 
 
 class Uart16550(Peripheral):
@@ -84,7 +91,7 @@ class Uart16550(Peripheral):
         ),
         Register("line_control", 3, 1),
         Register("modem_control", 4, 1, (Field("outputs", 0, 4), Field("loopback", 4))),
-        Register("line_status", 5, 1, access=Access.RO, reset=TRANSMITTER_EMPTY),
+        Register("line_status", LINE_STATUS_OFFSET, 1, access=Access.RO, reset=TRANSMITTER_EMPTY),
         Register("modem_status", 6, 1, access=Access.RO, reset=LINES_UP),
         Register("scratch", 7, 1),
     )
@@ -112,6 +119,13 @@ class Uart16550(Peripheral):
         self._level = False
         self._refused = False
         self._polls = 0
+        self._show: Callable[[int | None], None] = _show_nobody
+
+    def show_status(self, show: Callable[[int | None], None]) -> None:
+        """Let *show* hear what a read of the line status gives; None where it changes something."""
+        self._show = show
+        with self._lock:
+            self._update()
 
     def restored(self) -> None:
         with self._lock:
@@ -303,6 +317,8 @@ class Uart16550(Peripheral):
         return NO_INTERRUPT
 
     def _update(self) -> None:
+        changes = self.line_status & ERRORS or self.modem_control & LOOPBACK
+        self._show(None if changes else self.line_status)
         level = self._identity() != NO_INTERRUPT
         if level != self._level:
             self._level = level

@@ -120,12 +120,17 @@ class JitVcpu(TranslatedCpu):
 
     def _exit(self, kind: int) -> Exit | None:
         """Turn an exit of generated code into ours; None: handled, go on."""
-        cpu = self.cpu
+        cpu, posted = self.cpu, self._vm.posted
+        if posted is not None and posted.waiting:
+            # What the guest wrote before it left comes before the reason why it left.
+            posted.drain()
         if kind == EXIT_READ:
             return MmioRead(cpu.exit_address, cpu.exit_size)
         if kind == EXIT_WRITE:
-            size = cpu.exit_size
-            return MmioWrite(cpu.exit_address, size, cpu.exit_value & ((1 << 8 * size) - 1))
+            address, size = cpu.exit_address, cpu.exit_size
+            if posted is not None and posted.address == address:
+                posted.wrote()
+            return MmioWrite(address, size, cpu.exit_value & ((1 << 8 * size) - 1))
         if kind == EXIT_WAIT:
             self._wait()
             return None

@@ -14,10 +14,12 @@ from tandemu.accel.profile import Profile, add_profiles
 from tandemu.bits import mask
 from tandemu.jit.engine.load import Engine, load_engine
 from tandemu.jit.machine.doorbells import Doorbells
+from tandemu.jit.machine.posted import PostedPort
 from tandemu.jit.machine.vcpu import JitVcpu
 from tandemu.jit.regions.service import RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.shared.layout import (
+    INVALID,
     MACHINE,
     NANOSECONDS_PER_TICK,
     VCPU_LIMIT,
@@ -63,7 +65,12 @@ class JitVm:
     """Memory slots, vCPUs and a clock; *firmware_calls* answers S-mode ECALLs by exits."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.PROFILE, Capability.PROCESSOR_MESSAGES, Capability.DOORBELLS}
+        {
+            Capability.PROFILE,
+            Capability.PROCESSOR_MESSAGES,
+            Capability.DOORBELLS,
+            Capability.POSTED_WRITES,
+        }
     )
 
     def __init__(
@@ -81,6 +88,8 @@ class JitVm:
         self._machine: Any = MACHINE.at(self.address)
         self._machine.time_offset = time.monotonic_ns()
         self._doorbells = Doorbells(self._machine)
+        self._machine.posted.writes = self._machine.posted.status = INVALID
+        self.posted: PostedPort | None = None
         self._standing: int | None = None
         """The guest's clock while it stands."""
         self.vcpus: list[JitVcpu] = []
@@ -120,6 +129,17 @@ class JitVm:
     def disconnect_doorbell(self, address: int, descriptor: int) -> None:
         """Let them be exits again."""
         self._doorbells.disconnect(address, descriptor)
+
+    def post_writes(
+        self, address: int, status: int, take: Callable[[bytes], None]
+    ) -> Callable[[int | None], None]:
+        """Keep writes to *address* while many come; see `accel.PostingVm`."""
+        if self.posted is not None:
+            raise AccelError(
+                f"writes to {self.posted.address:#x} are posted already: only one can be"
+            )
+        self.posted = PostedPort(self._machine.posted, address, status, take)
+        return self.posted.show
 
     def create_vcpu(self, index: int) -> JitVcpu:
         """Create vCPU number *index*, reset."""
@@ -207,6 +227,8 @@ class JitVm:
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""
+        if self.posted is not None:
+            self.posted.close()
         for vcpu in self.vcpus:
             vcpu.close()
         self.vcpus.clear()

@@ -16,6 +16,7 @@ from tandemu.isa.architecture import Faults, State
 from tandemu.isa.effects import INSTRUCTIONS
 from tandemu.isa.guest import System
 from tandemu.jit.memory.doorbells import emit_ring
+from tandemu.jit.memory.posted import emit_post, emit_status
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
 from tandemu.jit.shared.layout import (
     EXIT_READ,
@@ -208,6 +209,11 @@ def build_load(layout: Layout, faults: Faults, fill: Function) -> Function:
     status = b.call(fill, b.cpu, b.address, Constant(I64, READ), b.size)
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
+        with b.If(cpu.response_state == RESPONSE_NONE):
+            posted = machine_of(b, cpu).posted
+            with b.If(emit_status(b, posted, cpu.exit_address, b.size)):
+                cpu.load_value = posted.value
+                b.Return(STATUS_DONE)
         cpu.exit_size = b.size
         _device_answer(b, cpu, b.address, EXIT_READ, faults.load)
         cpu.load_value = cpu.response_value
@@ -244,7 +250,10 @@ def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
     _trap_out(b, status)
     with b.If(status == FILL_DEVICE):
         with b.If(cpu.response_state == RESPONSE_NONE):
-            with b.If(emit_ring(b, machine_of(b, cpu), cpu.exit_address)):
+            machine = machine_of(b, cpu)
+            with b.If(emit_post(b, machine.posted, cpu.exit_address, b.size, b.value)):
+                b.Return(STATUS_DONE)
+            with b.If(emit_ring(b, machine, cpu.exit_address)):
                 b.Return(STATUS_DONE)
         cpu.exit_size = b.size
         cpu.exit_value = b.value

@@ -123,6 +123,22 @@ DOORBELL = Layout("Doorbell", address=U64, descriptor=U64)
 """Writes to guest-physical *address* add 1 to an event descriptor; `INVALID`: not in use."""
 DOORBELL_LIMIT = 512
 
+POSTED_BYTES = 4096
+POSTED_PORT = Layout(
+    "PostedPort",
+    writes=U64,
+    status=U64,
+    value=U64,
+    looks=U64,
+    lock=U64,
+    first=U64,
+    last=U64,
+    kept=U8[POSTED_BYTES],
+)
+"""Writes of a byte to guest-physical *writes* are kept, reads of a byte at *status* give *value*;
+`INVALID`: they are exits. *looks*: reads since the last write. Bytes number *first* to *last* - 1
+are kept, each at its number modulo `POSTED_BYTES`; whoever adds one holds *lock*."""
+
 MACHINE = Layout(
     "Machine",
     memory=U64,
@@ -140,6 +156,7 @@ MACHINE = Layout(
     doorbell_count=U64,
     doorbell_event=U64,
     doorbells=DOORBELL[DOORBELL_LIMIT],
+    posted=POSTED_PORT,
 )
 """*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; at *time_offset* ns of
 the host's clock the guest's was *time_ticks*. Of *doorbells* the first *doorbell_count* have
