@@ -3,7 +3,9 @@
 from tandemu.accel.capability import Capability
 from tandemu.accel.protocol import (
     AccelError,
+    BreakpointHit,
     ControllerVm,
+    DebuggableVm,
     DoorbellVm,
     EntryFailed,
     Exit,
@@ -22,12 +24,16 @@ from tandemu.accel.protocol import (
     Unsupported,
     Vcpu,
     Vm,
+    Watch,
+    WatchpointHit,
 )
 
 __all__ = [
     "AccelError",
+    "BreakpointHit",
     "Capability",
     "ControllerVm",
+    "DebuggableVm",
     "DoorbellVm",
     "EntryFailed",
     "Exit",
@@ -46,4 +52,6 @@ __all__ = [
     "Unsupported",
     "Vcpu",
     "Vm",
+    "Watch",
+    "WatchpointHit",
 ]

@@ -10,7 +10,7 @@ Waiting for an interrupt (RISC-V WFI, x86 HLT) happens inside `run`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from tandemu.accel.capability import Capability
@@ -73,6 +73,25 @@ class Interrupted(NamedTuple):
     """`Vcpu.kick` was called; nothing else happened."""
 
 
+class BreakpointHit(NamedTuple):
+    """A breakpoint that a debugger set (`DebuggableVm`): the program counter stands at *pc*."""
+
+    pc: int
+
+
+class WatchpointHit(NamedTuple):
+    """An instruction that has run accessed *size* bytes at *address*, some of them watched.
+
+    The program counter stands at *pc*, behind it. *reads* and *writes* say what it did there.
+    """
+
+    pc: int
+    address: int
+    size: int
+    reads: bool
+    writes: bool
+
+
 class Stopped(NamedTuple):
     """A step or an instruction limit ended; the program counter stands at *pc*."""
 
@@ -106,6 +125,8 @@ Exit = (
     | PortWrite
     | FirmwareCall
     | Interrupted
+    | BreakpointHit
+    | WatchpointHit
     | Stopped
     | Unsupported
     | Shutdown
@@ -127,6 +148,15 @@ class Fence(NamedTuple):
     asid: int | None = None
 
 
+class Watch(NamedTuple):
+    """Bytes *first* to *last*, by guest-virtual address, and which accesses of them count."""
+
+    first: int
+    last: int
+    reads: bool
+    writes: bool
+
+
 class Vcpu(Protocol):
     """One virtual processor."""
 
@@ -135,8 +165,11 @@ class Vcpu(Protocol):
     def run(self) -> Exit:
         """Run guest code until an exit."""
 
-    def step(self) -> Exit:
-        """Run exactly one instruction; `Stopped` when nothing else happened."""
+    def step(self, *, interrupts: bool = True) -> Exit:
+        """Run exactly one instruction; `Stopped` when nothing else happened.
+
+        Breakpoints at it do not count. Without *interrupts* none is delivered.
+        """
 
     def complete(self, value: int | None) -> None:
         """Answer the last read or write; None: nothing is there (a bus error; x86: all ones)."""
@@ -249,6 +282,27 @@ class ProfilingVm(Vm, Protocol):
 
     def profile(self) -> Profile:
         """Where guest code has spent its time so far. No vCPU may be running."""
+
+
+class DebuggableVm(Vm, Protocol):
+    """One with `Capability.DEBUG`: exits for breakpoints and watched memory.
+
+    Addresses are guest-virtual, in whatever address space. No vCPU may be running when they are
+    set.
+    """
+
+    def set_breakpoints(self, addresses: Collection[int]) -> None:
+        """Have vCPUs leave (`BreakpointHit`) before the instructions at *addresses*, no others.
+
+        `AccelError`, and all is as it was, if there are too many.
+        """
+
+    def set_watches(self, watches: Sequence[Watch]) -> None:
+        """Have vCPUs leave (`WatchpointHit`) when they access one of *watches*, no others.
+
+        What devices write is not seen. `AccelError`, and all is as it was, for what the engine
+        cannot watch.
+        """
 
 
 class DoorbellVm(Vm, Protocol):

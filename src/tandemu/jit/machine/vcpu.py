@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tandemu.accel import (
     AccelError,
+    BreakpointHit,
     Exit,
     Fence,
     FirmwareCall,
@@ -21,6 +22,7 @@ from tandemu.accel import (
     MmioWrite,
     Stopped,
     Unsupported,
+    WatchpointHit,
 )
 from tandemu.accel.profile import Profile
 from tandemu.bits import mask
@@ -28,8 +30,9 @@ from tandemu.isa import effects
 from tandemu.isa.errors import IsaError
 from tandemu.jit.engine.cpu import LARGEST, SMALL, TranslatedCpu
 from tandemu.jit.regions.installer import Place, RegionInstaller
-from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.request import Region, RegionKind
 from tandemu.jit.shared.layout import (
+    EXIT_BREAK,
     EXIT_FIRMWARE,
     EXIT_HOT,
     EXIT_INTERRUPTED,
@@ -37,6 +40,7 @@ from tandemu.jit.shared.layout import (
     EXIT_READ,
     EXIT_SOFTWARE,
     EXIT_WAIT,
+    EXIT_WATCH,
     EXIT_WRITE,
     FETCH_ENTRY,
     INVALID,
@@ -47,6 +51,8 @@ from tandemu.jit.shared.layout import (
     REQUEST_ROOM,
     RESPONSE_FAULT,
     RESPONSE_VALUE,
+    WATCHES_READ,
+    WATCHES_WRITE,
 )
 from tandemu.memory.layout import PAGE_SIZE
 
@@ -58,6 +64,8 @@ FIRST_CACHE = LARGEST
 _MANY = 4
 _REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
 _LONGEST_WAIT_S = 1.0
+_UNTIL_EXACT = 1 << 14
+"""More instructions than the path through a region's loop has, but for loops inside it."""
 _DUMPED_IN_A_LINE = 4
 
 
@@ -71,7 +79,7 @@ class JitVcpu(TranslatedCpu):
         self._control = engine.isa.control
         self.index = index
         self._vm = vm
-        self._step = engine.routine("step", 1)
+        self._step = engine.routine("step", 3)
         self._settle = engine.routine("settle", 1)
         self._set_interrupt = engine.routine("set_interrupt", 3)
         self._take_message = engine.routine("take_message", 2)
@@ -86,6 +94,8 @@ class JitVcpu(TranslatedCpu):
         """What other threads ask for; None: forget all translations and all code."""
         self._kicked = False
         self.waits = 0
+        self._watched: WatchpointHit | None = None
+        """A watched access of the instruction at hand, which is being carried out."""
         self._fetch = engine.routine("fetch", 2)
         self.regions = RegionInstaller(self, self, vm.optimiser, vm.region_service)
         self.reset()
@@ -108,6 +118,8 @@ class JitVcpu(TranslatedCpu):
                 self._carry_out_fences()
             if self.regions.ready:
                 self.regions.install_ready()
+            if self._watched is not None:
+                return self._pass_watch()
             if self._kicked:
                 self._kicked = False
                 return Interrupted()
@@ -150,14 +162,27 @@ class JitVcpu(TranslatedCpu):
             return None
         if kind == EXIT_LIMIT:
             return Stopped(cpu.pc)
+        if kind == EXIT_BREAK:
+            return BreakpointHit(cpu.pc)
+        if kind == EXIT_WATCH:
+            accesses = cpu.exit_value
+            self._watched = WatchpointHit(
+                *(cpu.pc, cpu.exit_address, cpu.exit_size),
+                reads=bool(accesses & WATCHES_READ),
+                writes=bool(accesses & WATCHES_WRITE),
+            )
+            cpu.watch_passed = 1
+            return self._after_watch(self._exit(self._step(self.address, 1, 0)))
         return Unsupported(kind, f"the translator left with unknown reason {kind}")
 
-    def step(self) -> Exit:
+    def step(self, *, interrupts: bool = True) -> Exit:
         """Run exactly one instruction; `Stopped` when nothing else happened."""
         if self._fences:
             self._carry_out_fences()
+        if self._watched is not None:
+            return self._pass_watch()
         while True:
-            leaving = self._exit(self._step(self.address))
+            leaving = self._exit(self._step(self.address, 1, int(interrupts)))
             if leaving is not None:
                 return leaving
             if self._kicked:
@@ -173,7 +198,26 @@ class JitVcpu(TranslatedCpu):
                 return None  # nothing of it is done: it will be asked for again
             if leaving is not None:
                 return leaving
+        if self.cpu.inexact:
+            # A region that is left where its loop closes may leave old values in registers that
+            # the code overwrites before it reads them. Run on until it has, one by one.
+            self.cpu.inexact = 0
+            leaving = self._exit(self._step(self.address, _UNTIL_EXACT, 0))
+            return None if isinstance(leaving, Stopped | MmioRead | MmioWrite) else leaving
         return None
+
+    def _pass_watch(self) -> Exit:
+        """Finish the access, of a device, that is watched."""
+        return self._after_watch(self.settle())
+
+    def _after_watch(self, exit: Exit | None) -> Exit:
+        """What to tell of a watched access: *exit* first, if that has to be answered."""
+        if isinstance(exit, MmioRead | MmioWrite):
+            return exit
+        watched, self._watched = self._watched, None
+        self.cpu.watch_passed = 0
+        assert watched is not None
+        return watched._replace(pc=self.cpu.pc)
 
     def complete(self, value: int | None) -> None:
         """Answer the last `MmioRead` or `MmioWrite`; None raises the guest's bus error."""
@@ -289,6 +333,10 @@ class JitVcpu(TranslatedCpu):
     def spares_a_processor(self) -> bool:
         """Whether this process may use more processors than there are vCPUs."""
         return len(os.sched_getaffinity(0)) > len(self._vm.vcpus)
+
+    def is_debugged(self, region: Region) -> bool:
+        """Whether there is a breakpoint in the code of *region* (`installer.GuestCode`)."""
+        return self._vm.debugging.cover(region.extents)
 
     def translate(self, address: int) -> int | None:
         """Where a load from *address* would go now; None if it would trap. Its own thread."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tandemu.accel import AccelError, Capability, Fence
+from tandemu.accel import AccelError, Capability, Fence, Watch
 from tandemu.accel.profile import Profile, add_profiles
 from tandemu.bits import mask
+from tandemu.jit.engine.breakpoints import DebugTables
 from tandemu.jit.engine.load import Engine, load_engine
 from tandemu.jit.machine.doorbells import Doorbells
 from tandemu.jit.machine.posted import PostedPort
@@ -70,6 +71,7 @@ class JitVm:
             Capability.PROCESSOR_MESSAGES,
             Capability.DOORBELLS,
             Capability.POSTED_WRITES,
+            Capability.DEBUG,
         }
     )
 
@@ -90,6 +92,7 @@ class JitVm:
         self._doorbells = Doorbells(self._machine)
         self._machine.posted.writes = self._machine.posted.status = INVALID
         self.posted: PostedPort | None = None
+        self.debugging = DebugTables(self._machine)
         self._standing: int | None = None
         """The guest's clock while it stands."""
         self.vcpus: list[JitVcpu] = []
@@ -121,6 +124,16 @@ class JitVm:
         """Have every vCPU forget its address translations. Any thread; done on return."""
         for vcpu in self.vcpus:
             vcpu.fence(Fence())
+
+    def set_breakpoints(self, addresses: Collection[int]) -> None:
+        """Have vCPUs leave before the instructions at *addresses*; see `accel.DebuggableVm`."""
+        if self.debugging.set_breakpoints(addresses):
+            self._forget_code()
+
+    def set_watches(self, watches: Sequence[Watch]) -> None:
+        """Have vCPUs leave when they access one of *watches*; see `accel.DebuggableVm`."""
+        if self.debugging.set_watches(watches):
+            self.flush_translations()
 
     def connect_doorbell(self, address: int, descriptor: int) -> bool:
         """Let writes to *address* be events of *descriptor*; see `accel.DoorbellVm`."""

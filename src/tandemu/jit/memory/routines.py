@@ -15,6 +15,7 @@ from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, I, V
 from tandemu.isa.architecture import Faults, State
 from tandemu.isa.effects import INSTRUCTIONS
 from tandemu.isa.guest import System
+from tandemu.jit.memory.debugging import WatchRoutines, access_bits
 from tandemu.jit.memory.doorbells import emit_ring
 from tandemu.jit.memory.posted import emit_post, emit_status
 from tandemu.jit.memory.tlb import note_large_page, tlb_entry
@@ -27,6 +28,8 @@ from tandemu.jit.shared.layout import (
     RESPONSE_FAULT,
     RESPONSE_NONE,
     TLB_ENTRY,
+    WATCHES_READ,
+    WATCHES_WRITE,
 )
 from tandemu.memory.layout import (
     PAGE_CODE,
@@ -83,7 +86,9 @@ def build_ram_pointer(layout: Layout) -> Function:
     return b.finish()
 
 
-def build_fill(layout: Layout, state: State, translate: Function, log_code: Function) -> Function:
+def build_fill(
+    layout: Layout, state: State, translate: Function, log_code: Function, watches: WatchRoutines
+) -> Function:
     """fill(cpu, address, access, size) -> FILL_*: make the TLB entry of a page.
 
     The access that is judged has *size* bytes, all in that page. On FILLED and FILL_UNCACHED
@@ -127,10 +132,12 @@ def build_fill(layout: Layout, state: State, translate: Function, log_code: Func
         plain = (marks & (PAGE_WRITTEN | PAGE_DIRTY | PAGE_CODE | PAGE_WATCHED)) == (
             PAGE_WRITTEN | PAGE_DIRTY
         )
-        writable = plain & ((permissions & 2) != 0) & ~readonly
+        watched = watches.on_page(b, cpu, virtual_page)
+        writable = plain & ((permissions & 2) != 0) & ~readonly & ((watched & WATCHES_WRITE) == 0)
+        readable = ((permissions & 1) != 0) & ((watched & WATCHES_READ) == 0)
         note_large_page(b, cpu, b.address)
         entry.addend = host - b.address
-        entry.read = b.select((permissions & 1) != 0, virtual_page, INVALID)
+        entry.read = b.select(readable, virtual_page, INVALID)
         entry.write = b.select(writable, virtual_page, INVALID)
         # Another vCPU may be translating from this page: either it sees the entry
         # (and removes it), or this sees its mark.
@@ -140,6 +147,8 @@ def build_fill(layout: Layout, state: State, translate: Function, log_code: Func
             entry.write = INVALID
             with b.If(writing):
                 b.Return(FILL_UNCACHED)
+        with b.If((watched & access_bits(b, writing)) != 0, likely=False):
+            b.Return(FILL_UNCACHED)
         b.Return(FILLED)
 
     find_slot(b, memory, physical, use)
@@ -186,12 +195,13 @@ def _trap_out(b: Builder, status: Value) -> None:
         b.Return(STATUS_TRAP)
 
 
-def build_load(layout: Layout, faults: Faults, fill: Function) -> Function:
+def build_load(layout: Layout, faults: Faults, fill: Function, watches: WatchRoutines) -> Function:
     """slow_load(cpu, address, size) -> STATUS_*, the value in `load_value`."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64)]
     b = Builder("slow_load", parameters, result=I64)
     cpu = b.struct(layout, b.cpu)
     with b.If(_crosses(b.address, b.size), likely=False):
+        watches.leave_if_met(b, cpu, b.address, b.size, WATCHES_READ, STATUS_EXIT)
         # Byte by byte; a device is not read in pieces.
         total, index = b.variable(I64, 0), b.variable(I64, 0)
         with b.While(lambda: index.value.ult(b.size)):
@@ -208,6 +218,7 @@ def build_load(layout: Layout, faults: Faults, fill: Function) -> Function:
         b.Return(STATUS_DONE)
     status = b.call(fill, b.cpu, b.address, Constant(I64, READ), b.size)
     _trap_out(b, status)
+    watches.leave_if_met(b, cpu, b.address, b.size, WATCHES_READ, STATUS_EXIT)
     with b.If(status == FILL_DEVICE):
         with b.If(cpu.response_state == RESPONSE_NONE):
             posted = machine_of(b, cpu).posted
@@ -223,7 +234,7 @@ def build_load(layout: Layout, faults: Faults, fill: Function) -> Function:
     return b.finish()
 
 
-def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
+def build_store(layout: Layout, faults: Faults, fill: Function, watches: WatchRoutines) -> Function:
     """slow_store(cpu, address, size, value) -> STATUS_*."""
     parameters = [("cpu", PTR), ("address", I64), ("size", I64), ("value", I64)]
     b = Builder("slow_store", parameters, result=I64)
@@ -239,6 +250,7 @@ def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
                 cpu.trap_cause = faults.store
                 cpu.trap_value = address
                 b.Return(STATUS_TRAP)
+        watches.leave_if_met(b, cpu, b.address, b.size, WATCHES_WRITE, STATUS_EXIT)
         index = b.variable(I64, 0)
         with b.While(lambda: index.value.ult(b.size)):
             b.call(fill, b.cpu, b.address + index.value, Constant(I64, WRITE), 1)
@@ -248,6 +260,7 @@ def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
         b.Return(STATUS_DONE)
     status = b.call(fill, b.cpu, b.address, Constant(I64, WRITE), b.size)
     _trap_out(b, status)
+    watches.leave_if_met(b, cpu, b.address, b.size, WATCHES_WRITE, STATUS_EXIT)
     with b.If(status == FILL_DEVICE):
         with b.If(cpu.response_state == RESPONSE_NONE):
             machine = machine_of(b, cpu)
@@ -264,7 +277,9 @@ def build_store(layout: Layout, faults: Faults, fill: Function) -> Function:
     return b.finish()
 
 
-def build_atomic(layout: Layout, faults: Faults, fill: Function) -> Function:
+def build_atomic(
+    layout: Layout, faults: Faults, fill: Function, watches: WatchRoutines
+) -> Function:
     """atomic_pointer(cpu, address, size, write) -> STATUS_*, the place in `host_pointer`.
 
     Atomic operations exist on RAM only, and aligned.
@@ -285,6 +300,9 @@ def build_atomic(layout: Layout, faults: Faults, fill: Function) -> Function:
     with b.If(status == FILL_DEVICE):
         cpu.trap_cause = b.select(write, Constant(I64, faults.store), Constant(I64, faults.load))
         b.Return(STATUS_TRAP)
+    both = Constant(I64, WATCHES_READ | WATCHES_WRITE)
+    accesses = b.select(write, both, Constant(I64, WATCHES_READ))
+    watches.leave_if_met(b, cpu, b.address, b.size, accesses, STATUS_EXIT)
     b.Return(STATUS_DONE)
     return b.finish()
 
@@ -337,12 +355,13 @@ def build_memory(
 ) -> MemoryRoutines:
     """Build all routines of a machine; *log_code* as `slots` builds it."""
     faults = state.faults
-    fill = build_fill(layout, state, system.translate, log_code)
+    watches = WatchRoutines(layout)
+    fill = build_fill(layout, state, system.translate, log_code, watches)
     return MemoryRoutines(
         ram_pointer,
         fill,
-        build_load(layout, faults, fill),
-        build_store(layout, faults, fill),
-        build_atomic(layout, faults, fill),
+        build_load(layout, faults, fill, watches),
+        build_store(layout, faults, fill, watches),
+        build_atomic(layout, faults, fill, watches),
         build_fetch(layout, state, system),
     )

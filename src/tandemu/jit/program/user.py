@@ -31,10 +31,11 @@ from tandemu.accel.user import (
 )
 from tandemu.bits import mask
 from tandemu.isa.catalogue import find_isa
+from tandemu.jit.engine.breakpoints import DebugTables
 from tandemu.jit.engine.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
 from tandemu.jit.engine.load import Engine, engine_code
 from tandemu.jit.regions.installer import Place, RegionInstaller
-from tandemu.jit.regions.request import RegionKind
+from tandemu.jit.regions.request import Region, RegionKind
 from tandemu.jit.regions.service import OPEN_DESCRIPTORS, RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.shared.layout import (
@@ -137,6 +138,7 @@ class JitUserEngine:
         self._engine = Engine(self.isa, code, {MACHINE_SYMBOL: machine})
         self.base = _reserve(WINDOW_SIZE + PAGE_SIZE)
         self._executable = mmap.mmap(-1, WINDOW_SIZE >> PAGE_SHIFT, flags=_PRIVATE)
+        self.debugging = DebugTables(self._machine)
         self._machine.window, self._machine.window_size = self.base, WINDOW_SIZE
         self._machine.executable = ctypes.addressof(ctypes.c_char.from_buffer(self._executable))
         self.code_page: Callable[[int], CodePage] = self._readable
@@ -413,6 +415,10 @@ class JitUserCpu(TranslatedCpu):
     def code(self, place: Place) -> dict[int, bytes]:
         """The pages around *place* from which code has been fetched."""
         return self._owner.code_around(place.pc)
+
+    def is_debugged(self, region: Region) -> bool:
+        """Whether there is a breakpoint in the code of *region* (`installer.GuestCode`)."""
+        return self._owner.debugging.cover(region.extents)
 
     def spares_a_processor(self) -> bool:
         """No: a program is seldom the only one that runs, and mostly short."""

@@ -49,6 +49,9 @@ class GuestCode(Protocol):
     def code(self, place: Place) -> dict[int, bytes]:
         """Pages of guest code around *place*, by guest address."""
 
+    def is_debugged(self, region: Region) -> bool:
+        """Whether the debugger has a breakpoint in it: it stays stencils, which stop there."""
+
     def spares_a_processor(self) -> bool:
         """Whether the host has a processor that the guest does not need."""
 
@@ -238,6 +241,8 @@ class RegionInstaller:
         cpu = owner.cpu
         place = self._guest.place(region.pc)
         if place is None or place.kind != region.kind or not region.fits(self._guest.code(place)):
+            return False
+        if self._guest.is_debugged(region):
             return False
         start = -(-self._next // _ALIGNMENT) * _ALIGNMENT
         end = start + len(region.code)

@@ -20,6 +20,7 @@ from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa import effects as asked
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, System
+from tandemu.jit.memory.debugging import build_next_breakpoint
 from tandemu.jit.memory.forgetting import (
     build_flush_page,
     build_flush_translations,
@@ -41,6 +42,8 @@ from tandemu.jit.run.region_routines import build_region_fill
 from tandemu.jit.run.requests import build_set_interrupt, build_take_message
 from tandemu.jit.shared.convention import entering_operands, tail_operands, tail_parameters
 from tandemu.jit.shared.layout import (
+    BREAK_FORM,
+    EXIT_BREAK,
     EXIT_HOT,
     EXIT_INTERRUPTED,
     EXIT_LIMIT,
@@ -263,7 +266,9 @@ class Dispatcher:
         with b.If(interrupt.sge(0), likely=False):
             cpu.trap_cause = self.system.interrupt_cause(interrupt)
             cpu.trap_value = 0
+            cpu.inexact = 0
             self.trap(b, cpu, budget)
+        cpu.inexact = 0
         self.resume(b, cpu, budget)
         return b.finish()
 
@@ -313,6 +318,7 @@ class Dispatcher:
         """The slice is used up inside a region."""
         b, cpu = self.begin("region_poll")
         cpu.region_slices = cpu.region_slices + 1
+        cpu.inexact = 1
         cpu.in_region = 1
         self.go(b, "slice_end")
         return b.finish()
@@ -403,6 +409,8 @@ class Dispatcher:
         pc, left = site.pc, site.remaining.zext(I64)
         next_site = site.next.zext(I64)
         cpu.pc = pc
+        with b.If(number == BREAK_FORM, likely=False):
+            self.leave(b, cpu, EXIT_BREAK, b.budget + left)
         # The counters read by the instruction itself: what comes after it has not run.
         cpu.budget = b.budget + left
         following = pc + length
@@ -456,23 +464,38 @@ class Dispatcher:
         return b.finish()
 
     def build_step(self) -> Function:
-        """step(cpu) -> EXIT_*: carry out one instruction, or deliver one interrupt."""
-        b = Builder("step", [("cpu", PTR)], result=I64, attributes="strictfp")
+        """step(cpu, count, interrupts) -> EXIT_*: carry out *count* instructions.
+
+        With *interrupts* an interrupt that is due is delivered instead of one. It ends earlier,
+        with `EXIT_LIMIT` too, before a breakpoint that it comes to, and behind an instruction
+        that waits.
+        """
+        parameters = [("cpu", PTR), ("count", I64), ("interrupts", I64)]
+        b = Builder("step", parameters, result=I64, attributes="strictfp")
         cpu = b.struct(self.layout, b.cpu)
         saved = self.system.begin_floats(b, cpu)
-        b.call(self.handle_effects, b.cpu)
-        cpu.effects = 0
-        b.call(self.select_tlb, b.cpu)
         cpu.instructions = retired(cpu)
         cpu.slice, cpu.budget = 0, 0
-        b.call(self.update_timers, b.cpu)
-        interrupt = self.system.pending_interrupt(b, cpu)
         cpu.exit_kind = EXIT_LIMIT
-        # The access that Python has answered comes before any interrupt.
-        with b.If(interrupt.sge(0) & (cpu.response_state == RESPONSE_NONE)):
-            self.system.take_trap(b, cpu, self.system.interrupt_cause(interrupt), 0)
-        with b.Else():
-            self.one_instruction(b, cpu)
+        next_breakpoint = build_next_breakpoint(self.layout)
+        left = b.variable(I64, b.count)
+        with b.While(lambda: (left.value != 0) & (cpu.exit_kind == EXIT_LIMIT)):
+            b.call(self.handle_effects, b.cpu)
+            cpu.effects = 0
+            b.call(self.select_tlb, b.cpu)
+            b.call(self.update_timers, b.cpu)
+            interrupt = self.system.pending_interrupt(b, cpu)
+            # The access that Python has answered comes before any interrupt.
+            due = interrupt.sge(0) & (cpu.response_state == RESPONSE_NONE) & (b.interrupts != 0)
+            with b.If(due):
+                self.system.take_trap(b, cpu, self.system.interrupt_cause(interrupt), 0)
+            with b.Else():
+                self.one_instruction(b, cpu)
+            left.value = left.value - 1
+            with b.If((cpu.effects & asked.WAIT) != 0):
+                left.value = 0
+            with b.If((left.value != 0) & (b.call(next_breakpoint, b.cpu, cpu.pc) == 0)):
+                left.value = 0
         self.system.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()

@@ -139,6 +139,14 @@ POSTED_PORT = Layout(
 `INVALID`: they are exits. *looks*: reads since the last write. Bytes number *first* to *last* - 1
 are kept, each at its number modulo `POSTED_BYTES`; whoever adds one holds *lock*."""
 
+WATCH = Layout("Watch", first=U64, last=U64, accesses=U64)
+"""Bytes that a debugger watches, by guest address; *accesses*: `WATCHES_READ`, `WATCHES_WRITE`."""
+WATCHES_READ, WATCHES_WRITE = 1, 2
+WATCH_LIMIT = 64
+BREAKPOINT_LIMIT = 1024
+BREAK_FORM = 0xFFFF
+"""The form of an exit descriptor that stands for a breakpoint."""
+
 MACHINE = Layout(
     "Machine",
     memory=U64,
@@ -157,10 +165,15 @@ MACHINE = Layout(
     doorbell_event=U64,
     doorbells=DOORBELL[DOORBELL_LIMIT],
     posted=POSTED_PORT,
+    breakpoint_count=U64,
+    breakpoints=U64[BREAKPOINT_LIMIT],
+    watch_count=U64,
+    watches=WATCH[WATCH_LIMIT],
 )
 """*memory* is the host address of the VM's `memory.layout.GUEST_MEMORY`; at *time_offset* ns of
 the host's clock the guest's was *time_ticks*. Of *doorbells* the first *doorbell_count* have
-been in use; *doorbell_event* is what is written to their descriptors.
+been in use; *doorbell_event* is what is written to their descriptors. *breakpoints* are guest
+addresses, of which the first *breakpoint_count* hold.
 For a program: *window* is the host address of its address 0, *executable* that of a byte
 for each of its pages, not zero if code may be fetched there; *native_calls* are host addresses
 of routines, by its own number of the call (`accel.user`), 0 where there is none; *settle* and
@@ -186,8 +199,13 @@ EXIT_TRAP = 8
 """A program trapped; `trap_cause` says how."""
 EXIT_HOT = 9
 """The block at pc has become hot."""
+EXIT_BREAK = 10
+"""A breakpoint of the debugger's: pc stands at it."""
+EXIT_WATCH = 11
+"""An access that is watched; it has not been carried out yet."""
 EXIT_NAMES = (
     *("read", "write", "firmware", "interrupted", "wait", "software", "limit", "trap", "hot"),
+    *("break", "watch"),
 )
 """What the exits are called, from `EXIT_READ` on."""
 
@@ -278,11 +296,14 @@ def _make_layout(state: State) -> Layout:
         in_region=U64,
         translated_ticks=U64,
         optimised_ticks=U64,
-        exits=U64[EXIT_HOT + 1],
+        exits=U64[EXIT_WATCH + 1],
         instructions=U64,
         request=U64,
         # Traps and exits on their way.
         pending_trap=U64,
+        # Debugging: what was watched is carried out now; a region left old values in registers.
+        watch_passed=U64,
+        inexact=U64,
         fault_routine=U64,
         trap_cause=U64,
         trap_value=U64,

@@ -21,10 +21,18 @@ from tandemu.bits import Layout
 from tandemu.ir import I1, I8, I16, I32, I64, PTR, Builder, Constant, Function, Local, Value
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, Place, System
+from tandemu.jit.memory.debugging import build_next_breakpoint
 from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
-from tandemu.jit.shared.layout import BLOCK_INSTRUCTIONS, FORM, INVALID, JUMP_ENTRY, SITE
+from tandemu.jit.shared.layout import (
+    BLOCK_INSTRUCTIONS,
+    BREAK_FORM,
+    FORM,
+    INVALID,
+    JUMP_ENTRY,
+    SITE,
+)
 from tandemu.jit.shared.tags import emit_block_tag
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import (
@@ -88,6 +96,7 @@ class _Translation(Emission):
         super().__init__(b, layout, program)
         self.guest, self.state, self.system = guest, state, system
         self.decode_function, self.lookup = decode, lookup
+        self.next_breakpoint = build_next_breakpoint(layout)
         cpu = self.cpu
         self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
         self.offset = b.variable(I64, 0)
@@ -225,6 +234,26 @@ class _Translation(Emission):
                 with cases.Case(number):
                     result.value = extract_immediate(word, immediate)
         return result.value
+
+    # Breakpoints -------------------------------------------------------------------------
+
+    def distance(self, offset: Value | int) -> Value:
+        """How far from the block's start the next breakpoint is, from *offset* on."""
+        found: Value = self.b.call(self.next_breakpoint, self.b.cpu, self.b.start + offset)
+        return found + offset
+
+    def stop(self) -> None:
+        """A block that begins at a breakpoint is nothing but that."""
+        self.count.value = Constant(I64, 1)
+        site = self.b.struct(SITE, self.site.value.to_pointer())
+        site.pc = self.b.start
+        site.word, site.length = 0, 0
+        site.code, site.next = 0, 0
+        site.form, site.remaining = BREAK_FORM, 1
+        self.value("SITE", self.site.value)
+        self.emit(self.program.numbers["interpret_stub"])
+        self.site.value = self.site.value + SITE.size
+        self.done.value = 1
 
     # One instruction ---------------------------------------------------------------------
 
@@ -455,13 +484,20 @@ class _Translation(Emission):
         self.add_block_site("head_stub", b.start, start, next=self.cold.value)
         self.emit(self.program.numbers["head"])
         page_left = PAGE_SIZE - (b.start & (PAGE_SIZE - 1))
+        breakpoint = b.variable(I64, self.distance(0))
+        with b.If(breakpoint.value == 0, likely=False):
+            self.stop()
         with b.While(lambda: ~self.done.value):
             self.instruction()
             with b.If(~self.done.value):
                 left = page_left - self.offset.value
                 full = self.count.value.uge(BLOCK_INSTRUCTIONS)
                 over = left.slt(self.state.alignment)
-                stop = b.variable(I1, full | over | (b.second != INVALID))
+                with b.If(breakpoint.value.ult(self.offset.value), likely=False):
+                    # It was in the midst of an instruction.
+                    breakpoint.value = self.distance(self.offset.value)
+                at_breakpoint = breakpoint.value == self.offset.value
+                stop = b.variable(I1, full | over | at_breakpoint | (b.second != INVALID))
                 with b.If(self.guest.fetch.near_end(PAGE_SIZE - left) & ~stop.value):
                     place = b.host + self.offset.value
                     stop.value = self.guest.fetch.crosses(b, cpu, place, PAGE_SIZE - left)
