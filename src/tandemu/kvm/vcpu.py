@@ -29,7 +29,6 @@ from tandemu.accel import (
     PortRead,
     PortWrite,
     Shutdown,
-    Stopped,
     Unsupported,
 )
 from tandemu.bits import mask
@@ -123,7 +122,9 @@ class KvmVcpu:
         self._more_out = False
         self._waiting: Exit | None = None
         """An exit that came while an access was finished: the next one `run` returns."""
-        self._stepping = False
+        self._control = 0
+        """What KVM was told of debugging (KVM_GUESTDBG_*), and what `run` wants of that."""
+        self._wanted = 0
         self.registers = registers.Registers(self.file, vm.file, vm.system)
         self._prepared = False
 
@@ -140,9 +141,9 @@ class KvmVcpu:
 
     def run(self) -> Exit:
         """Run guest code until an exit."""
-        if self._stepping:
+        if self._control != self._wanted:
             self._settle()
-            self._set_stepping(False)
+            self._set_debugging(self._wanted)
         return self._run()
 
     def _run(self) -> Exit:
@@ -179,14 +180,16 @@ class KvmVcpu:
             if exit is not None:
                 return exit
 
-    def step(self) -> Exit:
+    def step(self, *, interrupts: bool = True) -> Exit:
         """Run exactly one instruction; `Stopped` when nothing else happened.
 
         An instruction that is answered from outside is over when it is completed:
-        the next step runs the instruction behind it.
+        the next step runs the instruction behind it. Breakpoints at it do not count.
         """
         self._settle()
-        self._set_stepping(True)
+        stepping = abi.GUESTDBG_ENABLE | abi.GUESTDBG_SINGLESTEP
+        blocks = not interrupts and self._vm.blocks_interrupts
+        self._set_debugging(stepping | (abi.GUESTDBG_BLOCKIRQ if blocks else 0))
         return self._run()
 
     def _take_coalesced(self) -> None:
@@ -261,7 +264,8 @@ class KvmVcpu:
     def _rare_exit(self, reason: int) -> Exit | None:
         view = self._view
         if reason == ExitReason.DEBUG:
-            return Stopped(EXIT_DEBUG.over(view, _EXIT).pc)
+            debug = EXIT_DEBUG.over(view, _EXIT)
+            return self._vm.debugging.exit(debug.exception, debug.pc, debug.dr6)
         if reason == ExitReason.SHUTDOWN:
             return Shutdown(f"a triple fault: {self._where()}")
         if reason == ExitReason.FAIL_ENTRY:
@@ -352,11 +356,20 @@ class KvmVcpu:
             if self._kicked:  # after the line above: a kick between the two is seen
                 self._view[_IMMEDIATE_EXIT] = 1
 
-    def _set_stepping(self, stepping: bool) -> None:
-        if stepping != self._stepping:
-            control = abi.GUESTDBG_ENABLE | abi.GUESTDBG_SINGLESTEP if stepping else 0
-            self.file.structure(abi.SET_GUEST_DEBUG, GUEST_DEBUG.ctype(control=control))
-            self._stepping = stepping
+    def debug(self) -> None:
+        """Have the VM's debug registers count from the next `run` on. It may not be running."""
+        in_use = bool(self._vm.debugging.all)
+        self._wanted = abi.GUESTDBG_ENABLE | abi.GUESTDBG_USE_HW_BP if in_use else 0
+        self._control = -1
+
+    def _set_debugging(self, control: int) -> None:
+        if control != self._control:
+            request = GUEST_DEBUG.ctype(control=control)
+            if control & abi.GUESTDBG_USE_HW_BP:
+                for number, value in enumerate(self._vm.debugging.values):
+                    request.arch[number] = value
+            self.file.structure(abi.SET_GUEST_DEBUG, request)
+            self._control = control
 
     # From any thread ---------------------------------------------------------------------
 

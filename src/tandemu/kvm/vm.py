@@ -8,15 +8,17 @@ are numbers of the I/O APIC's inputs (GSIs). Memory slots are the VM's RAM in th
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar
 
-from tandemu.accel import Capability
+from tandemu.accel import Capability, Watch
 from tandemu.bits import Record, replace
 from tandemu.kvm import abi, cpuid
 from tandemu.kvm.abi import Capability as KernelCapability
 from tandemu.kvm.calls import with_entries
 from tandemu.kvm.coalescing import CoalescedPort
+from tandemu.kvm.debugging import DebugRegisters
 from tandemu.kvm.errors import KvmError
 from tandemu.kvm.registers import Timers
 from tandemu.kvm.structures import (
@@ -72,6 +74,7 @@ class KvmVm:
             Capability.INTERRUPT_LINES,
             Capability.COALESCED_PORTS,
             Capability.DOORBELLS,
+            Capability.DEBUG,
         }
     )
 
@@ -93,6 +96,7 @@ class KvmVm:
         self._own_system = system is None
         self.system = system or System()
         self.vcpus: list[KvmVcpu] = []
+        self.debugging = DebugRegisters()
         self.coalesced: CoalescedPort | None = None
         self._standing: StandingTime | None = None
         self._has_timer = timer
@@ -198,6 +202,26 @@ class KvmVm:
         vcpu = KvmVcpu(self, index)
         self.vcpus.append(vcpu)
         return vcpu
+
+    @cached_property
+    def blocks_interrupts(self) -> bool:
+        """Whether KVM can keep interrupts back while it steps (Linux 5.15)."""
+        able = self.system.capability(KernelCapability.SET_GUEST_DEBUG2)
+        return bool(able & abi.GUESTDBG_BLOCKIRQ)
+
+    def set_breakpoints(self, addresses: Collection[int]) -> None:
+        """Have vCPUs leave before the instructions at *addresses*; see `accel.DebuggableVm`."""
+        if self.debugging.set_breakpoints(addresses):
+            self._debug()
+
+    def set_watches(self, watches: Sequence[Watch]) -> None:
+        """Have vCPUs leave when they access one of *watches*; see `accel.DebuggableVm`."""
+        if self.debugging.set_watches(watches):
+            self._debug()
+
+    def _debug(self) -> None:
+        for vcpu in self.vcpus:
+            vcpu.debug()
 
     def set_interrupt_line(self, gsi: int, level: bool) -> None:
         """Set an input of the interrupt controllers. Any thread; nothing happens once closed."""
