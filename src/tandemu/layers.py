@@ -126,7 +126,7 @@ IMPORTS_WHEN_USED: frozenset[str] = frozenset({"cli", "__init__"})
 """Where any import may stand inside a function: ``--help`` loads no engine."""
 
 LOADED_WHEN_USED: frozenset[str] = frozenset(
-    {"difflib", "hashlib", "llvmlite", "rich", "zstandard"}
+    {"difflib", "hashlib", "llvmlite", "rich", "socket", "zstandard"}
 )
 """Libraries any module may import inside a function, because loading them takes long."""
 
@@ -134,6 +134,7 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
     {
         "tandemu.linux.caller",
         "tandemu.linux.native.generate",
+        "tandemu.accel.profile",
         "tandemu.accel.statistics",
         "tandemu.device.virtqueue.generate",
         "tandemu.guests",

@@ -18,10 +18,6 @@ from tandemu.accel.profile import Profile
 from tandemu.memory import GuestMemory, RamRegion
 
 
-class AccelError(RuntimeError):
-    """An engine cannot do what it was asked; the message says why and how to mend it."""
-
-
 class MmioRead(NamedTuple):
     """The guest reads *size* bytes at a guest-physical address that is not RAM.
 

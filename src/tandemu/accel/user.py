@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-from tandemu.accel.profile import Profile
+# Loaded by whoever wants one.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tandemu.accel.profile import Profile
 
 
 class CodePage(IntEnum):

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from tandemu.accel.profile import format_profile
 from tandemu.accel.user import UserCpu, UserEngine
 from tandemu.linux import host, identity, loader, paths, signals, succession
 from tandemu.linux.architecture import Architecture
@@ -334,6 +333,7 @@ class Kernel:
             lines += ["", format_statistics(self.engine.statistics(), self._begun_s)]
             _say("\n".join(lines))
         if self.profile and not self.is_forked:
+            from tandemu.accel.profile import format_profile
             from tandemu.linux.code_names import CodeNames
 
             text = format_profile(self.engine.profile(), CodeNames(self.memory.mappings).name)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import stat
@@ -246,6 +245,8 @@ class NativeCache:
             remembered = _read_memo(memo)
             if remembered is not None and remembered[_DIGEST_DIGITS:] == state:
                 return remembered[:_DIGEST_DIGITS].decode("ascii", "replace")
+        import hashlib
+
         whole = hashlib.sha256()
         for path, _ in files:
             try:

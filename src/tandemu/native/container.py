@@ -1,13 +1,13 @@
-"""The byte format in which native artefacts are kept: a JSON header and blobs.
+"""The byte format in which native artefacts are kept: a header and blobs.
 
-Layout: magic, version and header length (`<8sII`), the header as UTF-8 JSON
+Layout: magic, version and header length (`<8sII`), the header, marshalled:
 `{"kind", "header", "blobs": [[name, size], …]}`, then the blobs back to back.
 Integrity is the cache's business (a checksum); here sizes are checked only.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -16,15 +16,15 @@ from tandemu.native.errors import NativeError
 
 _PREFIX = struct.Struct("<8sII")
 _MAGIC = b"TANDEMUC"
-_VERSION = 1
+_VERSION = 2
+_MARSHAL = 4
+"""The version of marshal's format: that of Python 3.4, which later ones read, too."""
 
 
 def pack(kind: str, header: Mapping[str, Any], blobs: Mapping[str, bytes]) -> bytes:
-    """Return one byte string that holds *header* (JSON values) and *blobs*, in order."""
+    """Return one byte string that holds *header* (plain values) and *blobs*, in order."""
     sizes = [[name, len(blob)] for name, blob in blobs.items()]
-    text = json.dumps(
-        {"kind": kind, "header": dict(header), "blobs": sizes}, separators=(",", ":")
-    ).encode()
+    text = marshal.dumps({"kind": kind, "header": dict(header), "blobs": sizes}, _MARSHAL)
     return b"".join([_PREFIX.pack(_MAGIC, _VERSION, len(text)), text, *blobs.values()])
 
 
@@ -35,7 +35,7 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
         if (magic, version) != (_MAGIC, _VERSION):
             raise ValueError("no magic of this version")
         position = _PREFIX.size + length
-        outer = json.loads(data[_PREFIX.size : position])
+        outer = marshal.loads(data[_PREFIX.size : position])
         if outer["kind"] != kind:
             raise ValueError(f"holds {outer['kind']!r}")
         blobs: dict[str, bytes] = {}
@@ -45,5 +45,5 @@ def unpack(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
         if position != len(data):
             raise ValueError(f"{len(data)} bytes, {position} expected")
         return outer["header"], blobs
-    except (struct.error, ValueError, KeyError, TypeError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, EOFError) as error:
         raise NativeError(f"not a stored {kind}: {error}") from error

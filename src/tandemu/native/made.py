@@ -8,7 +8,6 @@ missing, and what is left must not have changed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 import zlib
@@ -28,6 +27,8 @@ def _root() -> str:
 
 
 def _digests(packages: Sequence[str]) -> dict[str, str]:
+    import hashlib
+
     root, found = _root(), {}
     for path, _ in source_files(root, packages):
         with open(os.path.join(root, path), "rb") as file:

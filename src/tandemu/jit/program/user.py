@@ -15,8 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tandemu.accel import AccelError
-from tandemu.accel.profile import Profile, add_profiles
+from tandemu.accel.errors import AccelError
 from tandemu.accel.user import (
     Breakpoint,
     CodePage,
@@ -54,6 +53,11 @@ from tandemu.jit.shared.layout import (
     VCPU_LIMIT,
 )
 from tandemu.memory.layout import PAGE_SHIFT, PAGE_SIZE
+
+# Loaded by whoever wants one.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tandemu.accel.profile import Profile
 
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
@@ -291,6 +295,8 @@ class JitUserEngine:
 
     def profile(self) -> Profile:
         """Where the program has spent its time. Any thread."""
+        from tandemu.accel.profile import add_profiles
+
         return add_profiles(cpu.profile() for cpu in list(self._cpus))
 
     def statistics(self) -> dict[str, int]:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from tandemu.accel.profile import Profile
 from tandemu.isa.architecture import Isa
 from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.regions.request import HOT, VERY_HOT, Region, RegionKind, RegionRequest
@@ -22,6 +21,11 @@ from tandemu.jit.regions.service import RegionService, known_bit
 from tandemu.jit.shared.layout import INVALID, REQUEST_REGION, SAMPLES, SITE
 from tandemu.jit.shared.tags import block_tag
 from tandemu.memory.layout import PAGE_SIZE
+
+# Loaded by whoever wants one.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tandemu.accel.profile import Profile
 
 _SITE = struct.Struct("<QQIIHHB3x")
 assert _SITE.size == SITE.size

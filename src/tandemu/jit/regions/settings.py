@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from tandemu.accel import AccelError
+from tandemu.accel.errors import AccelError
 from tandemu.jit.regions.installer import OptimiserSettings
 
 _VARIABLE = "TANDEMU_OPTIMISER"

@@ -10,7 +10,6 @@ out where that is. What is unreadable or too much is removed: its loss costs tim
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 import zlib
@@ -36,7 +35,8 @@ class RegionStore:
             key = cache.key(["regions"])
             if cache.directory is not None and key is not None:
                 base = os.path.join(os.path.dirname(cache.directory), "regions")
-                directory = os.path.join(base, hashlib.sha256(key).hexdigest()[:16])
+                name = f"{zlib.crc32(key):08x}{zlib.crc32(key[::-1]):08x}"
+                directory = os.path.join(base, name)
         self.directory = directory
         self._writes = 0
 
