@@ -51,7 +51,7 @@ FLOORS: tuple[Floor, ...] = (
             Package(
                 "isa",
                 "instruction records, decoders, semantics, privileged state",
-                rooms=("", "riscv"),
+                rooms=("", "arm", "riscv"),
             ),
         ),
     ),
@@ -74,7 +74,7 @@ FLOORS: tuple[Floor, ...] = (
                     "machine",
                     "program",
                 ),
-                apart_from=frozenset({"isa.riscv"}),
+                apart_from=frozenset({"isa.arm", "isa.riscv"}),
             ),
             Package(
                 "kvm",

@@ -23,8 +23,10 @@ from tandemu.ir.types import (
     I,
     IrError,
     Type,
+    V,
 )
 from tandemu.ir.values import Constant, Symbol, Undefined, Value
+from tandemu.ir.vectors import vector_of
 
 __all__ = [
     "F32",
@@ -48,8 +50,10 @@ __all__ = [
     "Symbol",
     "Type",
     "Undefined",
+    "V",
     "Value",
     "evaluate",
     "lower",
     "show",
+    "vector_of",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tandemu.bits import mask, sign_extend
 from tandemu.ir import program
 from tandemu.ir.program import Function, Node
 from tandemu.ir.types import PTR, Type
@@ -35,7 +36,43 @@ def type_text(type: Type | None) -> str:
         return "void"
     if type.is_float:
         return {32: "float", 64: "double"}[type.bits]
+    if type.is_vector:
+        return f"<{type.bits // 64} x i64>"
     return "ptr" if type == PTR else f"i{type.bits}"
+
+
+def lane_types(node: program.Do) -> dict[str, str]:
+    """LLVM's names of the lanes that an operation on vectors sees, whose width in bits is its
+    first attribute: one lane ``{l}``, the first operand ``{L}``, lanes of half and of twice the
+    width ``{H}`` and ``{D}``, and how many ``{count}``; as floats ``{f}``, ``{F}``, ``{mf}``."""
+    bits, lane = node.operands[0].type.bits, int(node.attributes[0])
+    if not node.operands[0].type.is_vector:
+        assert node.result is not None
+        bits = node.result.type.bits
+    count = bits // lane
+    names = {
+        "l": f"i{lane}",
+        "L": f"<{count} x i{lane}>",
+        "H": f"<{2 * count} x i{lane // 2}>",
+        "D": f"<{count // 2} x i{2 * lane}>",
+        "C": f"<{count} x i1>",
+        "bits": str(bits),
+        "count": str(count),
+        "half": str(count // 2),
+        "double": str(2 * count),
+        "first_half": ", ".join(f"i32 {number}" for number in range(count // 2)),
+        "even": ", ".join(f"i32 {2 * number}" for number in range(2 * count)),
+    }
+    floating = {16: "half", 32: "float", 64: "double"}.get(lane)
+    if floating is not None:
+        names |= {"f": floating, "F": f"<{count} x {floating}>", "mF": f"v{count}f{lane}"}
+    names["mL"] = f"v{count}i{lane}"
+    for number, attribute in enumerate(node.attributes[1:], 1):
+        if isinstance(attribute, tuple):
+            names[f"p{number}"] = ", ".join(f"i32 {place}" for place in attribute)
+        else:
+            names[f"p{number}"] = str(attribute)
+    return names
 
 
 class _Module:
@@ -140,6 +177,9 @@ class _Lowering:
             return f"inttoptr (i64 {value} to ptr)" if value else "null"
         if type.is_float:
             return f"bitcast (i{type.bits} {value} to {type_text(type)})"
+        if type.is_vector:
+            words = (value >> low & mask(64) for low in range(0, type.bits, 64))
+            return "<" + ", ".join(f"i64 {sign_extend(word, 64)}" for word in words) + ">"
         if type.bits == 1:
             return "true" if value else "false"
         return str(constant.signed)
@@ -220,6 +260,8 @@ class _Lowering:
             "r": type_text(result.type) if result is not None else "",
             "size": str(size),
         }
+        if "{L" in node.operation.llvm or "{bits}" in node.operation.llvm:
+            names |= lane_types(node)
         if "{mark}" in node.operation.llvm:
             mark = node.attributes[-1]
             names["mark"] = ""

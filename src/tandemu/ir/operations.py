@@ -163,6 +163,33 @@ operation(
 operation("trunc", _resize(False), "trunc {t} {0} to {r}", lambda t, to, a: a & mask(to[0].bits))
 
 
+def _overflows(function: Callable[[int, int], int]) -> Meaning:
+    def meaning(types: tuple[Type, ...], _: Any, a: int, b: int) -> int:
+        bits = types[0].bits
+        exact = function(sign_extend(a, bits), sign_extend(b, bits))
+        return int(exact != sign_extend(exact & mask(bits), bits))
+
+    return meaning
+
+
+# Whether a signed sum or difference is another number than its bits say.
+for _name, _llvm, _exact in (
+    ("add_overflows", "sadd", lambda a, b: a + b),
+    ("sub_overflows", "ssub", lambda a, b: a - b),
+):
+    operation(
+        _name,
+        comparison,
+        f"{{a}} = call {{{{ {{t}}, i1 }}}} @llvm.{_llvm}.with.overflow.{{t}}"
+        "({t} {0}, {t} {1})\n"
+        "extractvalue {{ {t}, i1 }} {a}, 1",
+        _overflows(_exact),
+        declarations=(
+            f"declare {{{{ {{t}}, i1 }}}} @llvm.{_llvm}.with.overflow.{{t}}({{t}}, {{t}})",
+        ),
+    )
+
+
 def _bitcast(types: tuple[Type, ...], attributes: tuple[Any, ...]) -> Type:
     (target,) = attributes
     _require(
@@ -236,6 +263,21 @@ for _name, _intrinsic_name, _operands, _flag, _meaning in (
 ):
     _text, _declared = _intrinsic(_name if False else _intrinsic_name, _operands, _flag)
     operation(_name, same, _text, _meaning, declarations=_declared)
+
+
+def _funnel(types: tuple[Type, ...], _: Any, high: int, low: int, amount: int) -> int:
+    bits = types[0].bits
+    return (high << bits | low) >> amount % bits & mask(bits)
+
+
+# The lower half of two values, the first above the second, shifted right together.
+operation(
+    "funnel_right",
+    same,
+    "call {t} @llvm.fshr.{t}({t} {0}, {t} {1}, {t} {2})",
+    _funnel,
+    declarations=("declare {t} @llvm.fshr.{t}({t}, {t}, {t})",),
+)
 
 
 # Pointers and memory ---------------------------------------------------------------------

@@ -24,7 +24,7 @@ Operand = "Value | int"
 class Value:
     """A typed value. Python integers mix freely with integer values."""
 
-    __slots__ = ("builder", "narrow", "number", "type", "zero_extended")
+    __slots__ = ("builder", "narrow", "note", "number", "type", "zero_extended")
 
     def __init__(self, type: Type, builder: Builder | None = None, number: int = -1) -> None:
         self.type = type
@@ -34,6 +34,8 @@ class Value:
         """What this is the sign extension of, if that is known."""
         self.zero_extended: int | None = None
         """How many bits this is the zero extension of, if that is known."""
+        self.note: Any = None
+        """What a guest's semantics know of it: those that see this very value may use it."""
 
     def __repr__(self) -> str:
         return f"%{self.number}:{self.type}"
@@ -231,6 +233,14 @@ class Value:
         if isinstance(amount, int):
             amount = Constant(Type("i", 64), amount)
         return emit("offset", self, amount)
+
+    def lane(self, number: int, bits: int) -> Value:
+        """Lane *number* of a vector, an integer of *bits* bits."""
+        return emit("lane", self, attributes=(bits, number))
+
+    def with_lane(self, number: int, value: Value) -> Value:
+        """This vector with an integer in lane *number*."""
+        return emit("set_lane", self, value, attributes=(value.type.bits, number))
 
     def to_pointer(self) -> Value:
         return emit("to_pointer", self)

@@ -24,7 +24,8 @@ class RegisterFile(Record):
     """Registers of one kind, an array of the state: *count* of *bits* bits.
 
     *zero*: the one that is always zero; what is written to it goes to the element *sink* of the
-    array, behind the last register. *floating*: compiled regions hold them as doubles.
+    array, behind the last register. *floating*: compiled regions hold them as doubles. *vector*:
+    they are vectors (`ir.types.V`), kept as words of 64 bits, the lowest first.
     """
 
     name: str
@@ -33,6 +34,7 @@ class RegisterFile(Record):
     zero: int | None = None
     sink: int | None = None
     floating: bool = False
+    vector: bool = False
 
 
 class Faults(Record):

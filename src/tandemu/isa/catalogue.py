@@ -14,6 +14,7 @@ from tandemu.isa.errors import IsaError
 _ROWS: dict[str, tuple[str, str]] = {
     "riscv64": ("tandemu.isa.riscv.architecture", "RISCV64"),
     "riscv32": ("tandemu.isa.riscv.architecture", "RISCV32"),
+    "aarch64": ("tandemu.isa.arm.architecture", "AARCH64"),
 }
 """The module, and the name of the `Isa` in it, by the architecture's name."""
 

@@ -7,7 +7,7 @@ Python, both over the same arrays.
 1. `primary[key(word)]`: 0 says illegal, bit 15 set says sub-table, else a form.
 2. With a sub-table: `secondary[sub-table << width | field(word)]`: 0 or a form.
 3. While ``word & masks[form] != matches[form]``: ``form = general[form]``, the
-   form it specialises, 0 (illegal) if none.
+   next of those that specialise the same one, then that itself; 0 (illegal) if none is left.
 
 Nothing depends on the order of the records: two that overlap are an error,
 unless one names the other as what it specialises.
@@ -16,7 +16,7 @@ unless one names the other as what it specialises.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tandemu.bits import extract, mask
@@ -93,22 +93,41 @@ class Decoder:
         return form
 
     def _generals(self) -> Iterable[int]:
-        """Yield, for every form, the number of the one it specialises."""
+        """Yield, for every form, the next that specialises the same one; for the last, that."""
         numbers: dict[str, int] = {}
         for number, one in enumerate(self.instructions, 1):
             if numbers.setdefault(one.name, number) != number:
                 raise IsaError(f"instruction {one.name} has two records; remove or rename one")
         yield 0
-        for one in self.instructions:
-            number = numbers.get(one.specialises or "", 0)
-            if number:
-                other = self.instructions[number - 1]
+        parts: dict[int, list[int]] = {}
+        for number, one in enumerate(self.instructions, 1):
+            general = numbers.get(one.specialises or "", 0)
+            for other in (self.instructions[at - 1] for at in parts.get(general, ()) if general):
+                if one.overlaps(other):
+                    raise IsaError(
+                        f"instructions {one.name} and {other.name} overlap, and both "
+                        f"specialise {one.specialises}; correct one of the records"
+                    )
+            if general:
+                other = self.instructions[general - 1]
                 if not one.overlaps(other) or other.mask & ~one.mask:
                     raise IsaError(
                         f"instruction {one.name} is said to specialise {other.name}, "
                         "but is not a part of it; correct one of the records"
                     )
-            yield number
+            parts.setdefault(general, []).append(number)
+
+        def in_order(form: int) -> Iterator[int]:
+            for part in parts.get(form, ()):
+                yield from in_order(part)
+            yield form
+
+        successors = [0] * (len(self.instructions) + 1)
+        for form in parts.get(0, ()):
+            chain = list(in_order(form))
+            for one_form, successor in zip(chain, [*chain[1:], 0], strict=True):
+                successors[one_form] = successor
+        yield from successors[1:]
 
     def _primary(self) -> Sequence[int]:
         cells: list[tuple[int, ...]] = [()] * self.layout.entries
@@ -163,14 +182,14 @@ class Decoder:
         return SUB_TABLE | number
 
     def _most_special(self, forms: list[int]) -> int:
-        """Return the form whose chain of generals is all of *forms*."""
+        """Return the form whose chain of generals holds all of *forms*."""
         if not forms:
             return 0
         for first in forms:
             chain = [first]
-            while (form := self.general[chain[-1]]) in forms:
+            while form := self.general[chain[-1]]:
                 chain.append(form)
-            if len(chain) == len(forms):
+            if set(forms) <= set(chain):
                 return first
         records = [self.instructions[form - 1] for form in forms]
         for index, one in enumerate(records):

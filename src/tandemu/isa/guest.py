@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tandemu.bits import Layout
-from tandemu.ir import Builder, Evaluator, Function, Value
-from tandemu.isa.architecture import Isa
+from tandemu.ir import Builder, Evaluator, Function, I, Type, V, Value
+from tandemu.isa.architecture import Isa, RegisterFile
 from tandemu.isa.decoder import Decoded, Decoder
 from tandemu.isa.instruction import Instruction
 
@@ -21,6 +21,11 @@ RESULTS = ("rd", "rd2")
 SOURCES = ("rs1", "rs2", "rs3")
 """What the register operands of records are called, by role. A semantic function may read results
 and write sources too: what it does is found by tracing (`isa.tracing.trace_operands`)."""
+
+
+def register_type(file: RegisterFile) -> Type:
+    """The type that a register of *file* has in generated code."""
+    return V(file.bits) if file.vector else I(file.bits)
 
 
 class Place(NamedTuple):

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from tandemu.bits import Record, extract, mask, replace, sign_extend
+from tandemu.ir import I64, Constant, Value
 from tandemu.isa.errors import IsaError
 
 Semantics = Callable[[Any], None]
@@ -49,6 +50,8 @@ class Trait(Enum):
     """Its result is its immediate."""
     PC_RELATIVE = "pc relative"
     """Its result is its immediate added to its address."""
+    PAGE_RELATIVE = "page relative"
+    """Its result is its immediate added to the address of its page of 4 KiB."""
     SUM = "sum"
     """Its result is the sum of two sources, or of one and its immediate: a copy if one is zero."""
     FOLDS_WITH_ZERO = "folds with zero"
@@ -68,11 +71,17 @@ class ImmediateFormat(Record):
 
     *pieces* are (lowest bit in the instruction, width, lowest bit in the
     immediate). Bits of the immediate below or between the pieces are zero.
+
+    *compute* makes the immediate of the word where it is no arrangement of bits (a repeated
+    pattern): 64-bit values of the embedded language in and out, for a constant a constant. The
+    pieces then only tell which bits it takes. *wide*: it may have more than 32 bits.
     """
 
     name: str
     signed: bool
     pieces: tuple[tuple[int, int, int], ...]
+    compute: Callable[[Value], Value] | None = None
+    wide: bool = False
 
     @property
     def width(self) -> int:
@@ -91,6 +100,10 @@ class ImmediateFormat(Record):
 
     def extract(self, word: int) -> int:
         """Return the immediate of the instruction *word*, with its sign if it has one."""
+        if self.compute is not None:
+            found = self.compute(Constant(I64, word))
+            assert isinstance(found, Constant)
+            return found.signed if self.signed else found.value
         value = 0
         for instruction_low, width, low in self.pieces:
             value |= extract(word, instruction_low, width) << low
@@ -98,6 +111,8 @@ class ImmediateFormat(Record):
 
     def encode(self, value: int) -> int:
         """Return the instruction bits that say *value*; `IsaError` if none can."""
+        if self.compute is not None:
+            raise IsaError(f"immediate format {self.name} is computed: write the word's fields")
         low = -(1 << (self.width - 1)) if self.signed else 0
         high = low + mask(self.width)
         if not low <= value <= high:
@@ -118,7 +133,8 @@ class Field(Record):
 
     *file* names the register file if the operand is a register (RISC-V: ``x``
     integer, ``f`` floating); None says the operand is a number. Values in
-    *reserved* make the instruction illegal.
+    *reserved* make the instruction illegal. *instead*: a number that stands for a register beyond
+    what the field can hold, and that register's number.
     """
 
     name: str
@@ -126,6 +142,7 @@ class Field(Record):
     width: int
     file: str | None = None
     reserved: tuple[int, ...] = ()
+    instead: tuple[int, int] | None = None
 
     @property
     def instruction_mask(self) -> int:
@@ -134,10 +151,13 @@ class Field(Record):
 
     def extract(self, word: int) -> int:
         """Return the field of the instruction *word*."""
-        return extract(word, self.low, self.width)
+        value = extract(word, self.low, self.width)
+        return self.instead[1] if self.instead is not None and value == self.instead[0] else value
 
     def encode(self, value: int) -> int:
         """Return the instruction bits that say *value*; `IsaError` if none can."""
+        if self.instead is not None and value == self.instead[1]:
+            return self.instead[0] << self.low
         if not 0 <= value <= mask(self.width):
             raise IsaError(f"operand {self.name} = {value}: must be 0 to {mask(self.width)}")
         if value in self.reserved:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from tandemu.bits import Layout
-from tandemu.ir import F64, I1, I64, PTR, Builder, Constant, I, Type, Value
+from tandemu.ir import F64, I1, I64, PTR, Builder, Constant, I, Type, V, Value
 from tandemu.isa.architecture import Isa, RegisterFile
+from tandemu.isa.guest import register_type
 from tandemu.isa.instruction import Instruction
 
 
@@ -72,8 +73,29 @@ class OperandContext(Protocol):
     def load(self, address: Value, bits: int) -> Value:
         """Return *bits* bits of memory at the virtual *address*."""
 
+    def load_vector(self, address: Value, bits: int) -> Value:
+        """The same as a vector of 64 or 128 bits, in one access where the host has one."""
+
     def store(self, address: Value, value: Value) -> None:
         """Write *value* to memory at the virtual *address*."""
+
+    def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
+        """Combine memory with *value* in one piece (`ir.operations`); the old value."""
+
+    def exchange_if(self, address: Value, expected: Value, new: Value) -> Value:
+        """Store *new* if *expected* is there, in one piece; the old value."""
+
+    def load_reserved(self, address: Value, bits: int) -> Value:
+        """Load, and note address and value for `store_conditional`."""
+
+    def store_conditional(self, address: Value, value: Value, bits: int) -> Value:
+        """Store if the value noted for that address is still there; whether it was."""
+
+    def store_zeros(self, address: Value, size: int) -> None:
+        """Clear *size* bytes at an address that is a multiple of it."""
+
+    def fence(self) -> None:
+        """Order all accesses before with all after."""
 
     def branch(self, condition: Value, target: Value) -> None:
         """Continue at *target* if *condition*, else with the next instruction."""
@@ -159,7 +181,7 @@ class _Recorder:
         # One that the record has not: a function shared by several asks for it and drops it.
         if self._record.file(operand) is not None:
             self._read.add(operand)
-        return self._some(I(self._file(operand).bits))
+        return self._some(register_type(self._file(operand)))
 
     def write(self, operand: str, value: Value | int) -> None:
         self._written.add(operand)
@@ -173,7 +195,7 @@ class _Recorder:
 
     def register(self, file: str, index: int) -> Value:
         self._registers_read.add((file, index))
-        return self._some(I(self._state.by_file[file].bits))
+        return self._some(register_type(self._state.by_file[file]))
 
     def set_register(self, file: str, index: int, value: Value | int) -> None:
         self._registers_written.add((file, index))
@@ -195,6 +217,10 @@ class _Recorder:
         self._accesses += 1
         return self._some(I(bits))
 
+    def load_vector(self, address: Value, bits: int) -> Value:
+        self._accesses += 1
+        return self._some(V(bits))
+
     def store(self, address: Value, value: Value) -> None:
         self._accesses += 1
 
@@ -203,6 +229,9 @@ class _Recorder:
 
     def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
         return self.load(address, bits)
+
+    def exchange_if(self, address: Value, expected: Value, new: Value) -> Value:
+        return self.load(address, new.type.bits)
 
     def load_reserved(self, address: Value, bits: int) -> Value:
         return self.load(address, bits)

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask, sign_extend
-from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, Value
+from tandemu.ir import F64, I1, I32, I64, Builder, Constant, I, IrError, Local, Undefined, V, Value
 from tandemu.ir.values import emit, emit_effect
 from tandemu.isa.architecture import Isa, RegisterFile
+from tandemu.isa.guest import RESULTS, register_type
 from tandemu.isa.instruction import Kind
 from tandemu.jit.memory.jumps import jump_cache, jump_entry
 from tandemu.jit.memory.routines import READ, WRITE
@@ -106,7 +107,7 @@ class Registers:
 
     def _type(self, register: int) -> Any:
         file = self._isa.state.file_of(register)
-        return F64 if file.floating else I(file.bits)
+        return F64 if file.floating else register_type(file)
 
     def pointer(self, register: int) -> Value:
         """Where memory holds *register*."""
@@ -352,12 +353,13 @@ class RegionContext:
 
     def write(self, operand: str, value: Value | int) -> None:
         file, register = self._number(operand)
-        lifted = self.ir.lift(value, I(file.bits))
+        lifted = self.ir.lift(value, register_type(file))
         if file.floating:
             self._registers.write(register, lifted.bitcast(F64))
             return
         part = narrow_part(lifted)
-        if self._marks_loads and self._one.record.kind is Kind.LOAD:
+        loads = self._marks_loads and self._one.record.kind is Kind.LOAD
+        if loads and operand in RESULTS and lifted.type.is_integer:
             # LLVM would take the widened value apart again, make another load of it and
             # forget the mark.
             lifted = emit("opaque", lifted)
@@ -371,7 +373,7 @@ class RegionContext:
 
     def set_register(self, file: str, index: int, value: Value | int) -> None:
         state = self._state.guest_state
-        lifted = self.ir.lift(value, I(state.by_file[file].bits))
+        lifted = self.ir.lift(value, register_type(state.by_file[file]))
         self._registers.write(state.first[file] + index, lifted)
 
     def unsettled(self, operand: str) -> Value:
@@ -445,11 +447,18 @@ class RegionContext:
     def load(self, address: Value, bits: int) -> Value:
         return self.ir.access_load(self._host(address, bits, False), I(bits), self._mark)
 
+    def load_vector(self, address: Value, bits: int) -> Value:
+        return self.ir.access_load(self._host(address, bits, False), V(bits), self._mark)
+
     def store(self, address: Value, value: Value) -> None:
         self.ir.access_store(self._host(address, value.type.bits, True), value, self._mark)
 
     def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
         return self.ir.atomic(kind, self._host(address, bits, True, True), value, self._mark)
+
+    def exchange_if(self, address: Value, expected: Value, new: Value) -> Value:
+        host = self._host(address, new.type.bits, True, True)
+        return self.ir.compare_exchange(host, expected, new, self._mark)
 
     def load_reserved(self, address: Value, bits: int) -> Value:
         host = self._host(address, bits, False, True)

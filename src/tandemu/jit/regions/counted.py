@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tandemu.bits import Layout
-from tandemu.ir import I64, PTR, Builder, Function, I, Value
+from tandemu.ir import I64, PTR, Builder, Function, I, V, Value
 from tandemu.ir.values import emit
 from tandemu.isa.architecture import Isa
 from tandemu.isa.instruction import Kind
@@ -67,6 +67,9 @@ class _LoopContext(RegionContext):
 
     def load(self, address: Value, bits: int) -> Value:
         return self.ir.load(self._place(address, bits // 8, None), I(bits))
+
+    def load_vector(self, address: Value, bits: int) -> Value:
+        return self.ir.load(self._place(address, bits // 8, None), V(bits))
 
     def store(self, address: Value, value: Value) -> None:
         self.ir.store(self._place(address, value.type.size, value), value)

@@ -143,6 +143,8 @@ def _gives_narrow(
     # Semantics may fold what is chosen between two that are the same one, and a bit's number.
     place = one.results.index(result)
     key: tuple[object, ...] = (isa.name, one.record.name, place, *sources, len(numbers))
+    record = one.record
+    key = (*key, *(number for name, number in one.operands.items() if record.file(name) is None))
     if not one.accesses:
         key = (*key, one.operands.get("imm", 0))
     if one.record.kind in _LINKING or all(source == _ZERO for source in sources):

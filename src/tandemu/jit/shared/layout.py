@@ -113,8 +113,10 @@ FORM = Layout(
     immediate=U8,
     special=U8,
     access=U8,
+    fields=U16[2],
 )
-"""What the translator knows of an instruction; see `forms`."""
+"""What the translator knows of an instruction; see `forms`. *fields*: where its numbers stand
+that are neither registers nor its immediate, lowest bit and width << 8."""
 
 NATIVE_CALLS = 512
 """Numbers of a program's system calls that the engine may have a routine for."""
@@ -260,7 +262,7 @@ VALUE_SYMBOLS = (
         "JUMP",
         "COUNT",
     ),
-    *("COLD", "SLOW", "TAKEN", "REGION"),
+    *("COLD", "SLOW", "TAKEN", "REGION", "FIELD1", "FIELD2"),
 )
 ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
 SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")

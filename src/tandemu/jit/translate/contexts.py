@@ -11,16 +11,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from tandemu.bits import Layout, mask
-from tandemu.ir import I1, I32, I64, Builder, Constant, Function, I, Value
+from tandemu.ir import I1, I32, I64, Builder, Constant, Function, I, V, Value, vector_of
 from tandemu.isa.architecture import RegisterFile, State
-from tandemu.isa.guest import Rounding
-from tandemu.isa.instruction import Instruction
+from tandemu.isa.errors import IsaError
+from tandemu.isa.guest import Rounding, register_type
+from tandemu.isa.instruction import Field, Instruction
 from tandemu.jit.memory.jumps import jump_offset
 from tandemu.jit.memory.tlb import tlb_entry
 from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail_operands
 from tandemu.jit.shared.layout import TLB_ENTRY
 from tandemu.memory.layout import PAGE_SIZE
 
+_FIELD_BITS = 6
+"""Bits that LLVM is told such a hole has: it takes one word on a symbol for all stencils."""
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
 """Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is zero."""
 
@@ -101,34 +104,41 @@ class StencilContext:
         file = self._file(operand)
         symbol = operand.upper()
         if file is not self._state.main:
-            return self.ir.load(self._slot(symbol), I(file.bits))
+            return self.ir.load(self._slot(symbol), register_type(file))
         places = {"rs1": self._variant.rs1, "rs2": self._variant.rs2}
         return self._source(symbol, places.get(operand, SOURCE_MEMORY))
 
     def write(self, operand: str, value: Value | int) -> None:
         file = self._file(operand)
-        lifted = self.ir.lift(value, I(file.bits))
+        lifted = self.ir.lift(value, register_type(file))
         self.ir.store(self._slot(operand.upper()), lifted)
         if file is self._state.main and operand == "rd":
             self._result = lifted
 
     def register(self, file: str, index: int) -> Value:
-        value: Value = getattr(self.hart, file)[index]
-        return value
+        return load_register(self, self._state.by_file[file], index)
 
     def set_register(self, file: str, index: int, value: Value | int) -> None:
-        getattr(self.hart, file)[index] = value
+        store_register(self, self._state.by_file[file], index, value)
 
     def field(self, name: str) -> Value:
-        assert self._rounding is not None and name == self._rounding.field, name
-        return Constant(I64, self._variant.rounding)
+        if self._rounding is not None and name == self._rounding.field:
+            return Constant(I64, self._variant.rounding)
+        fields = numeric_fields(self._instruction)
+        for number, field in enumerate(fields, 1):
+            if field.name == name:
+                assert field.width <= _FIELD_BITS, name
+                return self.ir.symbol(f"FIELD{number}", 0, 1 << _FIELD_BITS)
+        raise IsaError(f"instruction {self._instruction.name} has no field {name!r}")
 
     @property
     def imm(self) -> Value:
         immediate = self._instruction.immediate
         assert immediate is not None
-        if not immediate.signed and immediate.width <= 6:
-            symbol: Value = self.ir.symbol("SHAMT", 0, self.xlen, type=self._type)
+        if immediate.wide:
+            symbol: Value = self.ir.symbol("WIDE").trunc(self._type)
+        elif immediate.compute is None and not immediate.signed and immediate.width <= 6:
+            symbol = self.ir.symbol("SHAMT", 0, self.xlen, type=self._type)
         else:
             symbol = self.ir.symbol("IMM", -(1 << 31), 1 << 31, type=self._type)
         return symbol
@@ -163,6 +173,9 @@ class StencilContext:
     def load(self, address: Value, bits: int) -> Value:
         return self.ir.load(self._host(address, bits, False), I(bits))
 
+    def load_vector(self, address: Value, bits: int) -> Value:
+        return self.ir.load(self._host(address, bits, False), V(bits))
+
     def store(self, address: Value, value: Value) -> None:
         self.ir.store(self._host(address, value.type.bits, True), value)
 
@@ -171,6 +184,10 @@ class StencilContext:
 
     def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
         return self.ir.atomic(kind, self._host(address, bits, True, aligned=True), value)
+
+    def exchange_if(self, address: Value, expected: Value, new: Value) -> Value:
+        host = self._host(address, new.type.bits, True, aligned=True)
+        return self.ir.compare_exchange(host, expected, new)
 
     def load_reserved(self, address: Value, bits: int) -> Value:
         host = self._host(address, bits, False, aligned=True)
@@ -253,7 +270,9 @@ def aligned(state: State, target: Value) -> Value:
 def reserve(context: Any, value: Value, address: Value) -> Value:
     """Note the reservation of LR: address and value (ABA is accepted, as in other emulators)."""
     context.hart.reservation_address = address.zext(I64)
-    context.hart.reservation_value = value.zext(I64)
+    context.hart.reservation_value = value.resize(I64)
+    if value.type.bits > I64.bits:
+        context.hart.reservation_high = (value >> I64.bits).trunc(I64)
     return value
 
 
@@ -266,6 +285,8 @@ def conditional(
     done = ir.variable(I1, 0)
     with ir.If(hart.reservation_address == address.zext(I64)):
         expected = hart.reservation_value.resize(value.type)
+        if value.type.bits > I64.bits:
+            expected = expected | (hart.reservation_high.zext(value.type) << I64.bits)
         done.value = ir.compare_exchange(host, expected, value, mark) == expected
     hart.reservation_address = mask(64)
     return done.value
@@ -315,21 +336,26 @@ class InterpreterContext:
         return self._state.by_file[self._instruction.file(operand) or self._state.main.name]
 
     def read(self, operand: str) -> Value:
-        value: Value = getattr(self.hart, self._file(operand).name)[self.field(operand)]
-        return value
+        return load_register(self, self._file(operand), self._index(operand))
+
+    def _index(self, operand: str) -> Value:
+        """The number of a register operand."""
+        number, field = self.field(operand), self._fields.get(operand)
+        if field is None or field.instead is None:
+            return number
+        return self.ir.select(number == field.instead[0], field.instead[1], number)
 
     def write(self, operand: str, value: Value | int) -> None:
-        file, index = self._file(operand), self.field(operand)
+        file, index = self._file(operand), self._index(operand)
         if file.zero is not None and file.sink is not None:
             index = self.ir.select(index == file.zero, file.sink, index)
-        getattr(self.hart, file.name)[index] = value
+        store_register(self, file, index, value)
 
     def register(self, file: str, index: int) -> Value:
-        value: Value = getattr(self.hart, file)[index]
-        return value
+        return load_register(self, self._state.by_file[file], index)
 
     def set_register(self, file: str, index: int, value: Value | int) -> None:
-        getattr(self.hart, file)[index] = value
+        store_register(self, self._state.by_file[file], index, value)
 
     @property
     def imm(self) -> Value:
@@ -348,12 +374,14 @@ class InterpreterContext:
     def load(self, address: Value, bits: int) -> Value:
         return self._services.load(self, address.zext(I64), bits)  # type: ignore[no-any-return]
 
+    def load_vector(self, address: Value, bits: int) -> Value:
+        words = [self.load(address + at // 8, 64) for at in range(0, bits, 64)]
+        return vector_of(*words)
+
     def store(self, address: Value, value: Value) -> None:
-        if self._instruction.access > value.type.bits // 8:
-            # One of several stores (cbo.zero): no device is written in pieces.
-            bits = value.type.bits
-            host = self._services.atomic_pointer(self, address.zext(I64), bits, True)
-            self.ir.store(host, value)
+        if value.type.is_vector:
+            for number in range(value.type.bits // 64):
+                self.store(address + 8 * number, value.lane(number, 64))
             return
         self._services.store(self, address.zext(I64), value)
 
@@ -365,6 +393,10 @@ class InterpreterContext:
     def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
         host = self._services.atomic_pointer(self, address.zext(I64), bits, True)
         return self.ir.atomic(kind, host, value)
+
+    def exchange_if(self, address: Value, expected: Value, new: Value) -> Value:
+        host = self._services.atomic_pointer(self, address.zext(I64), new.type.bits, True)
+        return self.ir.compare_exchange(host, expected, new)
 
     def load_reserved(self, address: Value, bits: int) -> Value:
         host = self._services.atomic_pointer(self, address.zext(I64), bits, False)
@@ -403,8 +435,36 @@ class InterpreterContext:
         return self.instructions()
 
 
+def numeric_fields(instruction: Instruction) -> list[Field]:
+    """The fields that are neither registers nor the immediate."""
+    return [field for field in instruction.fields if field.file is None]
+
+
+def _register_pointer(context: Any, file: RegisterFile, index: Value | int) -> Value:
+    array: Value = context.hart.pointer(file.name)
+    size = file.bits // 8
+    return array.offset(index * size if isinstance(index, int) else index.zext(I64) * size)
+
+
+def load_register(context: Any, file: RegisterFile, index: Value | int) -> Value:
+    """Register *index* of *file* as memory holds it."""
+    value: Value = context.ir.load(_register_pointer(context, file, index), register_type(file))
+    return value
+
+
+def store_register(
+    context: Any, file: RegisterFile, index: Value | int, value: Value | int
+) -> None:
+    """The other way."""
+    lifted = context.ir.lift(value, register_type(file))
+    context.ir.store(_register_pointer(context, file, index), lifted)
+
+
 def extract_immediate(word: Value, immediate: Any) -> Value:
     """The immediate of the 64-bit *word* as a 64-bit value, sign-extended if it is signed."""
+    if immediate.compute is not None:
+        computed: Value = immediate.compute(word)
+        return computed
     value: Value = Constant(I64, 0)
     for low, width, to in immediate.pieces:
         value = value | (((word >> low) & mask(width)) << to)

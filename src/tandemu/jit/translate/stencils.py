@@ -31,12 +31,14 @@ from tandemu.jit.translate.contexts import (
     FlatStencilContext,
     StencilContext,
     Variant,
+    numeric_fields,
 )
 
 _ATTRIBUTES = 'optsize align 1 "frame-pointer"="none"'
 
 # What the translator does with a form (`FORM.special`).
 NORMAL, CONSTANT, PC_CONSTANT, BRANCH, JUMP, INDIRECT, INTERPRET, INTERPRET_END, MOVABLE = range(9)
+PAGE_CONSTANT = 9
 NO_STENCIL = 0xFFFFFFFF
 
 # FORM.flags
@@ -58,6 +60,8 @@ FORGETS = 1024
 """It writes registers of the first file besides its result: no cached result holds after it."""
 AGAIN = 2048
 """It accesses memory more than once."""
+OTHER_RD, OTHER_RS1 = 4096, 8192
+"""The number of the zero register stands for another one there (`Field.instead`)."""
 ATOMIC = 512
 """Its stencil asks for the interpreter too if its address is not aligned."""
 
@@ -83,6 +87,10 @@ class StencilProgram:
     numbers: dict[str, int]
     forms: bytes
     immediates: tuple[ImmediateFormat, ...]
+    has_fields: bool
+    """Whether some stencil has a hole for a field that is a number."""
+    instead: int | None
+    """The register that the zero register's number stands for in some places."""
     flat: bool = False
     """Whether memory is reached without translation: for programs, not machines."""
 
@@ -153,7 +161,8 @@ def _service(state: State, layout: Layout) -> Iterator[Function]:
             yield b.finish()
 
 
-def _special(instruction: Instruction) -> int:
+def special_of(instruction: Instruction) -> int:
+    """What the translator does with it (`FORM.special`)."""
     if instruction.semantics is None:
         return INTERPRET
     match instruction.kind:
@@ -171,6 +180,8 @@ def _special(instruction: Instruction) -> int:
         return CONSTANT
     if Trait.PC_RELATIVE in instruction.traits:
         return PC_CONSTANT
+    if Trait.PAGE_RELATIVE in instruction.traits:
+        return PAGE_CONSTANT
     if Trait.SUM in instruction.traits:
         return MOVABLE
     return NORMAL
@@ -238,7 +249,9 @@ class Stencils:
 
     def has_zero_variant(self, instruction: Instruction) -> bool:
         """Whether it is a branch that may compare with the zero register."""
-        return instruction.kind is Kind.BRANCH and self.state.main.zero is not None
+        zero = self.state.main.zero
+        has_second = self.in_main(instruction, "rs2")
+        return instruction.kind is Kind.BRANCH and zero is not None and has_second
 
     def function(self, instruction: Instruction, variant: Variant) -> Function:
         """One stencil."""
@@ -265,12 +278,21 @@ class Stencils:
         forgets = FORGETS if named or hidden else 0
         return forgets | (AGAIN if traced.accesses > 1 else 0)
 
+    def _is_pure(self, instruction: Instruction) -> bool:
+        """Whether its result is all that it leaves behind."""
+        if instruction.kind is not Kind.STRAIGHT or instruction.floating:
+            return False
+        if instruction.semantics is None:
+            return True
+        traced = trace_operands(self.isa, instruction)
+        return traced.written <= {"rd"} and not traced.registers_written
+
     def flags(self, instruction: Instruction) -> int:
         """What the translator must know (`FORM.flags`)."""
         flags = 0
         if self.in_main(instruction, "rd"):
             flags |= WRITES_RD
-            if instruction.kind is Kind.STRAIGHT and not instruction.floating:
+            if self._is_pure(instruction):
                 flags |= PURE
         if instruction.kind in (Kind.LOAD, Kind.STORE, Kind.ATOMIC):
             flags |= MEMORY
@@ -303,7 +325,7 @@ def build(
     illegal.special, illegal.stencil = INTERPRET_END, NO_STENCIL
     for number, instruction in enumerate(isa.records, 1):
         form = FORM.over(forms, number * FORM.size)
-        special = _special(instruction)
+        special = special_of(instruction)
         form.mask, form.match = instruction.mask, instruction.match
         form.general = isa.decoder.general[number]
         form.special, form.stencil = special, NO_STENCIL
@@ -311,6 +333,8 @@ def build(
         for operand in (*RESULTS, *SOURCES):
             file = instruction.file(operand)
             setattr(form, f"{operand}_base", layout.offset(file) if file else 0)
+        for index, field in enumerate(numeric_fields(instruction)[: len(form.fields)]):
+            form.fields[index] = field.low | field.width << 8
         if instruction.immediate is not None:
             if instruction.immediate not in immediates:
                 immediates.append(instruction.immediate)
@@ -332,6 +356,17 @@ def build(
                 raise AssertionError("every branch is hot")
             if stencils.has_zero_variant(instruction):
                 flags |= ZERO_VARIANT
+        for operand, flag in (("rd", OTHER_RD), ("rs1", OTHER_RS1)):
+            one = instruction.field(operand)
+            if one is not None and one.instead is not None:
+                flags |= flag
         form.flags = flags
     numbers = {function.name: number for number, function in enumerate(functions)}
-    return StencilProgram(tuple(functions), numbers, bytes(forms), tuple(immediates), flat)
+    symbols = {symbol for function in functions for symbol in function.symbols}
+    others = {field.instead for one in isa.records for field in one.fields if field.instead}
+    return StencilProgram(
+        *(tuple(functions), numbers, bytes(forms), tuple(immediates)),
+        has_fields=not symbols.isdisjoint(("FIELD1", "FIELD2")),
+        instead=next(iter(others))[1] if others else None,
+        flat=flat,
+    )

@@ -97,6 +97,8 @@ class _Translation(Emission):
         self.guest, self.state, self.system = guest, state, system
         self.decode_function, self.lookup = decode, lookup
         self.next_breakpoint = build_next_breakpoint(layout)
+        records = system.instructions.records
+        self.specials = {stencils.special_of(record) for record in records}
         cpu = self.cpu
         self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
         self.offset = b.variable(I64, 0)
@@ -278,6 +280,9 @@ class _Translation(Emission):
         b = self.b
         flags = form.flags
         rd, rs1, rs2 = (self.operand(word, name) for name in ("rd", "rs1", "rs2"))
+        if self.program.instead is not None:
+            rd = self._instead(rd, flags & stencils.OTHER_RD)
+            rs1 = self._instead(rs1, flags & stencils.OTHER_RS1)
         immediate = self.immediate(word, form)
         next_pc = pc + length
         origin = next_pc if self.guest.relative_to_end else pc
@@ -285,11 +290,13 @@ class _Translation(Emission):
         writes = (flags & stencils.WRITES_RD) != 0
         main = self.state.main
         register = rd if main.zero is None else b.select(rd == main.zero, main.sink or 0, rd)
-        size = main.bits // 8
 
         def register_offset(base: Value, index: Value) -> Value:
-            in_main = base == self.layout.offset(main.name)
-            scaled = b.select(in_main, index * size, index << 3)
+            scaled = index << 3
+            for file in self.state.files:
+                if file.bits != 64:
+                    here = base == self.layout.offset(file.name)
+                    scaled = b.select(here, index * (file.bits // 8), scaled)
             return base.zext(I64) + scaled
 
         self.value("RD", register_offset(form.rd_base, b.select(writes, register, rd)))
@@ -300,6 +307,13 @@ class _Translation(Emission):
         self.value("RS3", register_offset(form.rs3_base, self.operand(word, "rs3")))
         self.value("IMM", immediate)
         self.value("SHAMT", immediate)
+        if any(one.wide for one in self.program.immediates):
+            self.value("WIDE", immediate)
+        if self.program.has_fields:
+            for index, name in enumerate(("FIELD1", "FIELD2")):
+                place = form.fields[index].zext(I64)
+                value = (word >> (place & 0xFF)) & ((Constant(I64, 1) << (place >> 8)) - 1)
+                self.value(name, value)
 
         # A result that goes nowhere is all that some instructions have.
         nothing: Value = Constant(I1, 0)
@@ -312,10 +326,13 @@ class _Translation(Emission):
                 self.constant(register, immediate)
             with cases.Case(stencils.PC_CONSTANT):
                 self.constant(register, self.wrap(origin + immediate))
+            if stencils.PAGE_CONSTANT in self.specials:
+                with cases.Case(stencils.PAGE_CONSTANT):
+                    self.constant(register, self.wrap((origin & -PAGE_SIZE) + immediate))
             with cases.Case(stencils.JUMP):
                 links: Value = writes
                 if main.zero is not None:
-                    links = rd != main.zero
+                    links = writes & (rd != main.zero)
                 with b.If(links):
                     self.constant(register, self.wrap(next_pc))
                 self.jump(self.wrap(origin + immediate))
@@ -329,6 +346,12 @@ class _Translation(Emission):
                 self.movable(register, rs1, rs2, immediate, form)
             with cases.Default():
                 self.normal(pc, word, length, number, form, rs1, rs2, register, next_pc)
+
+    def _instead(self, register: Value, flag: Value) -> Value:
+        """The number of a register operand, of which *flag* says that it may be another one."""
+        b, main = self.b, self.state.main
+        assert main.zero is not None and self.program.instead is not None
+        return b.select((flag != 0) & (register == main.zero), self.program.instead, register)
 
     def wrap(self, value: Value) -> Value:
         return value if self.state.address_bits == I64.bits else value & 0xFFFFFFFF
@@ -448,7 +471,8 @@ class _Translation(Emission):
         form = self.form(number)
         special = form.special
         direct = b.variable(I1, (form.stencil != stencils.NO_STENCIL))
-        for kind in (stencils.CONSTANT, stencils.PC_CONSTANT, stencils.JUMP):
+        constants = {stencils.CONSTANT, stencils.PC_CONSTANT, stencils.PAGE_CONSTANT}
+        for kind in sorted({*constants, stencils.JUMP} & self.specials):
             direct.value = direct.value | (special == kind)
         rounding = self.guest.rounding
         if rounding is not None:

@@ -1,0 +1,1 @@
+"""AArch64: Arm Architecture Reference Manual for A-profile (DDI 0487)."""
