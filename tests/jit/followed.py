@@ -64,7 +64,7 @@ class Run:
         self.m, self.program, self._limit = m, program, limit
         program.prepare(m)
         # No optimiser but the test's own.
-        m.cpu.hot_threshold = 0
+        m.vm.cache.state.hot_threshold = 0
         self.accesses: list[Exit] = []
         self.stops: list[Stop] = []
         self.interrupts: dict[Moment, int] = {}

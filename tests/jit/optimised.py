@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tandemu.isa import effects
 from tandemu.isa.riscv.architecture import BY_XLEN
+from tandemu.jit.engine.code_cache import CodeCache
 from tandemu.jit.machine.vcpu import JitVcpu
 from tandemu.jit.program.user import JitUserCpu
 from tandemu.jit.regions.compiler import compile_request
@@ -40,9 +42,13 @@ class Beginning:
 
 def block_addresses(m: SmallMachine) -> list[int]:
     """The guest addresses at which the first hart has blocks."""
-    cpu = m.cpu
-    records = [BLOCK.at(cpu.blocks + number * BLOCK.size) for number in range(1, cpu.block_count)]
-    return [tag_address(one.tag) for one in records if one.tag != INVALID]
+    return [tag_address(one.tag) for one in block_records(m.vm.cache) if one.tag != INVALID]
+
+
+def block_records(cache: CodeCache) -> Iterator[Any]:
+    """The records of all blocks in a code cache, of stale ones too."""
+    for number in cache.block_numbers():
+        yield BLOCK.at(cache.state.blocks + number * BLOCK.size)
 
 
 class FirstTouch:
@@ -71,8 +77,7 @@ class FirstTouch:
         places = self._places.setdefault(kind, set())
         for pc in places:
             find_block(processor.address, pc)
-        for number in range(1, cpu.block_count):
-            block = BLOCK.at(cpu.blocks + number * BLOCK.size)
+        for block in block_records(processor.cache):
             pc = tag_address(block.tag)
             if block.tag == block_tag(kind.context, pc):
                 places.add(pc)
@@ -82,7 +87,7 @@ class FirstTouch:
 
     def _install(self, processor: JitVcpu | JitUserCpu, place: Place) -> bool:
         known = self._known.setdefault((place.kind, place.pc), [])
-        if any(processor.regions.install(one) for one in known):
+        if any(processor.regions.install(one, processor, processor) for one in known):
             return True
         pages = processor.code(place)
         asked = place.kind, place.pc, hash(tuple(pages.items()))
@@ -96,7 +101,7 @@ class FirstTouch:
             assert any(reason in answer.reason for reason in _EXPECTED), answer
             return False
         known.append(answer)
-        return processor.regions.install(answer)
+        return processor.regions.install(answer, processor, processor)
 
 
 def optimise(m: SmallMachine, level: int = 1) -> int:
@@ -114,6 +119,6 @@ def optimise(m: SmallMachine, level: int = 1) -> int:
         if isinstance(answer, Refusal):
             assert "interpreter's" in answer.reason, answer
             continue
-        installed += m.vcpu.regions.install(answer)
+        installed += m.vcpu.regions.install(answer, m.vcpu, m.vcpu)
     assert m.cpu.privilege == privilege
     return installed

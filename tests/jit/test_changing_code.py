@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tandemu.accel import Fence
-from tandemu.jit.engine.cpu import CacheSizes
-from tandemu.jit.machine import vcpu as vcpu_module
+from tandemu.jit.engine.code_cache import CacheSizes
+from tandemu.jit.machine import vm as vm_module
 from tandemu.memory import RamRegion
 from tandemu.slots.emitters import HOST_RANGE
 from tandemu.slots.routines import memory_routines
@@ -66,8 +66,9 @@ def test_data_beside_code() -> None:
     code("sd", rs1=10, rs2=5, imm=0x400)
     code("addi", rd=13, rs1=13, imm=-1)("bne", to="again", rs1=13, rs2=0).finish(5)
     m.load(code)
+    before = m.vm.cache.state.translations
     assert m.finish() == 20_000
-    assert m.cpu.translations < 20
+    assert m.vm.cache.state.translations < before + 20
 
 
 def test_code_of_another_hart() -> None:
@@ -91,8 +92,8 @@ def test_code_of_another_hart() -> None:
 
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> SmallMachine:
-    small = CacheSizes(1 << 17, 1 << 17, 1 << 17, 1 << 17)
-    monkeypatch.setattr(vcpu_module, "FIRST_CACHE", small)
+    small = CacheSizes(3 << 17, 3 << 16, 3 << 16, 3 << 16)
+    monkeypatch.setattr(vm_module, "CODE_CACHE_SIZES", small)
     return SmallMachine().reset()
 
 
@@ -116,7 +117,7 @@ def test_eviction(small_cache: SmallMachine) -> None:
             m.step_to_end()
         else:
             m.finish()
-            assert m.cpu.flushes > 2
+            assert m.vm.cache.state.evictions > 2
         states.append(m.state())
     assert states[0] == states[1]
     small_cache.vm.close()

@@ -6,7 +6,7 @@ import pytest
 
 from tandemu.accel import MmioWrite
 from tandemu.isa.riscv import state as riscv
-from tandemu.jit.engine import cpu as cpu_module
+from tandemu.jit.engine import code_cache as cache_module
 from tandemu.memory import Ram, RamRegion
 from tandemu.native import ExecutableMemory, NativeError
 from tests.jit.page_tables import RWX, RX, A, PageTable, R, U, V, X, pte
@@ -241,7 +241,7 @@ def test_a_machine_makes_do_with_a_smaller_code_cache(monkeypatch: pytest.Monkey
                 raise NativeError("no room")
             super().__init__(size, low=low)
 
-    monkeypatch.setattr(cpu_module, "ExecutableMemory", Scarce)
+    monkeypatch.setattr(cache_module, "ExecutableMemory", Scarce)
     m = SmallMachine().reset()
     assert m.load(Code().li(5, 7).finish(5)).finish() == 7
     m.vm.close()

@@ -335,10 +335,10 @@ def check_regions_go(m: SmallMachine, expected: int) -> None:
     for _ in range(3):
         beginning.again(m, 1000)
         optimise(m)
-        stale = m.cpu.stale_regions
+        stale = m.vm.cache.state.stale_regions
         beginning.again(m, 1000)
         assert m.finish() == expected
-        assert m.cpu.stale_regions > stale
+        assert m.vm.cache.state.stale_regions > stale
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -478,6 +478,6 @@ def test_new_code_has_a_region_where_old_code_had_one(monkeypatch: pytest.Monkey
     loop = Code(routine).label("turn")("addi", rd=6, rs1=6, imm=0)("addi", rd=14, rs1=14, imm=-1)
     m.load(loop("bne", to="turn", rs1=14, rs2=0)("jalr", rd=0, rs1=1, imm=0))
     assert m.finish() == 5000 * sum(range(1, rounds + 1))
-    assert m.cpu.stale_regions >= rounds - 1
+    assert m.vm.cache.state.stale_regions >= rounds - 1
     assert m.vcpu.regions.installed >= rounds
     m.vm.close()

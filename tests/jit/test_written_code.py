@@ -8,10 +8,8 @@ import pytest
 
 from tandemu.accel.user import CodePage, SystemCall
 from tandemu.isa.riscv.architecture import BY_XLEN
-from tandemu.jit.engine.cpu import CACHES, SMALL, SMALLEST
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Region, RegionRequest
-from tandemu.jit.shared.layout import REQUEST_ROOM
 from tests.jit.random_program import CODE_PAGES, VIRTUAL
 from tests.jit.small_machine import BASE, PAGE, Code, encode
 from tests.jit.user_bed import UserBed, user_bed
@@ -19,6 +17,7 @@ from tests.jit.user_bed import UserBed, user_bed
 FUNCTION = VIRTUAL + 0x800
 """On the page of what calls it; `PAGE` further there is another one."""
 FAR = FUNCTION + PAGE
+ADD = encode("addi", rd=6, rs1=6, imm=1)
 
 
 def place(address: int) -> int:
@@ -46,10 +45,12 @@ def bed() -> Iterator[UserBed]:
     function(bed, FAR, 10)
     bed.engine.code_changed(VIRTUAL, CODE_PAGES * PAGE)
     cpu = bed.cpu.cpu
-    cpu.pc, cpu.hot_threshold, cpu.slice_length = VIRTUAL, 0, 1 << 16
+    bed.engine.cache.state.hot_threshold = 0
+    cpu.pc, cpu.slice_length = VIRTUAL, 1 << 16
     cpu.budget = cpu.slice = 0
     yield bed
     bed.engine.code_changed(VIRTUAL, CODE_PAGES * PAGE)
+    bed.engine.cache.flush()
 
 
 def result(bed: UserBed) -> int:
@@ -60,7 +61,7 @@ def result(bed: UserBed) -> int:
 
 
 def test_only_what_changed_is_translated_again(bed: UserBed) -> None:
-    cpu = bed.cpu.cpu
+    cpu = bed.engine.cache.state
     assert result(bed) == 1100
     before = cpu.stale, cpu.translations, cpu.flushes
     bed.engine.code_written(VIRTUAL, 2 * PAGE)
@@ -116,41 +117,21 @@ def test_regions_with_code_of_other_pages(bed: UserBed) -> None:
         assert result(bed) == 100 + 100 * value
         region = compile_request(BY_XLEN[64], request._replace(pages=bed.cpu.code(here)))
         assert isinstance(region, Region) and {FAR & -PAGE, VIRTUAL} == region.pages()
-        assert bed.cpu.regions.install(region)
+        assert bed.cpu.regions.install(region, bed.cpu, bed.cpu)
         assert result(bed) == 100 + 100 * value
-        stale = bed.cpu.cpu.stale_regions
+        stale = bed.engine.cache.state.stale_regions
         # What is the same leaves it in peace.
         bed.engine.code_written(VIRTUAL, 2 * PAGE)
         assert result(bed) == 100 + 100 * value
-        assert bed.cpu.cpu.stale_regions == stale
+        assert bed.engine.cache.state.stale_regions == stale
     function(bed, FAR, 40)
     bed.engine.code_written(FAR, 4)
     assert result(bed) == 4100
-    assert bed.cpu.cpu.stale_regions > stale
+    assert bed.engine.cache.state.stale_regions > stale
 
 
-def test_a_full_cache_grows(bed: UserBed) -> None:
-    """A thread begins with little; its program runs on in more."""
-    cpu = bed.engine.create_cpu()
-    try:
-        assert cpu._sizes in (SMALL, SMALLEST)
-        sizes = CACHES[CACHES.index(cpu._sizes) :]
-        for larger in sizes[1:]:
-            cpu.cpu.pc, cpu.cpu.hot_threshold = VIRTUAL, 0
-            cpu.request(REQUEST_ROOM)
-            assert cpu.run() == SystemCall() and cpu.cpu.x[6] == 1100
-            assert cpu._sizes == larger
-        # There is no larger one.
-        cpu.request(REQUEST_ROOM)
-        flushes = cpu.cpu.flushes
-        assert cpu.run() == SystemCall() and cpu.cpu.x[6] == 1100
-        assert cpu.cpu.flushes == flushes
-    finally:
-        cpu.close()
-
-
-def test_one_that_overflows_grows(bed: UserBed) -> None:
-    """More code than a small cache holds."""
+def test_code_that_is_always_new_evicts_old(bed: UserBed) -> None:
+    """More than the cache holds: it goes round, and no room is lost."""
     first = VIRTUAL + 2 * PAGE
     count = 13 * PAGE // 4 - 2
     code = Code(first)
@@ -160,17 +141,18 @@ def test_one_that_overflows_grows(bed: UserBed) -> None:
             code("jal", rd=0, imm=4)
     bed.ram[:] = bytes(len(bed.ram))
     data = (code.build()[: 13 * PAGE - 8]) + encode("ecall")
+    expected = sum(data[start : start + 4] == ADD for start in range(0, len(data), 4))
     for start in range(0, len(data), PAGE):
         bed.write(place(first + start), data[start : start + PAGE])
     cpu = bed.engine.create_cpu()
     try:
-        cpu.cpu.hot_threshold = 0
-        sizes = cpu._sizes
+        state = bed.engine.cache.state
+        before = state.evictions
         # Each time all of it is new: what was there was forgotten, and takes up room.
-        for _ in range(60):
-            cpu.cpu.pc = first
+        while state.evictions < before + 10:
+            cpu.cpu.pc, cpu.cpu.x[6] = first, 0
             bed.engine.code_changed(first, 13 * PAGE)
             assert cpu.run() == SystemCall()
-        assert cpu._sizes.hot > sizes.hot
+            assert cpu.cpu.x[6] == expected
     finally:
         cpu.close()

@@ -27,8 +27,9 @@ from tandemu.accel.user import (
 )
 from tandemu.isa.riscv import state as riscv
 from tandemu.isa.riscv.instruction_set import BY_XLEN
+from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.program.user import JitUserCpu, JitUserEngine
-from tandemu.jit.regions.installer import RegionInstaller
+from tandemu.jit.regions.installer import GuestCode, RegionInstaller
 from tandemu.jit.shared.layout import SAMPLE, SAMPLES
 from tests.jit.random_program import (
     ALIAS,
@@ -109,10 +110,10 @@ class _Touching(RegionInstaller):
 
     touch: Callable[[], None]
 
-    def hot(self) -> None:
-        cpu = self._owner.cpu
+    def hot(self, processor: TranslatedCpu, guest: GuestCode) -> None:
         # Or it would come for every other slice only, then every fourth …
-        ctypes.memset(ctypes.addressof(cpu.samples), 0, SAMPLES * SAMPLE.size)
+        samples = self._cache.state.samples
+        ctypes.memset(ctypes.addressof(samples), 0, SAMPLES * SAMPLE.size)
         self.touch()
 
 
@@ -122,9 +123,10 @@ class UserBed:
     def __init__(self) -> None:
         self.engine = JitUserEngine()
         self.engine.be_precise()
-        self.cpu = self.engine.create_cpu()
-        self._installer = _Touching(self.cpu, self.cpu, self.engine.optimiser, self.engine.regions)
-        self.cpu.regions = self._installer
+        engine = self.engine
+        self._installer = _Touching(engine.cache, engine.optimiser, engine.regions)
+        engine.installer = self._installer
+        self.cpu = engine.create_cpu()
         self._descriptor = os.memfd_create("program")
         os.ftruncate(self._descriptor, SIZE)
         self.ram = mmap.mmap(self._descriptor, SIZE)
@@ -162,7 +164,7 @@ class UserBed:
         program.begin(cpu)
         cpu.reservation_address = riscv.NO_RESERVATION
         self.engine.code_changed(VIRTUAL, CODE_PAGES * PAGE)
-        cpu.hot_threshold = 1 if touch else 0
+        self.engine.cache.state.hot_threshold = 1 if touch else 0
         turns = count()
 
         def at_stop() -> None:

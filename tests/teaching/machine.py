@@ -17,9 +17,10 @@ from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP
 from tandemu.jit.program.user import JitUserCpu
 from tandemu.jit.regions.compiler import compile_request
 from tandemu.jit.regions.request import Refusal, Region, RegionRequest
-from tandemu.jit.shared.layout import BLOCK, EXIT_WRITE, INVALID
+from tandemu.jit.shared.layout import EXIT_WRITE, INVALID
 from tandemu.jit.shared.tags import block_tag, tag_address, tag_context
 from tandemu.memory import Ram, RamRegion
+from tests.jit.optimised import block_records
 from tests.teaching import state as teaching
 from tests.teaching.instructions import decode, encode
 
@@ -109,7 +110,7 @@ class TeachingMachine:
         """Memory is zero but for *image*; the processor is in the state after reset."""
         ctypes.memset(self.ram.address, 0, SIZE)
         self.vcpu.reset()
-        self.cpu.hot_threshold = 0
+        self.vm.cache.state.hot_threshold = 0
         for address, data in image.items():
             self.ram.view[address : address + len(data)] = data
 
@@ -205,10 +206,8 @@ _COMPILED: dict[tuple[Any, ...], Region | Refusal] = {}
 
 def optimise(processor: JitVcpu | JitUserCpu, context: int, level: int) -> int:
     """Have a region at every block of *context*; how many are new."""
-    cpu = processor.cpu
     installed = 0
-    for number in range(1, cpu.block_count):
-        block = BLOCK.at(cpu.blocks + number * BLOCK.size)
+    for block in block_records(processor.cache):
         if block.tag == INVALID or block.region or tag_context(block.tag) != context:
             continue
         pc = tag_address(block.tag)
@@ -224,7 +223,7 @@ def optimise(processor: JitVcpu | JitUserCpu, context: int, level: int) -> int:
         if isinstance(answer, Refusal):
             assert "interpreter's" in answer.reason or "cannot be told" in answer.reason, answer
         else:
-            installed += processor.regions.install(answer)
+            installed += processor.regions.install(answer, processor, processor)
     return installed
 
 

@@ -131,7 +131,7 @@ def test_programs_do_what_they_do_on_a_machine(level: int) -> None:
         image = random_program(seed, user=True, rewrites=False)
         begin, expected = on_a_machine(image)
         cpu = owner.create_cpu()
-        cpu.cpu.hot_threshold, cpu.cpu.slice_length = 0, 50
+        owner.cache.state.hot_threshold, cpu.cpu.slice_length = 0, 50
         place(image, begin, cpu.state)
         assert run(cpu) == expected, seed
         regions += optimise(cpu, 0, level)

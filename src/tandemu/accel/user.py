@@ -9,6 +9,7 @@ when the program needs its operating system.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -152,6 +153,12 @@ class UserEngine(Protocol):
 
     def code_written(self, start: int, size: int) -> None:
         """The same for the program's own request to see code that it wrote. Any thread."""
+
+    def holding_code(self) -> AbstractContextManager[None]:
+        """Nothing is translated or changed meanwhile: what a fork in it copies is whole."""
+
+    def after_fork(self) -> None:
+        """In the child of a fork, where the calling thread alone is left."""
 
     def statistics(self) -> dict[str, int]:
         """Counters by name, all threads added up."""

@@ -491,9 +491,9 @@ class Kernel:
         self.leader = task
         for other in self.tasks:
             if other is not task:
-                # Code caches need low memory, which is scarce.
                 other.cpu.close()
         self.tasks[:] = [task]
+        self.engine.after_fork()
         self.memory.after_fork()
         task.tid = os.getpid()
         task.robust_list = 0

@@ -25,14 +25,15 @@ from tandemu.jit.run.interpreter import Services, build_interpreter, build_time,
 from tandemu.jit.run.region_routines import (
     build_install_region,
     build_link_region,
+    build_place_region,
     build_start_worker,
 )
 from tandemu.jit.run.requests import build_request
 from tandemu.jit.shared.layout import SYMBOLS, cpu_layout
 from tandemu.jit.translate import stencils
 from tandemu.jit.translate.blocks import LARGEST_STENCIL
+from tandemu.jit.translate.routines import TranslatorRoutines, build_translator
 from tandemu.jit.translate.stencils import StencilProgram
-from tandemu.jit.translate.translator import TranslatorRoutines, build_translator
 from tandemu.native import container
 from tandemu.native.beside import CompilingBeside
 from tandemu.native.compiler import CodeModel, compile_object
@@ -79,6 +80,11 @@ class Program:
     def memory(self) -> MemoryRoutines:
         return build_memory(self.layout, self.state, self.ram_pointer, self.system, self.log_code)
 
+    @property
+    def copy_guest(self) -> Function | None:
+        """What copies code that may be unmapped meanwhile: a machine's is not."""
+        return None
+
     @cached_property
     def services(self) -> Services:
         return Services(self.memory, self.clock)
@@ -114,7 +120,8 @@ class Program:
     @cached_property
     def translator(self) -> TranslatorRoutines:
         return build_translator(
-            self.guest, self.state, self.system, self.layout, self.stencils, self.memory
+            *(self.guest, self.state, self.system, self.layout, self.stencils, self.memory),
+            self.copy_guest,
         )
 
     @cached_property
@@ -133,10 +140,17 @@ class Program:
         ).build()
 
     @property
+    def cache_routines(self) -> tuple[Function, ...]:
+        """What Python calls to change the code cache."""
+        translator = self.translator
+        return (translator.lock, translator.unlock, translator.make_room, translator.flush_code)
+
+    @property
     def region_routines(self) -> tuple[Function, ...]:
         """What Python calls to put a region in its place."""
         return (
             build_install_region(self.layout, self.state, self.stencils),
+            build_place_region(self.layout, self.state, self.stencils),
             build_link_region(self.layout, self.stencils, self.translator.lookup),
             build_start_worker(),
             self.memory.fetch,
@@ -147,7 +161,7 @@ class Program:
         return [
             *self.routines,
             *self.region_routines,
-            self.translator.flush_code,
+            *self.cache_routines,
             build_request(self.layout),
             self.clock,
             build_note_pages(self.log_code),

@@ -18,18 +18,21 @@ from tandemu.accel.user import (
     INTERRUPTED_RESTARTS,
     REQUEST_SIGNAL,
 )
-from tandemu.bits import Layout
+from tandemu.bits import Layout, mask
 from tandemu.ir import I8, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.ir.operations import GUARDED_SIZE, SYSTEM_CALL_ARGUMENTS
 from tandemu.ir.values import emit_effect
 from tandemu.isa import effects as asked
 from tandemu.isa.architecture import Control, Faults
 from tandemu.jit.engine.generate import Program
+from tandemu.jit.memory.code_cache import leave_code
 from tandemu.jit.memory.routines import STATUS_DONE, STATUS_TRAP, MemoryRoutines, machine_of
 from tandemu.jit.run.dispatcher import Dispatcher
 from tandemu.jit.run.requests import build_request
 from tandemu.jit.shared.convention import tail_parameters
 from tandemu.jit.shared.layout import (
+    ARENAS,
+    CODE_CACHE,
     EXIT_INTERRUPTED,
     EXIT_TRAP,
     FETCH_CHECK,
@@ -38,6 +41,7 @@ from tandemu.jit.shared.layout import (
     MACHINE_SYMBOL,
     NATIVE_CALLS,
     NO_BUDGET,
+    OUTSIDE,
     SIGNAL_DUE,
     SITE,
 )
@@ -105,6 +109,10 @@ class UserDispatcher(Dispatcher):
     entrance = "entrance"
 
     @property
+    def contexts(self) -> range:
+        return range(1)
+
+    @property
     def control(self) -> Control:
         """What causes and registers mean to a program's system."""
         return self.guest.isa.control
@@ -158,7 +166,10 @@ class UserDispatcher(Dispatcher):
         assert len(convention.arguments) == SYSTEM_CALL_ARGUMENTS
         given = [registers[one].zext(I64) for one in convention.arguments]
         context = cpu.call_context.to_pointer()
+        # It may take any time: no address of code is kept.
+        leave_code(b, cpu)
         result = b.call(routine.to_pointer(), context, *given, result=I64)
+        b.call(self.enter_code, b.cpu)
         with b.If(result == CALL_ELSEWHERE, likely=False):
             leave_to_python()
         with b.If((result - INTERRUPTED).ule(INTERRUPTED_RESTARTS - INTERRUPTED), likely=False):
@@ -199,6 +210,7 @@ class UserDispatcher(Dispatcher):
         other = (self.requests(b, cpu) & ~REQUEST_SIGNAL) != 0
         with b.If(other | (cpu.effects != 0), likely=False):
             self.leave(b, cpu, EXIT_INTERRUPTED, Constant(I64, 0))
+        self.pass_safe_point(b, cpu)
         cpu.slice = budget
         cpu.fault_budget = NO_BUDGET
         cpu.now = b.call(self.clock, b.cpu)
@@ -239,40 +251,83 @@ class UserDispatcher(Dispatcher):
             self.build_native_call(),
             self.build_entrance(),
             self.build_memory_fault(),
-            build_copy_guest(),
             build_fault_handler(self.layout, self.control),
         )
 
 
-def _find_access(
-    b: Builder, control: Control, machine: Any, registers: Value, cpu: Any, running: Value
+def _inside(cache: Any, part: str, place: Value) -> Value:
+    """Whether a host address lies in a part of the code cache."""
+    size = getattr(cache, f"{part}_size") * ARENAS
+    return (place - getattr(cache, f"{part}_start")).ult(size)  # type: ignore[no-any-return]
+
+
+def _build_find_site() -> Function:
+    """find_site(cache, running) -> the exit descriptor of the access that is at *running*, or 0."""
+    b = Builder("find_site", [("cache", PTR), ("running", I64)], result=I64, exported=False)
+    cache, running = b.struct(CODE_CACHE, b.cache), b.running
+    in_region = _inside(cache, "region", running)
+    in_stencil = (running - cache.hot_start).udiv(cache.hot_size)
+    arena = b.select(in_region, (running - cache.region_start).udiv(cache.region_size), in_stencil)
+    site = b.variable(I64, cache.site_start + arena * cache.site_size)
+    end = b.select(arena == cache.arena, cache.site_next, cache.arenas[arena].sites_end)
+    best = b.variable(I64, 0)
+    with b.While(lambda: site.value.ult(end)):
+        record = b.struct(SITE, site.value.to_pointer())
+        code = record.code.zext(I64)
+        # The sites of a region name the very instruction, or all until `next` that are not
+        # told apart; those of stencils the first.
+        told = (code == running) | running.ult(record.next.zext(I64))
+        fits = code.ule(running) & b.select(in_region, told, ~_inside(cache, "region", code))
+        with b.If((record.form != 0) & (code != 0) & fits):
+            best.value = site.value
+        site.value = site.value + SITE.size
+    b.Return(best.value)
+    return b.finish()
+
+
+def _find_vcpu(b: Builder, layout: Layout, machine: Any, registers: Value, running: Value) -> Value:
+    """The vCPU whose translated code was *running*; 0 if none was.
+
+    Stencils have it in a register. Code of a region has anything anywhere, but its stack is
+    that of its thread: the vCPU is the one that was entered closest above.
+    """
+    cache = b.struct(CODE_CACHE, machine.code_cache.to_pointer())
+    in_region, in_stencil = (_inside(cache, part, running) for part in ("region", "hot"))
+    named = b.load(registers.offset(8 * _RDI), I64)
+    stack = b.load(registers.offset(8 * _RSP), I64)
+    found, nearest = b.variable(I64, 0), b.variable(I64, mask(64))
+    number = b.variable(I64, 0)
+    with b.While(lambda: number.value.ult(machine.vcpu_count)):
+        address = machine.vcpus[number.value]
+        number.value = number.value + 1
+        # A thread that has ended leaves an empty place.
+        with b.If(address != 0):
+            cpu = b.struct(layout, address.to_pointer())
+            distance = cpu.host_stack - stack
+            closer = in_region & (cpu.epoch != OUTSIDE) & distance.ult(nearest.value)
+            with b.If((in_stencil & (address == named)) | closer):
+                found.value, nearest.value = address, distance
+    return found.value
+
+
+def _leave_access(
+    b: Builder, layout: Layout, control: Control, machine: Any, find_site: Function
 ) -> None:
-    """If *running* is an access of *cpu*'s translated code: return, to go on with a trap."""
-    address = cpu.pointer().from_pointer()
-    inside = b.load(registers.offset(8 * _RDI), I64) == address
-    in_region = (running - cpu.region_start).ult(cpu.region_next - cpu.region_start)
-    in_stencil = inside & (running - cpu.hot_start).ult(cpu.hot_next - cpu.hot_start)
-    with b.If(in_region | in_stencil):
-        site = b.variable(I64, cpu.site_start)
-        best = b.variable(I64, 0)
-        with b.While(lambda: site.value.ult(cpu.site_next)):
-            record = b.struct(SITE, site.value.to_pointer())
-            code = record.code.zext(I64)
-            # The sites of a region name the very instruction, or all until `next` that are not
-            # told apart; those of stencils the first.
-            of_region = (code - cpu.region_start).ult(cpu.region_next - cpu.region_start)
-            told = (code == running) | running.ult(record.next.zext(I64))
-            fits = code.ule(running) & b.select(in_region, told, ~of_region)
-            with b.If((record.form != 0) & (code != 0) & fits):
-                best.value = site.value
-            site.value = site.value + SITE.size
-        with b.If(best.value != 0):
-            cpu.site = best.value
-            with b.If(in_region):
+    """If an access of translated code was refused: return, to go on with a trap."""
+    registers = b.context.offset(_GENERAL_REGISTERS)
+    running = b.load(registers.offset(8 * _RIP), I64)
+    address = _find_vcpu(b, layout, machine, registers, running)
+    with b.If(address != 0):
+        site = b.call(find_site, machine.code_cache.to_pointer(), running)
+        with b.If(site != 0):
+            cpu = b.struct(layout, address.to_pointer())
+            cpu.site = site
+            cache = b.struct(CODE_CACHE, machine.code_cache.to_pointer())
+            with b.If(_inside(cache, "region", running)):
                 # Memory holds the guest's registers, and the budget if the program has a
                 # handler for this; the host's are anywhere.
                 noted, whole = cpu.fault_budget, cpu.slice
-                left = whole - b.struct(SITE, best.value.to_pointer()).remaining.zext(I64)
+                left = whole - b.struct(SITE, site.to_pointer()).remaining.zext(I64)
                 b.store(registers.offset(8 * _RDI), address)
                 b.store(registers.offset(8 * _RSI), machine.window)
                 b.store(registers.offset(8 * _RDX), b.select(noted == NO_BUDGET, left, noted))
@@ -316,14 +371,8 @@ def build_fault_handler(layout: Layout, control: Control) -> Function:
         with b.If(running + GUARDED_SIZE == machine.copy_resume):
             b.store(registers.offset(8 * _RIP), running + GUARDED_SIZE)
             b.Return(1)
-        vcpu = b.variable(I64, 0)
-        with b.While(lambda: vcpu.value.ult(machine.vcpu_count)):
-            address = machine.vcpus[vcpu.value]
-            vcpu.value = vcpu.value + 1
-            # A thread that has ended leaves an empty place.
-            with b.If(address != 0):
-                cpu = b.struct(layout, address.to_pointer())
-                _find_access(b, control, machine, registers, cpu, running)
+        with b.If(machine.code_cache != 0):
+            _leave_access(b, layout, control, machine, _build_find_site())
     with b.If(sent & (machine.sent_signal != 0)):
         b.call(machine.sent_signal.to_pointer(), b.signal, b.info, b.context)
         b.Return(1)
@@ -350,6 +399,10 @@ class UserProgram(Program):
         return MemoryRoutines(self.ram_pointer, load, load, store, atomic, fetch)
 
     @cached_property
+    def copy_guest(self) -> Function:
+        return build_copy_guest()
+
+    @cached_property
     def stencils(self) -> StencilProgram:
         return stencils.build(self.guest, self.state, self.instructions, self.layout, flat=True)
 
@@ -357,7 +410,8 @@ class UserProgram(Program):
         return [
             *self.routines,
             *self.region_routines,
-            self.translator.flush_code,
+            *self.cache_routines,
+            self.copy_guest,
             self.translator.forget_page,
             build_request(self.layout),
             self.clock,

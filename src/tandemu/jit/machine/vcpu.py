@@ -24,12 +24,11 @@ from tandemu.accel import (
     Unsupported,
     WatchpointHit,
 )
-from tandemu.accel.profile import Profile
 from tandemu.bits import mask
 from tandemu.isa import effects
 from tandemu.isa.errors import IsaError
-from tandemu.jit.engine.cpu import LARGEST, SMALL, TranslatedCpu
-from tandemu.jit.regions.installer import Place, RegionInstaller
+from tandemu.jit.engine.cpu import TranslatedCpu
+from tandemu.jit.regions.installer import Place
 from tandemu.jit.regions.request import Region, RegionKind
 from tandemu.jit.shared.layout import (
     EXIT_BREAK,
@@ -48,7 +47,6 @@ from tandemu.jit.shared.layout import (
     REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
-    REQUEST_ROOM,
     RESPONSE_FAULT,
     RESPONSE_VALUE,
     WATCHES_READ,
@@ -59,10 +57,7 @@ from tandemu.memory.layout import PAGE_SIZE
 if TYPE_CHECKING:
     from tandemu.jit.machine.vm import JitVm
 
-FIRST_CACHE = LARGEST
-"""The code cache of the first `_MANY` vCPUs: address space; memory is used as it fills."""
-_MANY = 4
-_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
+_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION
 _LONGEST_WAIT_S = 1.0
 _UNTIL_EXACT = 1 << 14
 """More instructions than the path through a region's loop has, but for loops inside it."""
@@ -74,7 +69,7 @@ class JitVcpu(TranslatedCpu):
 
     def __init__(self, vm: JitVm, index: int) -> None:
         engine = vm.engine
-        super().__init__(engine, vm.address, FIRST_CACHE if index < _MANY else SMALL)
+        super().__init__(engine, vm.address, vm.cache)
         self._isa = engine.isa
         self._control = engine.isa.control
         self.index = index
@@ -91,20 +86,21 @@ class JitVcpu(TranslatedCpu):
         self._waiting = False
         self._inside = False
         self._fences: deque[Fence | None] = deque()
-        """What other threads ask for; None: forget all translations and all code."""
+        """What other threads ask for; None: forget all address translations."""
         self._kicked = False
         self.waits = 0
         self._watched: WatchpointHit | None = None
         """A watched access of the instruction at hand, which is being carried out."""
         self._fetch = engine.routine("fetch", 2)
-        self.regions = RegionInstaller(self, self, vm.optimiser, vm.region_service)
+        self.regions = vm.regions
         self.reset()
 
     def reset(self) -> None:
         """Put the vCPU into the state after reset; every translation is forgotten."""
-        self._prepare()
-        self.regions.prepare()
+        self._begin_anew()
+        self.cache.flush()
         cpu, vm = self.cpu, self._vm
+        cpu.slice_length = self.regions.slice_length
         self._control.reset(cpu, self.index, firmware_calls=vm.firmware_calls)
         cpu.effects = effects.MODE | effects.FLUSH_ALL
         cpu.slice_limit = mask(63)
@@ -117,7 +113,7 @@ class JitVcpu(TranslatedCpu):
             if self._fences:
                 self._carry_out_fences()
             if self.regions.ready:
-                self.regions.install_ready()
+                self.regions.install_ready(self, self)
             if self._watched is not None:
                 return self._pass_watch()
             if self._kicked:
@@ -149,8 +145,7 @@ class JitVcpu(TranslatedCpu):
         if kind == EXIT_INTERRUPTED:
             # The flag goes before what it stands for is looked at: whoever sets it
             # does so after. One that comes late costs a turn, none is lost.
-            if self._change_request(self.address, 0, _REQUESTS) & REQUEST_ROOM:
-                self.grow()
+            self._change_request(self.address, 0, _REQUESTS)
             return None
         if kind == EXIT_FIRMWARE:
             return FirmwareCall()
@@ -158,7 +153,7 @@ class JitVcpu(TranslatedCpu):
             self._vm.run_in_software(self)
             return None
         if kind == EXIT_HOT:
-            self.regions.hot()
+            self.regions.hot(self, self)
             return None
         if kind == EXIT_LIMIT:
             return Stopped(cpu.pc)
@@ -259,8 +254,8 @@ class JitVcpu(TranslatedCpu):
         """Have this vCPU carry out *fence* before its next guest instruction. Any thread."""
         self._request_fence(fence)
 
-    def forget_code(self) -> None:
-        """Have this vCPU forget all code and translations: memory slots changed. Any thread."""
+    def forget_translations(self) -> None:
+        """Have this vCPU forget all address translations: memory slots changed. Any thread."""
         self._request_fence(None)
 
     def _request_fence(self, fence: Fence | None) -> None:
@@ -284,7 +279,6 @@ class JitVcpu(TranslatedCpu):
         while self._fences:
             fence = self._fences.popleft()
             if fence is None:
-                self.flush_code()
                 engine.routine("flush_translations", 2)(self.address, 1)
             elif fence.instructions:
                 cpu.effects |= effects.INSTRUCTIONS
@@ -390,17 +384,12 @@ class JitVcpu(TranslatedCpu):
         starts = range(0, len(cells), _DUMPED_IN_A_LINE)
         return "\n".join("".join(cells[start:][:_DUMPED_IN_A_LINE]) for start in starts)
 
-    def profile(self) -> Profile:
-        """Where this vCPU, which is at rest, has spent its time."""
-        return self.regions.profile(self._isa, flat=False)
-
     def statistics(self) -> dict[str, int]:
         """What this vCPU has done, by name of the counter."""
-        return {**self.counters(), **self.regions.statistics(), "waits": self.waits}
+        return {**self.counters(), "waits": self.waits}
 
     def close(self) -> None:
-        """Free the code cache."""
+        """The end: its memory goes with this object."""
         if self._closed:
             raise AccelError("this vCPU is closed")
         self._closed = True
-        self.free()

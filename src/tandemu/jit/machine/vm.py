@@ -10,13 +10,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tandemu.accel import AccelError, Capability, Fence, Watch
-from tandemu.accel.profile import Profile, add_profiles
+from tandemu.accel.profile import Profile
 from tandemu.bits import mask
 from tandemu.jit.engine.breakpoints import DebugTables
+from tandemu.jit.engine.code_cache import LARGEST, CodeCache
 from tandemu.jit.engine.load import Engine, load_engine
 from tandemu.jit.machine.doorbells import Doorbells
 from tandemu.jit.machine.posted import PostedPort
 from tandemu.jit.machine.vcpu import JitVcpu
+from tandemu.jit.regions.installer import RegionInstaller
 from tandemu.jit.regions.service import RegionService, region_service
 from tandemu.jit.regions.settings import optimiser_settings
 from tandemu.jit.shared.layout import (
@@ -31,6 +33,8 @@ from tandemu.slots.routines import NativeNotes
 if TYPE_CHECKING:
     from tandemu.jit.engine.software import SoftwareInterpreter
 
+CODE_CACHE_SIZES = LARGEST
+"""Of a machine's code cache: address space; memory is used as it fills."""
 _SLICE = 16384
 """Instructions between two looks at timers and requests: some 10 µs."""
 _THRESHOLD = 512
@@ -93,6 +97,9 @@ class JitVm:
         self._machine.posted.writes = self._machine.posted.status = INVALID
         self.posted: PostedPort | None = None
         self.debugging = DebugTables(self._machine)
+        self.cache = CodeCache(self.engine, self.address, CODE_CACHE_SIZES)
+        self._machine.code_cache = self.cache.address
+        self.regions = RegionInstaller(self.cache, self.optimiser, self.region_service)
         self._standing: int | None = None
         """The guest's clock while it stands."""
         self.vcpus: list[JitVcpu] = []
@@ -117,8 +124,9 @@ class JitVm:
 
     def _forget_code(self) -> None:
         # Blocks are known by physical address: what is there may be another's code.
+        self.cache.flush()
         for vcpu in self.vcpus:
-            vcpu.forget_code()
+            vcpu.forget_translations()
 
     def flush_translations(self) -> None:
         """Have every vCPU forget its address translations. Any thread; done on return."""
@@ -159,9 +167,10 @@ class JitVm:
         if len(self.vcpus) == VCPU_LIMIT:
             raise AccelError(f"more than {VCPU_LIMIT} vCPUs")
         vcpu = JitVcpu(self, index)
-        self.vcpus.append(vcpu)
-        self._machine.vcpus[len(self.vcpus) - 1] = vcpu.address
-        self._machine.vcpu_count = len(self.vcpus)
+        with self.cache.held():
+            self.vcpus.append(vcpu)
+            self._machine.vcpus[len(self.vcpus) - 1] = vcpu.address
+            self._machine.vcpu_count = len(self.vcpus)
         return vcpu
 
     def time(self) -> int:
@@ -228,7 +237,7 @@ class JitVm:
 
     def statistics(self) -> Mapping[str, int | float]:
         """Counters of all vCPUs added up, by name. Any thread."""
-        total: Counter[str] = Counter()
+        total = Counter({**self.cache.counters(), **self.regions.statistics()})
         for vcpu in self.vcpus:
             total.update(vcpu.statistics())
         total.update(self.region_service().statistics())
@@ -236,7 +245,8 @@ class JitVm:
 
     def profile(self) -> Profile:
         """Where the guest has spent its time. No vCPU may be running."""
-        return add_profiles(vcpu.profile() for vcpu in self.vcpus)
+        vcpu = self.vcpus[0]
+        return self.regions.profile(vcpu, self.engine.isa, flat=False)
 
     def close(self) -> None:
         """Free everything. No vCPU may be running."""
@@ -245,3 +255,4 @@ class JitVm:
         for vcpu in self.vcpus:
             vcpu.close()
         self.vcpus.clear()
+        self.cache.free()

@@ -44,9 +44,9 @@ def build_flush_translations(layout: Layout, state: State) -> Function:
     kept = b.select(b.all != 0, Constant(I64, 0), Constant(I64, _TLB_SIZE))
     b.fill(cpu.pointer("tlbs").offset(kept), 0xFF, Constant(I64, _TLB_SIZE * TLB_MODES) - kept)
     b.fill(cpu.pointer("fetches"), 0xFF, FETCH_ENTRIES * FETCH_ENTRY.size)
-    empty_jump_caches(b, layout, state, _paged(state))
+    empty_jump_caches(b, layout, _paged(state))
     with b.If((b.all != 0) & Constant(I1, bool(state.unpaged))):
-        empty_jump_caches(b, layout, state, range(len(_paged(state)), state.contexts))
+        empty_jump_caches(b, layout, range(len(_paged(state)), state.contexts))
     b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
     b.fill(cpu.pointer("large_pages"), 0, LARGE_PAGE_BITS // 8)
     b.Return()
@@ -75,7 +75,7 @@ def build_flush_page(layout: Layout, state: State, flush: Function) -> Function:
     cpu.fetches[(page >> PAGE_SHIFT) & (FETCH_ENTRIES - 1)].tag = (1 << 64) - 1
     word, bit = jump_page(page)
     with b.If(((cpu.jump_pages[word] >> bit) & 1) != 0):
-        empty_jump_caches(b, layout, state, _paged(state))
+        empty_jump_caches(b, layout, _paged(state))
         b.fill(cpu.pointer("jump_pages"), 0, 16 * 8)
     b.Return()
     return b.finish()

@@ -34,21 +34,28 @@ def jump_entry(ir: Builder, state: State, cache: Value | int, pc: Value) -> Valu
     return ir.cpu.offset(cache).offset(jump_offset(state, pc))
 
 
-def empty_jump_caches(b: Builder, layout: Layout, state: State, contexts: range) -> None:
-    """Empty the caches of *contexts*, and forget which pages they had targets on."""
+def empty_jump_caches(b: Builder, layout: Layout, contexts: range) -> None:
+    """Empty the caches of *contexts*."""
     start = b.cpu.offset(layout.offset("jumps") + contexts.start * JUMP_CACHE_SIZE)
     b.fill(start, 0xFF, len(contexts) * JUMP_CACHE_SIZE)
-    if state.alignment == 1:
-        # The highest address has the last entry, and is an instruction's.
-        for number in range(1, len(contexts) + 1):
-            b.store(start.offset(number * JUMP_CACHE_SIZE - JUMP_ENTRY.size), Constant(I64, 0))
+    # The highest address has the last entry, and may be an instruction's.
+    for number in range(1, len(contexts) + 1):
+        b.store(start.offset(number * JUMP_CACHE_SIZE - JUMP_ENTRY.size), Constant(I64, 0))
 
 
-def forget_jump(b: Builder, layout: Layout, state: State, tag: Value) -> None:
-    """Forget the jump cache's entry for the block that has *tag*, if there is one."""
+def forget_jump(b: Builder, layout: Layout, state: State, machine: Any, tag: Value) -> None:
+    """Have every vCPU's jump cache forget the block that has *tag*. Under the code cache's lock.
+
+    The vCPUs go on meanwhile. An entry that its owner is just making stays, which is no harm:
+    the block is still what it was.
+    """
     address = emit_tag_address(tag)
     cache: Any = jump_cache(layout, emit_tag_context(tag))
-    entry = jump_entry(b, state, cache, address)
-    with b.If(b.load(entry, I64) == address):
-        # Another entry's.
-        b.store(entry, address ^ state.alignment)
+    number = b.variable(I64, 0)
+    with b.While(lambda: number.value.ult(machine.vcpu_count)):
+        vcpu = machine.vcpus[number.value]
+        with b.If(vcpu != 0):
+            entry = vcpu.to_pointer().offset(cache).offset(jump_offset(state, address))
+            # Another entry's.
+            b.compare_exchange(entry, address, address ^ state.alignment)
+        number.value = number.value + 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tandemu.accel.errors import AccelError
@@ -31,7 +31,8 @@ from tandemu.accel.user import (
 from tandemu.bits import mask
 from tandemu.isa.catalogue import find_isa
 from tandemu.jit.engine.breakpoints import DebugTables
-from tandemu.jit.engine.cpu import LARGE, SMALL, SMALLEST, CacheSizes, TranslatedCpu
+from tandemu.jit.engine.code_cache import CodeCache
+from tandemu.jit.engine.cpu import TranslatedCpu
 from tandemu.jit.engine.load import Engine, engine_code
 from tandemu.jit.regions.installer import Place, RegionInstaller
 from tandemu.jit.regions.request import Region, RegionKind
@@ -45,10 +46,8 @@ from tandemu.jit.shared.layout import (
     FETCH_CHECK,
     MACHINE,
     MACHINE_SYMBOL,
-    REQUEST_FENCE,
     REQUEST_KICK,
     REQUEST_REGION,
-    REQUEST_ROOM,
     SIGNAL_DUE,
     VCPU_LIMIT,
 )
@@ -62,9 +61,6 @@ if TYPE_CHECKING:
 WINDOW_SIZE = 1 << 38
 """What Linux gives a RISC-V program under Sv39."""
 
-_FEW = 32
-"""So many threads begin with more than the smallest code cache; the first with a large one."""
-
 _SIGSEGV, _SIGBUS = 11, 7
 _SA_SIGINFO, _SA_NODEFER, _SA_RESTART = 4, 0x40000000, 0x10000000
 _PROT_NONE, _MAP_PRIVATE, _MAP_ANONYMOUS, _MAP_NORESERVE = 0, 2, 0x20, 0x4000
@@ -77,9 +73,7 @@ _THRESHOLD = 32
 """Slices that end at a block before it is hot: two million instructions."""
 _PATIENCE, _PATIENCE_FOR_ONE = 1 << 12, 1 << 8
 """Slices before the compiler is started: some 0.1 s. And the same if one block stands out."""
-_MOST_CHANGED = 256
-"""If more pages of code change at once, all translations are forgotten."""
-_REQUESTS = REQUEST_KICK | REQUEST_FENCE | REQUEST_REGION | REQUEST_ROOM
+_REQUESTS = REQUEST_KICK | REQUEST_REGION
 
 _SYSTEM_CALL, _KICKED, _BREAKPOINT = SystemCall(), Kicked(), Breakpoint()
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -153,8 +147,16 @@ class JitUserEngine:
         self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
         self.precise = False
         """Whether registers are in memory when an access is refused (`be_precise`)."""
-        self._cpus: list[JitUserCpu] = []
-        self._lock = threading.Lock()
+        self._cpus: dict[int, JitUserCpu] = {}
+        """By their place among the vCPUs that generated code looks at."""
+        self._free: list[int] = []
+        """Places of threads that have ended."""
+        self._changes = 0
+        """How often it was told that code is another one or gone."""
+        self.cache = CodeCache(self._engine, machine)
+        self._machine.code_cache = self.cache.address
+        self._forget_page = self._engine.routine("forget_page", 3)
+        self.installer = RegionInstaller(self.cache, self.optimiser, self.regions)
         self._catch_faults()
 
     def _catch_faults(self) -> None:
@@ -186,12 +188,16 @@ class JitUserEngine:
     def may_execute(self, address: int) -> bool:
         """Ask `code_page` about the page of *address*, and remember a yes."""
         page = address & -PAGE_SIZE
+        changes = self._changes
         kind = self.code_page(address) if 0 <= page < WINDOW_SIZE else CodePage.NONE
         if kind is CodePage.NONE:
             return False
-        if kind is CodePage.CHANGEABLE:
-            self.changeable.add(page)
-        self._executable[page >> PAGE_SHIFT] = 1
+        with self.cache.held():
+            # What has changed meanwhile is asked for again.
+            if changes == self._changes:
+                if kind is CodePage.CHANGEABLE:
+                    self.changeable.add(page)
+                self._executable[page >> PAGE_SHIFT] = 1
         return True
 
     def code_around(self, address: int) -> dict[int, bytes]:
@@ -222,47 +228,69 @@ class JitUserEngine:
 
     def create_cpu(self) -> JitUserCpu:
         """Create a processor with all registers zero."""
-        machine = ctypes.addressof(self._machine)
-        with self._lock:
-            number = len(self._cpus)
-            sizes = SMALL if 0 < number < _FEW else SMALLEST if number else LARGE
-            cpu = JitUserCpu(self, self._engine, machine, sizes)
-            slots = self._machine.vcpus
-            free = next((n for n in range(VCPU_LIMIT) if not slots[n]), None)
-            if free is None:
-                cpu.free()
+        cpu = JitUserCpu(self, self._engine, ctypes.addressof(self._machine))
+        with self.cache.held():
+            slot = self._free.pop() if self._free else len(self._cpus)
+            if slot >= VCPU_LIMIT:
                 raise AccelError(f"more than {VCPU_LIMIT} threads")
-            slots[free] = cpu.address
-            cpu.slot = free
-            self._machine.vcpu_count = max(self._machine.vcpu_count, free + 1)
-            self._cpus.append(cpu)
+            self._machine.vcpus[slot] = cpu.address
+            cpu.slot = slot
+            self._machine.vcpu_count = max(self._machine.vcpu_count, slot + 1)
+            self._cpus[slot] = cpu
         return cpu
 
     def forget_cpu(self, cpu: JitUserCpu) -> None:
         """Let go of a processor that is closed."""
-        with self._lock:
+        with self.cache.held():
             self._machine.vcpus[cpu.slot] = 0
-            self._cpus.remove(cpu)
+            del self._cpus[cpu.slot]
+            self._free.append(cpu.slot)
 
     def code_changed(self, start: int, size: int) -> None:
         """Forget what was translated from there, and whether code may be fetched."""
         pages = self._code_pages(start, size)
         if not pages:
             return
-        with self._lock:
+        with self.cache.held():
+            self._changes += 1
             for page in pages:
                 self._executable[page >> PAGE_SHIFT] = 0
             self.changeable.difference_update(pages)
-            for cpu in self._cpus:
-                cpu.forget(pages, is_written=False)
+            self._forget_pages(pages, {})
 
     def code_written(self, start: int, size: int) -> None:
         """Forget what was translated from there, where it is other code now."""
-        pages = self._code_pages(start, size)
-        if pages:
-            with self._lock:
-                for cpu in self._cpus:
-                    cpu.forget(pages, is_written=True)
+        self.forget_written(self._code_pages(start, size))
+
+    def forget_written(self, pages: Collection[int]) -> None:
+        """The same for what is on *pages*."""
+        with self.cache.held():
+            content = {page: self.read_page(page) for page in pages}
+            gone = [page for page, data in content.items() if data is None]
+            kept = {page: data for page, data in content.items() if data is not None}
+            self._forget_pages(gone, kept)
+
+    def _forget_pages(self, gone: Collection[int], content: Mapping[int, bytes]) -> None:
+        """Forget what was made from pages that are *gone*, or is not what their *content* is now.
+
+        Under the lock. All threads see it at once: the heads of what is forgotten lead elsewhere.
+        """
+        regions, forget = self.installer, self._forget_page
+        for page in {*gone, *regions.forget_gone(gone), *regions.forget_changed(content)}:
+            forget(self.cache.address, page, 0)
+        for page, data in content.items():
+            place = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
+            forget(self.cache.address, page, place)
+
+    @contextmanager
+    def holding_code(self) -> Iterator[None]:
+        """See `accel.user.UserEngine.holding_code`."""
+        with self.cache.held():
+            yield
+
+    def after_fork(self) -> None:
+        """See `accel.user.UserEngine.after_fork`."""
+        self.installer.after_fork()
 
     def _code_pages(self, start: int, size: int) -> list[int]:
         """The pages of a range from which code was fetched."""
@@ -285,9 +313,7 @@ class JitUserEngine:
         """From now on the program looks at its registers when an access is refused."""
         if not self.precise:
             self.precise = True
-            with self._lock:
-                for cpu in self._cpus:
-                    cpu.drop_code()
+            self.cache.flush()
 
     def take_signals(self, settle: int, handler: int) -> None:
         """Have signals settled by the routine *settle*, and *handler* told of those sent."""
@@ -295,53 +321,40 @@ class JitUserEngine:
 
     def profile(self) -> Profile:
         """Where the program has spent its time. Any thread."""
-        from tandemu.accel.profile import add_profiles
+        # Any of them: after the program's end there may be none.
+        for cpu in self._cpus.values():
+            return self.installer.profile(cpu, self._engine.isa, flat=True)
+        from tandemu.accel.profile import Profile
 
-        return add_profiles(cpu.profile() for cpu in list(self._cpus))
+        return Profile(0, 0, ())
 
     def statistics(self) -> dict[str, int]:
         """Counters of all processors added up."""
-        total: Counter[str] = Counter()
-        for cpu in list(self._cpus):
-            total.update(cpu.statistics())
+        total = Counter({**self.cache.counters(), **self.installer.statistics()})
+        for cpu in list(self._cpus.values()):
+            total.update(cpu.counters())
         total.update(self.regions().statistics())
         return dict(total)
 
     def close(self) -> None:
         """Free the window. No processor may be running."""
-        for cpu in list(self._cpus):
+        for cpu in list(self._cpus.values()):
             cpu.close()
+        self.cache.free()
         ctypes.CDLL(None).munmap(ctypes.c_void_p(self.base), ctypes.c_size_t(WINDOW_SIZE))
-
-
-def _take(pages: set[int]) -> set[int]:
-    """Take what is in a set that other threads add to, without a lock: a fork could keep that.
-
-    What is added once more meanwhile is looked at afterwards, which is enough.
-    """
-    taken = set(pages)
-    pages.difference_update(taken)
-    return taken
 
 
 class JitUserCpu(TranslatedCpu):
     """The processor of one guest thread."""
 
-    def __init__(
-        self, owner: JitUserEngine, engine: Engine, machine: int, sizes: CacheSizes
-    ) -> None:
-        super().__init__(engine, machine, sizes)
-        self._forget_page = engine.routine("forget_page", 3)
+    def __init__(self, owner: JitUserEngine, engine: Engine, machine: int) -> None:
+        super().__init__(engine, machine, owner.cache)
         self._owner = owner
         self.slot = -1
         self._kicked = False
-        self._stale = False
-        self._gone: set[int] = set()
-        """Pages of which nothing that was translated holds any more."""
-        self._written: set[int] = set()
-        """Pages of which not all may hold."""
-        self.regions = RegionInstaller(self, self, owner.optimiser, owner.regions)
+        self.regions = owner.installer
         cpu = self.cpu
+        cpu.slice_length = self.regions.slice_length
         engine.isa.control.begin_program(cpu)
         self._causes = engine.isa.control.causes
         cpu.fault_routine = engine.image.address("memory_fault")
@@ -356,13 +369,8 @@ class JitUserCpu(TranslatedCpu):
         """Run the program on the calling thread until an exit."""
         cpu, enter, address = self.cpu, self._enter, self.address
         while True:
-            if self._stale:
-                self._stale = False
-                self.flush_code()
-            if self._gone or self._written:
-                self._forget_pages()
             if self.regions.ready:
-                self.regions.install_ready()
+                self.regions.install_ready(self, self)
             if self._kicked:
                 self._kicked = False
                 return _KICKED
@@ -376,13 +384,13 @@ class JitUserCpu(TranslatedCpu):
                     return leaving
             elif kind == EXIT_INTERRUPTED:
                 # The flags go before what they stand for is looked at.
-                if self._change_request(address, 0, _REQUESTS) & REQUEST_ROOM:
-                    self.grow()
+                self._change_request(address, 0, _REQUESTS)
                 if cpu.effects:
+                    # FENCE.I: it may have written code anywhere.
                     cpu.effects = 0
-                    self._fence()
+                    self._owner.forget_written(list(self._owner.changeable))
             elif kind == EXIT_HOT:
-                self.regions.hot()
+                self.regions.hot(self, self)
             elif kind == EXIT_SOFTWARE:
                 self._finish_in_software()
             else:
@@ -430,62 +438,11 @@ class JitUserCpu(TranslatedCpu):
         """No: a program is seldom the only one that runs, and mostly short."""
         return False
 
-    def profile(self) -> Profile:
-        """Where this processor has spent its time. Any thread."""
-        return self.regions.profile(self._engine.isa, flat=True)
-
-    def statistics(self) -> dict[str, int]:
-        """What this processor has done, by name of the counter."""
-        return {**self.counters(), **self.regions.statistics()}
-
     def kick(self) -> None:
         """Make `run` return `Kicked` soon. Any thread; not lost if not running."""
         self._kicked = True
         self._change_request(self.address, REQUEST_KICK, 0)
 
-    def drop_code(self) -> None:
-        """Forget all translations before the next instruction after an exit. Any thread."""
-        self._stale = True
-        self._change_request(self.address, REQUEST_FENCE, 0)
-
-    def forget(self, pages: list[int], *, is_written: bool) -> None:
-        """The same for the code on *pages*. Any thread, which holds the engine's lock.
-
-        *is_written*: for what is other code now.
-        """
-        some = self._written if is_written else self._gone
-        some.update(pages)
-        if len(some) > _MOST_CHANGED:
-            self._gone.clear()
-            self._written.clear()
-            self.drop_code()
-        else:
-            self._change_request(self.address, REQUEST_FENCE, 0)
-
-    def _fence(self) -> None:
-        """The program has executed FENCE.I: it may have written code anywhere."""
-        self._written.update(self._owner.changeable)
-
-    def _forget_pages(self) -> None:
-        """Forget what has been asked for."""
-        gone = _take(self._gone)
-        written = _take(self._written) - gone
-        content: dict[int, bytes] = {}
-        for page in written:
-            data = self._owner.read_page(page)
-            if data is None:
-                gone.add(page)
-            else:
-                content[page] = data
-        gone |= self.regions.forget_gone(gone) | self.regions.forget_changed(content)
-        for page in gone:
-            self._forget_page(self.address, page, 0)
-        for page, data in content.items():
-            self._forget_page(
-                self.address, page, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-            )
-
     def close(self) -> None:
         """Free what the engine keeps for this thread."""
         self._owner.forget_cpu(self)
-        self.free()

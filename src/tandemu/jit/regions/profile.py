@@ -1,4 +1,4 @@
-"""What the samples of one vCPU say about where its guest spends its time."""
+"""What the samples of a code cache say about where its guest spends its time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ Code = Mapping[int, bytes]
 
 
 def take_profile(
-    cpu: Any, guest: GuestCode, installed: Mapping[int, Region], isa: Isa, flat: bool
+    cache: Any,
+    slice_length: int,
+    guest: GuestCode,
+    installed: Mapping[int, Region],
+    isa: Isa,
+    flat: bool,
 ) -> Profile:
-    """The profile of the processor whose structure is *cpu*, which is at rest.
+    """The profile of those who run the code in *cache*, a `layout.CODE_CACHE`.
 
-    *installed*: its regions by tag. *flat*: it runs a program, which has no modes.
+    *installed*: its regions by tag. *guest*: how one of them sees the code. *flat*: it is a
+    program's, which has no modes.
     """
-    samples = [(one.count, one.tag) for one in cpu.samples if one.count]
+    samples = [(one.count, one.tag) for one in cache.samples if one.count]
     places: list[HotPlace] = []
     for count, tag in sorted(samples, reverse=True)[:_PLACES]:
         pc = tag_address(tag)
@@ -44,7 +50,7 @@ def take_profile(
         )
         listing = tuple(_listing(isa, pc, code))
         places.append(HotPlace(pc, "" if flat else mode, count, level, instructions, size, listing))
-    return Profile(cpu.slices, cpu.slice_length, tuple(places))
+    return Profile(cache.slices, slice_length, tuple(places))
 
 
 def _listing(isa: Isa, pc: int, code: Code) -> Iterator[tuple[int, str]]:

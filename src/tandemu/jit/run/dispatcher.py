@@ -16,16 +16,20 @@ from collections.abc import Callable
 from typing import Any
 
 from tandemu.bits import Layout
-from tandemu.ir import I1, I32, I64, PTR, Builder, Constant, Function, Value
+from tandemu.ir import I1, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa import effects as asked
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, System
+from tandemu.jit.memory.code_cache import (
+    build_enter_code,
+    code_cache_of,
+    leave_code,
+)
 from tandemu.jit.memory.debugging import build_next_breakpoint
 from tandemu.jit.memory.forgetting import (
     build_flush_page,
     build_flush_translations,
     build_select_tlb,
-    jump_page,
 )
 from tandemu.jit.memory.jumps import jump_entry
 from tandemu.jit.memory.routines import (
@@ -38,9 +42,10 @@ from tandemu.jit.memory.routines import (
     build_physical_address,
 )
 from tandemu.jit.run.interpreter import retired
+from tandemu.jit.run.linking import Linking
 from tandemu.jit.run.region_routines import build_region_fill
 from tandemu.jit.run.requests import build_set_interrupt, build_take_message
-from tandemu.jit.shared.convention import entering_operands, tail_operands, tail_parameters
+from tandemu.jit.shared.convention import entering_operands
 from tandemu.jit.shared.layout import (
     BREAK_FORM,
     EXIT_BREAK,
@@ -52,14 +57,12 @@ from tandemu.jit.shared.layout import (
     FORM,
     JUMP_ENTRY,
     NANOSECONDS_PER_TICK,
-    REGION_LINK,
     RESPONSE_NONE,
     SAMPLES,
-    SITE,
 )
 from tandemu.jit.shared.tags import emit_block_tag
+from tandemu.jit.translate.routines import TranslatorRoutines
 from tandemu.jit.translate.stencils import ATOMIC, FLOATING, STORES, StencilProgram
-from tandemu.jit.translate.translator import TranslatorRoutines
 from tandemu.memory.layout import PAGE_SIZE
 
 NEARLY_NOTHING = 512
@@ -107,7 +110,7 @@ def build_count_exit(layout: Layout, clock: Function, count_time: Function) -> F
     return b.finish()
 
 
-class Dispatcher:
+class Dispatcher(Linking):
     """Builds the routines; they refer to each other by name."""
 
     entrance = "slice_end"
@@ -130,6 +133,7 @@ class Dispatcher:
         self.memory, self.translator = memory, translator
         self.interpret = interpret
         self.select_tlb = self.build_select_tlb()
+        self.enter_code = build_enter_code(layout, self.contexts)
         self.flush_translations = build_flush_translations(layout, state)
         self.flush_page = build_flush_page(layout, state, self.flush_translations)
         self.clock, self.count_time = clock, build_count_time(layout)
@@ -137,25 +141,19 @@ class Dispatcher:
         self.update_timers = build_update_timers(layout, system, clock)
         self.handle_effects = self.build_handle_effects()
 
+    @property
+    def contexts(self) -> range:
+        """The contexts that code runs in."""
+        return range(self.state.contexts)
+
     def build_select_tlb(self) -> Function:
         return build_select_tlb(self.layout, self.system)
 
-    def begin(self, name: str) -> tuple[Builder, Any]:
-        b = Builder(name, tail_parameters(self.state.address_bits), convention="tail")
-        return b, b.struct(self.layout, b.cpu)
-
-    def go(
-        self,
-        b: Builder,
-        target: str | Value,
-        *,
-        tlb: Value | None = None,
-        budget: Value | None = None,
-    ) -> None:
-        """Tail-call *target* with another TLB or budget."""
-        changes = {"tlb": tlb, "budget": budget}
-        known = {name: value for name, value in changes.items() if value is not None}
-        b.TailCall(target, *tail_operands(b, **known))
+    def pass_safe_point(self, b: Builder, cpu: Any) -> None:
+        """No address of translated code is kept here: see what was evicted since the last time."""
+        epoch = b.load(code_cache_of(b, cpu).pointer("epoch"), I64, atomic=True)
+        with b.If(epoch != cpu.epoch, likely=False):
+            b.call(self.enter_code, b.cpu)
 
     def leave(self, b: Builder, cpu: Any, kind: int | None, budget: Value) -> None:
         """Return to Python."""
@@ -225,14 +223,8 @@ class Dispatcher:
         with b.If(known.tag == pc, likely=True):
             self.go(b, known.code.zext(I64).to_pointer())
         code = b.call(self.translator.find_block, b.cpu, pc)
-        with b.If(code == 0, likely=False):
-            self.trap(b, cpu, b.budget)
-        # Blocks that hold half an instruction of the next page are found anew each time.
-        with b.If(~self.may_cross(pc), likely=True):
-            known.tag, known.code = pc, code.trunc(I32)
-            known.region = cpu.found_region.trunc(I32)
-            word, bit = jump_page(pc)
-            cpu.jump_pages[word] = cpu.jump_pages[word] | (Constant(I64, 1) << bit)
+        self.unless_found(b, cpu, code)
+        self.remember(b, cpu, pc, code)
         self.go(b, code.to_pointer())
         return b.finish()
 
@@ -258,6 +250,7 @@ class Dispatcher:
         # Traps count too, so that a guest whose handler traps comes to its limit.
         with b.If((cpu.instructions + cpu.traps).uge(cpu.slice_limit), likely=False):
             self.leave(b, cpu, EXIT_LIMIT, zero)
+        self.pass_safe_point(b, cpu)
         cpu.slice = budget
         if self.state.code_visible_at_once:
             # Others may have written code.
@@ -288,13 +281,15 @@ class Dispatcher:
         """A slice is used up at pc: note it, and leave if the block there has become hot.
 
         A slice is a number of instructions, so this counts what blocks cost, exactly
-        the same in every run.
+        the same in every run of one vCPU. Several count together, without waiting for each other:
+        one may get lost.
         """
-        cpu.slices = cpu.slices + 1
-        with b.If(cpu.hot_threshold != 0):
+        cache = code_cache_of(b, cpu)
+        cache.slices = cache.slices + 1
+        with b.If(cache.hot_threshold != 0):
             tag = emit_block_tag(cpu.context, cpu.pc)
             number = sample_number(tag)
-            one = cpu.samples[number & (SAMPLES - 1)]
+            one = cache.samples[number & (SAMPLES - 1)]
             count = b.variable(I64, one.count + 1)
             with b.If(one.tag != tag):
                 # Another one's place: it has to be seen less often for this one to get it.
@@ -306,11 +301,11 @@ class Dispatcher:
                     one.tag = tag
             with b.If(count.value != 0):
                 one.count = count.value
-                word = (cpu.known + ((number.bits(0, 16) >> 6) << 3)).to_pointer()
+                word = (cache.known + ((number.bits(0, 16) >> 6) << 3)).to_pointer()
                 known = ((b.load(word, I64) >> (number & 63)) & 1) != 0
                 # Whenever the count has doubled: what was put off is asked for again.
                 doubled = (count.value & (count.value - 1)) == 0
-                hot = doubled & count.value.uge(cpu.hot_threshold)
+                hot = doubled & count.value.uge(cache.hot_threshold)
                 with b.If(hot | (known & (count.value == 1)), likely=False):
                     self.leave(b, cpu, EXIT_HOT, Constant(I64, 0))
 
@@ -321,52 +316,6 @@ class Dispatcher:
         cpu.inexact = 1
         cpu.in_region = 1
         self.go(b, "slice_end")
-        return b.finish()
-
-    def may_cross(self, pc: Value) -> Value:
-        """Whether the instruction at *pc* may go on on the next page."""
-        return self.guest.fetch.near_end(pc & (PAGE_SIZE - 1))
-
-    def site(self, b: Builder, cpu: Any) -> Any:
-        return b.struct(SITE, cpu.site.to_pointer())
-
-    def build_link_site(self) -> Function:
-        """A jump whose target was not translated when the block was."""
-        b, cpu = self.begin("link_site")
-        site = self.site(b, cpu)
-        cpu.links = cpu.links + 1
-        cpu.pc = site.pc
-        field = site.code.zext(I64)
-        flushes = cpu.flushes
-        code = b.call(self.translator.find_block, b.cpu, cpu.pc)
-        with b.If(code == 0, likely=False):
-            self.trap(b, cpu, b.budget)
-        # Blocks that hold half an instruction of the next page are found anew each time.
-        last = self.may_cross(cpu.pc)
-        with b.If((flushes == cpu.flushes) & ~last, likely=True):
-            # The link of a region goes straight to a region; this once, by the stencils' way.
-            region = b.select(site.word == REGION_LINK, cpu.found_region, code)
-            b.store(field.to_pointer(), (region - field - 4).trunc(I32))
-        self.go(b, code.to_pointer())
-        return b.finish()
-
-    def build_head_site(self) -> Function:
-        """The head of a block: the budget is used up, or the block is stale."""
-        b, cpu = self.begin("head_site")
-        site = self.site(b, cpu)
-        cpu.pc = site.pc
-        with b.If(b.budget.slt(0), likely=True):
-            # The block has not run: what it took is given back.
-            self.go(b, "slice_end", budget=b.budget + site.remaining.zext(I64))
-        flushes = cpu.flushes
-        code = b.call(self.translator.find_block, b.cpu, cpu.pc)
-        with b.If(code == 0, likely=False):
-            self.trap(b, cpu, b.budget)
-        last = self.may_cross(cpu.pc)
-        with b.If((flushes == cpu.flushes) & ~last, likely=True):
-            field = site.code.zext(I64) + 1
-            b.store(field.to_pointer(), (code - field - 4).trunc(I32))
-        self.go(b, code.to_pointer())
         return b.finish()
 
     def build_memory_miss(self) -> Function:
@@ -458,7 +407,9 @@ class Dispatcher:
         cpu.sampled_at = 0
         # What an exit left of its slice is accounted for by the end of that slice.
         operands = entering_operands(self.state.address_bits, b.cpu, tlb, cpu.budget)
+        b.call(self.enter_code, b.cpu)
         b.call(self.entrance, *operands, convention="tail")
+        leave_code(b, cpu)
         self.system.end_floats(b, cpu, saved)
         b.Return(cpu.exit_kind)
         return b.finish()
@@ -553,6 +504,8 @@ class Dispatcher:
             self.build_interpret_site(),
             self.build_link_site(),
             self.build_head_site(),
+            self.build_stale_site(),
+            self.build_wait_for_room(),
             self.build_jump_miss(),
             self.build_dispatch(),
             self.build_slice_end(),

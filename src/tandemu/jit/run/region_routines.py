@@ -3,21 +3,21 @@ start of the process that compiles them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function
 from tandemu.isa.architecture import State
+from tandemu.jit.memory.code_cache import patch_displacement, patch_jump
 from tandemu.jit.memory.jumps import forget_jump
-from tandemu.jit.memory.routines import FILLED
-from tandemu.jit.shared.layout import INVALID, REGION_LINK, SITE
+from tandemu.jit.memory.routines import FILLED, machine_of
+from tandemu.jit.shared.layout import HEAD_SITE, INVALID, REGION_LINK_SITE, SITE
 from tandemu.jit.shared.tags import emit_tag_address
 from tandemu.jit.translate.blocks import JUMP_SIZE, block_hash, block_record, put_jump
 from tandemu.jit.translate.emission import Emission
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.stencils import STENCIL
-
-_ROOM = 512
-"""Bytes of cold code and sites that installing a region or a link takes at most."""
 
 
 def build_region_fill(layout: Layout, state: State, fill: Function) -> Function:
@@ -86,83 +86,98 @@ def build_start_worker() -> Function:
 def build_install_region(layout: Layout, state: State, program: StencilProgram) -> Function:
     """install_region(cpu, tag, physical, region) -> host address of its fallback entry, or 0.
 
-    The block that stands there becomes a jump to *region*; its head is moved, so that the
-    region may still send control to the stencils. 0: there is no such block, or no room.
+    Have the block that stands there go to *region* from the next time on, or from `place_region`
+    on if it has one already. The region may still send control to the stencils: the fallback
+    entry is a copy of the block's head. 0: there is no such block. Under the lock, after
+    `make_room`; the region's code is complete.
     """
     parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("region", I64)]
     b = Builder("install_region", parameters, result=I64)
     emission = Emission(b, layout, program)
-    cpu = emission.cpu
-    with b.If(
-        (cpu.cold_end - cpu.cold_next).ult(_ROOM) | (cpu.site_end - cpu.site_next).ult(_ROOM)
-    ):
-        b.Return(0)
-    index = b.variable(I32, b.load((cpu.buckets + (block_hash(b.physical) << 2)).to_pointer(), I32))
+    cpu, cache = emission.cpu, emission.cache
+    block = _find_record(b, cache)
+    code = block.code.zext(I64)
+    site = b.struct(SITE, block.site.zext(I64).to_pointer())
+    # The fallback entry: the head as it was, and on behind it.
+    number = program.numbers["head"]
+    head = b.struct(STENCIL, (cpu.stencils + number * STENCIL.size).to_pointer())
+    fallback = emission.cold.value
+    emission.value("COUNT", site.remaining.zext(I64))
+    emission.value("COLD", block.head_stub.zext(I64))
+    emission.emit_cold("head")
+    put_jump(b, emission.cold.value, code + head.size.zext(I64))
+    emission.cold.value = emission.cold.value + JUMP_SIZE
+    emission.keep()
+    b.Return(fallback)
+    return b.finish()
+
+
+def _find_record(b: Builder, cache: Any) -> Any:
+    """The block of *tag* and *physical*; the function returns 0 if there is none."""
+    bucket = (cache.buckets + (block_hash(b.physical) << 2)).to_pointer()
+    index = b.variable(I32, b.load(bucket, I32))
     with b.Loop():
         with b.If(index.value == 0):
             b.Return(0)
-        found = block_record(b, cpu, index.value)
+        found = block_record(b, cache, index.value)
         same = (found.tag == b.tag) & (found.physical == b.physical) & (found.second == INVALID)
         with b.If(same):
             b.Break()
         index.value = found.next
-    block = block_record(b, cpu, index.value)
+    return block_record(b, cache, index.value)
+
+
+def build_place_region(layout: Layout, state: State, program: StencilProgram) -> Function:
+    """place_region(cpu, tag, physical, region) -> 1: have vCPUs go to *region*, which is complete.
+
+    After `install_region`, with the lock held all the time.
+    """
+    parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("region", I64)]
+    b = Builder("place_region", parameters, result=I64)
+    emission = Emission(b, layout, program)
+    cpu, cache = emission.cpu, emission.cache
+    block = _find_record(b, cache)
     code = block.code.zext(I64)
     old = block.region.zext(I64)
-    fallback = b.variable(I64, block.region_fallback.zext(I64))
-    with b.If(old == 0):
-        # The fallback entry: the head as it was, and on behind it.
-        number = program.numbers["head"]
-        head = b.struct(STENCIL, (cpu.stencils + number * STENCIL.size).to_pointer())
-        count = b.load((code + head.holes[0].offset.zext(I64)).to_pointer(), I32).zext(I64)
-        fallback.value = emission.cold.value
-        emission.value("COUNT", count)
-        emission.value("COLD", b.struct(SITE, block.site.zext(I64).to_pointer()).next.zext(I64))
-        emission.emit_cold("head")
-        put_jump(b, emission.cold.value, code + head.size.zext(I64))
-        emission.cold.value = emission.cold.value + JUMP_SIZE
-    with b.Else():
-        # A better one takes the place of a region.
-        put_jump(b, old, b.region)
+    with b.If(old != 0):
+        # A better one takes the place of a region: who comes to that finds this one.
+        patch_jump(b, old, block.region_stub.zext(I64))
     # The way in from stencils.
     bridge = emission.cold.value
     emission.value("REGION", b.region)
     emission.emit_cold("region_bridge")
-    # What the region's first instruction becomes a jump to when its code is written.
+    # Where the region's entry goes when its code is written.
     stub = emission.cold.value
     address = emit_tag_address(b.tag)
-    emission.add_site("head_stub", address, b.region)
-    b.struct(SITE, (emission.site.value - SITE.size).to_pointer()).remaining = 0
+    emission.add_site(
+        *("stale_stub", address, b.region), next=stub, word=b.physical, kind=HEAD_SITE
+    )
     emission.keep()
-    put_jump(b, code, bridge)
-    block.region = b.region.trunc(I32)
     block.region_stub = stub.trunc(I32)
-    block.region_fallback = fallback.value.trunc(I32)
-    forget_jump(b, layout, state, b.tag)
-    b.Return(fallback.value)
+    block.region = b.region.trunc(I32)
+    patch_jump(b, code, bridge)
+    forget_jump(b, layout, state, machine_of(b, cpu), b.tag)
+    b.Return(1)
     return b.finish()
 
 
 def build_link_region(layout: Layout, program: StencilProgram, lookup: Function) -> Function:
-    """link_region(cpu, tag, physical, target, field) -> 1, or 0 if there is no room.
+    """link_region(cpu, tag, physical, target, field) -> 1.
 
     Make the 32-bit displacement at *field* lead to guest address *target*, whose block
-    has *tag* and *physical*: at once if that is known, else by a stub that finds it.
+    has *tag* and *physical*: at once if that is known, else by a stub that finds it. Under the
+    lock, after `make_room`.
     """
     parameters = [("cpu", PTR), ("tag", I64), ("physical", I64), ("target", I64), ("field", I64)]
     b = Builder("link_region", parameters, result=I64)
     emission = Emission(b, layout, program)
     cpu = emission.cpu
-    with b.If(
-        (cpu.cold_end - cpu.cold_next).ult(_ROOM) | (cpu.site_end - cpu.site_next).ult(_ROOM)
-    ):
-        b.Return(0)
+    stub = emission.cold.value
+    emission.add_site(
+        *("link_stub", b.target, b.field), next=stub, word=b.physical, kind=REGION_LINK_SITE
+    )
+    emission.keep()
     code = b.call(lookup, b.cpu, b.tag, b.physical, Constant(I64, INVALID))
-    destination = b.variable(I64, cpu.found_region)
-    with b.If(code == 0):
-        destination.value = emission.cold.value
-        emission.add_site("link_stub", b.target, b.field, word=REGION_LINK)
-        emission.keep()
-    b.store(b.field.to_pointer(), (destination.value - b.field - 4).trunc(I32))
+    patch_displacement(b, b.field, b.select(code == 0, stub, cpu.found_region))
     b.Return(1)
     return b.finish()

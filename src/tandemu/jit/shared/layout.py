@@ -2,12 +2,13 @@
 
 `cpu_layout` is one vCPU: architectural state first (registers get the shortest
 displacements), then what the engine keeps. `MACHINE` is what the vCPUs of one
-VM share. `SITE` is what a cold stub leaves behind to say who calls.
+VM share, `CODE_CACHE` the code that they run. `SITE` is what a cold stub leaves behind to
+say who calls.
 """
 
 from __future__ import annotations
 
-from tandemu.bits import U8, U16, U32, U64, Layout
+from tandemu.bits import U8, U16, U32, U64, Layout, mask
 from tandemu.isa.architecture import State
 
 TLB_MODES = 4
@@ -52,18 +53,22 @@ SITE = Layout(
     form=U16,
     remaining=U16,
     length=U8,
-    spare=U8[3],
+    kind=U8,
+    spare=U8[2],
 )
 """An exit descriptor: who calls the run-time from a cold stub.
 
 *pc*: of the instruction, or the target of a link. *word*: what holds the instruction's
 operands, or its bytes if there is no such instruction; *length*: how many they are. *code*:
-host address of its stencil, or of the field to patch. *next*: host address behind it, 0 if
+host address of its stencil, or of what is patched. *next*: host address behind it, 0 if
 the block ends there. *remaining*: instructions of the block from this one on, itself
-included. A link of a region is told by its *word* `REGION_LINK`.
+included. *kind*: one of `SITE_KINDS`; of all but the first, *word* is the guest-physical address
+that *pc* has to stand for if the patch is to stay, and *next* the stub that finds what is there.
 """
 
-REGION_LINK = 1
+SITE_KINDS = INSTRUCTION_SITE, LINK_SITE, REGION_LINK_SITE, HEAD_SITE = range(4)
+"""An instruction; a jump to another block, and one of a region, whose displacement stands at
+*code*; the head of a block or region at *code*, which becomes a jump when it is stale."""
 
 BLOCK = Layout(
     "Block",
@@ -74,9 +79,9 @@ BLOCK = Layout(
     site=U32,
     next=U32,
     page_next=U32,
+    head_stub=U32,
     region=U32,
     region_stub=U32,
-    region_fallback=U32,
     length=U32,
     hash=U64,
 )
@@ -86,13 +91,12 @@ BLOCK = Layout(
 those bytes, for a program only: of its pages nobody knows when they are written.
 
 *region* is the host address of the region at its place, 0 if there is none, and
-*region_stub* that of what the region's first instruction becomes a jump to, and
-*region_fallback* that of the stencils' code under it.
+*region_stub* that of what its head becomes a jump to when it is stale.
 
 *second* is the other half of its instruction if that crosses a page, else INVALID.
 
-*site* is the one of its head, *next* continues the hash chain, *page_next* the
-list of the blocks on its physical page.
+*site* is the one of its head, *head_stub* where that goes with the budget used up, *next*
+continues the hash chain, *page_next* the list of the blocks on its physical page.
 """
 
 FORM = Layout(
@@ -159,6 +163,7 @@ MACHINE = Layout(
     window=U64,
     window_size=U64,
     executable=U64,
+    code_cache=U64,
     native_calls=U64[NATIVE_CALLS],
     settle=U64,
     sent_signal=U64,
@@ -191,8 +196,6 @@ KNOWN_BITS = 1 << 16
 REQUEST_KICK = 1
 REQUEST_FENCE = 2
 REQUEST_REGION = 4
-REQUEST_ROOM = 8
-"""The code cache was full: it may be too small."""
 
 EXIT_READ, EXIT_WRITE, EXIT_FIRMWARE, EXIT_INTERRUPTED, EXIT_WAIT, EXIT_SOFTWARE, EXIT_LIMIT = (
     range(1, 8)
@@ -232,18 +235,15 @@ RESPONSE_NONE, RESPONSE_VALUE, RESPONSE_FAULT = range(3)
 COUNTERS = (
     "tlb_flushes",
     "page_flushes",
-    "translations",
-    "flushes",
     "tlb_misses",
     "links",
     "interpreted",
     "traps",
-    "stale",
-    "stale_regions",
-    "slices",
     "region_slices",
 )
-"""Event counts that generated code keeps, for `--stats`."""
+"""Event counts that generated code keeps for each vCPU, for `--stats`."""
+CACHE_COUNTERS = ("translations", "flushes", "evictions", "stale", "stale_regions", "slices")
+"""The same of a code cache."""
 
 # Symbols of stencils, in the order of the `values` array that fills their holes.
 VALUE_SYMBOLS = (
@@ -264,8 +264,49 @@ VALUE_SYMBOLS = (
     ),
     *("COLD", "SLOW", "TAKEN", "REGION", "FIELD1", "FIELD2"),
 )
-ROUTINE_SYMBOLS = ("memory_miss", "interpret_site", "link_site", "head_site", "jump_miss")
+ROUTINE_SYMBOLS = (
+    *("memory_miss", "interpret_site", "link_site", "head_site", "stale_site", "jump_miss"),
+)
 SYMBOLS = (*VALUE_SYMBOLS, *ROUTINE_SYMBOLS, "NEXT")
+
+OUTSIDE = mask(64)
+"""The *epoch* of a vCPU that has no address of translated code."""
+ARENAS = 8
+"""A code cache has so many parts, which are filled one after another and evicted as a whole."""
+
+ARENA = Layout("Arena", epoch=U64, blocks_end=U64, sites_end=U64)
+"""A part of a code cache: it may be written anew when no vCPU is in an epoch before *epoch*. It
+has blocks and exit descriptors up to *blocks_end* and *sites_end*, unless it is being filled."""
+
+CODE_CACHE = Layout(
+    "CodeCache",
+    lock=U32,
+    spare=U32,
+    epoch=U64,
+    machine=U64,
+    arena=U64,
+    **{
+        f"{part}_{what}": U64
+        for part in ("hot", "cold", "site", "region", "block")
+        for what in ("start", "size", "next", "end")
+    },
+    arenas=ARENA[ARENAS],
+    blocks=U64,
+    buckets=U64,
+    pages=U64,
+    seen_generation=U64,
+    hot_threshold=U64,
+    known=U64,
+    **{name: U64 for name in CACHE_COUNTERS},
+    values=U64[len(SYMBOLS)],
+    samples=SAMPLE[SAMPLES],
+)
+"""The translated code of one machine or program, which all its vCPUs run.
+
+*lock* is 0 if it is free, 1 if it is held, 2 if somebody waits as well. *epoch* changes when code
+is evicted. Of each part, hot code to block records, *start* is that of the whole and *size*
+that of one arena; *next* to *end* is free in *arena*, the number of the one that is filled.
+*values* fill the holes of the stencil that is copied."""
 
 
 _LAYOUTS: dict[str, Layout] = {}
@@ -327,42 +368,28 @@ def _make_layout(state: State) -> Layout:
         software_next=U64,
         # Regions.
         found_region=U64,
-        region_start=U64,
-        region_next=U64,
-        hot_threshold=U64,
-        known=U64,
+        found_physical=U64,
         host_stack=U64,
         host_frame=U64,
         fault_budget=U64,
         # Translation.
         site=U64,
-        seen_generation=U64,
-        hot_next=U64,
-        hot_end=U64,
-        cold_next=U64,
-        cold_end=U64,
-        site_next=U64,
-        site_end=U64,
-        block_count=U64,
-        hot_start=U64,
-        cold_start=U64,
-        site_start=U64,
-        blocks=U64,
-        buckets=U64,
-        pages=U64,
+        code_cache=U64,
+        # What of the cache is safe from eviction, and what the jump caches know of that.
+        epoch=U64,
+        seen_epoch=U64,
         forms=U64,
         primary=U64,
         secondary=U64,
         fetch_table=U64,
         stencils=U64,
         stencil_code=U64,
-        values=U64[len(SYMBOLS)],
+        code_copy=U8[BLOCK_INSTRUCTIONS * state.longest + 16],
         jump_pages=U64[16],
         large_pages=U64[LARGE_PAGE_BITS // 64],
         **{name: U64 for name in COUNTERS},
         tlbs=TLB_ENTRY[TLB_ENTRIES * TLB_MODES],
         jumps=JUMP_ENTRY[JUMP_ENTRIES * state.contexts],
         fetches=FETCH_ENTRY[FETCH_ENTRIES],
-        samples=SAMPLE[SAMPLES],
     )
     return Layout(f"Cpu_{state.name}", **fields)

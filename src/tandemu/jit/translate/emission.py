@@ -5,7 +5,8 @@ from __future__ import annotations
 from tandemu.bits import Layout
 from tandemu.ir import I8, I16, I32, I64, PTR, Builder, Constant, Function, Value
 from tandemu.isa.decoder import SUB_TABLE, KeyLayout
-from tandemu.jit.shared.layout import FORM, SITE, SYMBOLS
+from tandemu.jit.memory.code_cache import code_cache_of
+from tandemu.jit.shared.layout import FORM, INSTRUCTION_SITE, SITE, SYMBOLS
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.native.stencils import HOLE, STENCIL, HoleKind
 
@@ -18,21 +19,23 @@ VALUE_NUMBER = {name: number for number, name in enumerate(SYMBOLS)}
 class Emission:
     """A function of the embedded language that adds to the cold code and the sites.
 
-    `cold` and `site` are where the next go; `keep` makes that so for good.
+    `cold` and `site` are where the next go; `keep` makes that so for good. All of it happens
+    under the lock of the code cache.
     """
 
     def __init__(self, b: Builder, layout: Layout, program: StencilProgram) -> None:
         self.b, self.layout, self.program = b, layout, program
         self.emit_function = build_emit(layout)
         cpu = self.cpu = b.struct(layout, b.cpu)
-        self.cold = b.variable(I64, cpu.cold_next)
-        self.site = b.variable(I64, cpu.site_next)
-        self.values = cpu.values
+        cache = self.cache = code_cache_of(b, cpu)
+        self.cold = b.variable(I64, cache.cold_next)
+        self.site = b.variable(I64, cache.site_next)
+        self.values = cache.values
 
     def keep(self) -> None:
         """What was added stays."""
-        self.cpu.cold_next = self.cold.value
-        self.cpu.site_next = self.site.value
+        self.cache.cold_next = self.cold.value
+        self.cache.site_next = self.site.value
 
     def value(self, symbol: str, value: Value | int) -> None:
         """Set what the holes named *symbol* are filled with."""
@@ -55,12 +58,14 @@ class Emission:
         form: Value | int = 0,
         next: Value | int = 0,
         remaining: Value | int = 0,
+        kind: int = INSTRUCTION_SITE,
     ) -> None:
         """Write a site and the stub that points to it; the stub starts at `cold`."""
         site = self.b.struct(SITE, self.site.value.to_pointer())
         site.pc = pc
         site.word = word
         site.length = length if isinstance(length, int) else length.trunc(I8)
+        site.kind = kind
         site.code = code.trunc(I32)
         site.next = next if isinstance(next, int) else next.resize(I32)
         site.form = form if isinstance(form, int) else form.resize(I16)
@@ -76,11 +81,12 @@ def build_emit(layout: Layout) -> Function:
         "emit_stencil", [("cpu", PTR), ("out", I64), ("number", I64)], result=I64, exported=False
     )
     cpu = b.struct(layout, b.cpu)
+    values = code_cache_of(b, cpu).values
     record = b.struct(STENCIL, (cpu.stencils + b.number * STENCIL.size).to_pointer())
     source = cpu.stencil_code + record.code.zext(I64)
     size = record.size.zext(I64)
     # A stencil whose rare end stands behind its jump to the next one.
-    cpu.values[VALUE_NUMBER["NEXT"]] = b.out + size
+    values[VALUE_NUMBER["NEXT"]] = b.out + size
     copied = b.variable(I64, 0)
     with b.Loop():
         b.copy((b.out + copied.value).to_pointer(), (source + copied.value).to_pointer(), _COPY)
@@ -93,7 +99,7 @@ def build_emit(layout: Layout) -> Function:
     with b.While(lambda: index.value.ult(count)):
         hole = b.struct(HOLE, first.offset(index.value * HOLE.size))
         place = b.out + hole.offset.zext(I64)
-        value = cpu.values[hole.symbol.zext(I64)] + hole.addend.sext(I64)
+        value = values[hole.symbol.zext(I64)] + hole.addend.sext(I64)
         with b.Switch(hole.kind) as cases:
             with cases.Case(HoleKind.ABSOLUTE_64):
                 b.store(place.to_pointer(), value)

@@ -73,6 +73,7 @@ SERVICE = (
     "interpret_stub",
     "link_stub",
     "head_stub",
+    "stale_stub",
     "miss_stub",
     "jump_cached",
     "region_bridge",
@@ -113,6 +114,7 @@ def _service(state: State, layout: Layout) -> Iterator[Function]:
         ("interpret_stub", "interpret_site"),
         ("link_stub", "link_site"),
         ("head_stub", "head_site"),
+        ("stale_stub", "stale_site"),
     ):
         b = begin(name)
         b.struct(layout, b.cpu).site = b.symbol("SITE", 0, 1 << 31)

@@ -14,7 +14,6 @@ cache, which every change of translations empties.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tandemu.bits import Layout
@@ -23,14 +22,15 @@ from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, Place, System
 from tandemu.jit.memory.debugging import build_next_breakpoint
 from tandemu.jit.memory.jumps import jump_offset
-from tandemu.jit.memory.routines import MemoryRoutines
 from tandemu.jit.shared.convention import CACHED_RESULTS
 from tandemu.jit.shared.layout import (
     BLOCK_INSTRUCTIONS,
     BREAK_FORM,
     FORM,
+    HEAD_SITE,
     INVALID,
     JUMP_ENTRY,
+    LINK_SITE,
     SITE,
 )
 from tandemu.jit.shared.tags import emit_block_tag
@@ -39,34 +39,15 @@ from tandemu.jit.translate.blocks import (
     JUMP_OPCODE,
     block_hash,
     block_record,
-    build_fence_instructions,
-    build_find_block,
-    build_flush_code,
-    build_forget_page,
-    build_hash_code,
-    build_lookup,
-    build_mark_code,
     page_bucket,
 )
 from tandemu.jit.translate.contexts import extract_immediate
-from tandemu.jit.translate.emission import VALUE_NUMBER, Emission, build_decode
+from tandemu.jit.translate.emission import VALUE_NUMBER, Emission
 from tandemu.jit.translate.stencils import StencilProgram
 from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native.stencils import CODE_ALIGNMENT, STENCIL
 
 _NO_REGISTER = 255
-
-
-@dataclass(frozen=True)
-class TranslatorRoutines:
-    """What the dispatcher calls."""
-
-    find_block: Function
-    lookup: Function
-    flush_code: Function
-    forget_page: Function
-    fence_instructions: Function
-    decode: Function
 
 
 def is_unpaged(state: State, cpu: Any) -> Value:
@@ -77,7 +58,7 @@ def is_unpaged(state: State, cpu: Any) -> Value:
     return found
 
 
-class _Translation(Emission):
+class Translation(Emission):
     """Builds `translate`; its attributes are the locals of that function."""
 
     def __init__(
@@ -99,13 +80,14 @@ class _Translation(Emission):
         self.next_breakpoint = build_next_breakpoint(layout)
         records = system.instructions.records
         self.specials = {stencils.special_of(record) for record in records}
-        cpu = self.cpu
-        self.out = b.variable(I64, (cpu.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
+        cpu, cache = self.cpu, self.cache
+        self.out = b.variable(I64, (cache.hot_next + CODE_ALIGNMENT - 1) & -CODE_ALIGNMENT)
         self.offset = b.variable(I64, 0)
         self.count = b.variable(I64, 0)
         self.done = b.variable(I1, 0)
         self.slots = [b.variable(I64, _NO_REGISTER) for _ in range(CACHED_RESULTS)]
         self.victim = b.variable(I64, 0)
+        self.hot_first = cache.hot_end - cache.hot_size
         # Addresses of a program are what they are, like physical ones.
         flat = Constant(I1, 1)
         self.free_jumps = flat if program.flat else is_unpaged(state, cpu)
@@ -117,7 +99,7 @@ class _Translation(Emission):
         b = self.b
         self.out.value = b.call(self.emit_function, b.cpu, self.out.value, number)
 
-    def add_block_site(self, stub: str, pc: Value, code: Value, **more: Value | int) -> None:
+    def add_block_site(self, stub: str, pc: Value, code: Value, **more: Any) -> None:
         """Write a site of the instruction at hand, and its stub."""
         # For now the instruction's place in the block; `build` turns it round.
         self.add_site(stub, pc, code, remaining=self.count.value, **more)
@@ -152,12 +134,30 @@ class _Translation(Emission):
             slot.value = b.select(chosen == number, register, slot.value)
         return chosen
 
+    def align_field(self, place: Value) -> Value:
+        """Fill up with code that does nothing, so that the displacement that would come to lie
+        at *place* is in eight aligned bytes and can be changed at once; how many bytes."""
+        b = self.b
+        within = place & 7
+        missing = b.select(within.ugt(4), 8 - within, Constant(I64, 0))
+        with b.If(missing != 0):
+            # What is written too much is written over.
+            nop = b.select(missing == 1, Constant(I32, 0x90), Constant(I32, 0x9066))
+            nop = b.select(missing == 3, Constant(I32, 0x001F0F), nop)
+            b.store(self.out.value.to_pointer(), nop)
+            self.out.value = self.out.value + missing
+        return missing
+
+    def physical_address(self, target: Value) -> Value:
+        """What *target*, on this page or in an address space that is never mapped, stands for."""
+        value: Value = self.b.physical + (target - self.b.start)
+        return value
+
     def known(self, target: Value) -> Value:
         """Code of a block on this page (or anywhere, in machine mode), 0 if there is none."""
-        b = self.b
-        distance = target - b.start
         tag = emit_block_tag(self.cpu.context, target)
-        return b.call(self.lookup, b.cpu, tag, b.physical + distance, Constant(I64, INVALID))
+        physical = self.physical_address(target)
+        return self.b.call(self.lookup, self.b.cpu, tag, physical, Constant(I64, INVALID))
 
     def reachable(self, target: Value) -> Value:
         """Whether a patched jump from this block to *target* always holds."""
@@ -179,10 +179,15 @@ class _Translation(Emission):
         destination = b.variable(I64, self.cold.value)
         with b.If(self.reachable(target)):
             code = self.known(target)
+            stays = (code - self.hot_first).ult(self.cache.hot_size)
+            with b.If(~stays):
+                # Not translated yet, or evicted before this block is.
+                physical, stub = self.physical_address(target), self.cold.value
+                self.add_block_site(
+                    *("link_stub", target, field), word=physical, next=stub, kind=LINK_SITE
+                )
             with b.If(code != 0):
                 destination.value = code
-            with b.Else():
-                self.add_block_site("link_stub", target, field)
         with b.Else():
             # The stub for its miss comes first; the jump is what is reached.
             self.jump_through_cache(target, self._cold_jump(destination))
@@ -199,6 +204,7 @@ class _Translation(Emission):
         """End the block: go to *target*."""
         b = self.b
         with b.If(self.reachable(target)):
+            self.align_field(self.out.value + 1)
             b.store(self.out.value.to_pointer(), Constant(I8, JUMP_OPCODE))
             field = self.out.value + 1
             self.out.value = self.out.value + 5
@@ -249,7 +255,7 @@ class _Translation(Emission):
         self.count.value = Constant(I64, 1)
         site = self.b.struct(SITE, self.site.value.to_pointer())
         site.pc = self.b.start
-        site.word, site.length = 0, 0
+        site.word, site.length, site.kind = 0, 0, 0
         site.code, site.next = 0, 0
         site.form, site.remaining = BREAK_FORM, 1
         self.value("SITE", self.site.value)
@@ -267,6 +273,7 @@ class _Translation(Emission):
         site.pc = pc
         site.word, site.length = word, length.trunc(I8)
         site.code = 0
+        site.kind = 0
         site.form = number.trunc(I16)
         site.remaining = self.count.value.trunc(I16)
         self.value("SITE", self.site.value)
@@ -450,6 +457,11 @@ class _Translation(Emission):
         with b.If((flags & stencils.AGAIN) != 0):
             self.value("SLOW", self.cold.value)
             self.add_block_site("interpret_stub", pc, Constant(I64, 0), **one)
+        with b.If(form.special == stencils.BRANCH):
+            # Its target is the last it has.
+            place = (self.cpu.stencils + stencil.value * STENCIL.size).to_pointer()
+            size = b.struct(STENCIL, place).size.zext(I64)
+            self.align_field(self.out.value + size - 4)
         self.emit(stencil.value)
         with b.If((flags & stencils.FORGETS) != 0):
             self.forget_all()
@@ -492,7 +504,7 @@ class _Translation(Emission):
         self.offset.value = self.offset.value + length
 
     def build(self, mark_code: Function | None, hash_code: Function | None) -> Function:
-        """translate(cpu, start, physical, host, second) -> code.
+        """translate(cpu, start, physical, host, second) -> code. Under the lock.
 
         Either *mark_code* has writes to the page noted, or *hash_code* tells them afterwards.
         """
@@ -504,8 +516,13 @@ class _Translation(Emission):
         first_site = self.site.value
         # The head takes the block's instructions from the budget; how many is patched in.
         self.value("COUNT", 0)
-        self.value("COLD", self.cold.value)
-        self.add_block_site("head_stub", b.start, start, next=self.cold.value)
+        stale = self.cold.value
+        self.add_block_site(
+            *("stale_stub", b.start, start), next=stale, word=b.physical, kind=HEAD_SITE
+        )
+        head_stub = self.cold.value
+        self.value("COLD", head_stub)
+        self.emit_cold("head_stub")
         self.emit(self.program.numbers["head"])
         page_left = PAGE_SIZE - (b.start & (PAGE_SIZE - 1))
         breakpoint = b.variable(I64, self.distance(0))
@@ -538,14 +555,16 @@ class _Translation(Emission):
             place = b.select(record.remaining == 0, Constant(I16, 1), record.remaining)
             record.remaining = self.count.value.trunc(I16) + 1 - place
             site.value = site.value + SITE.size
-        index = cpu.block_count
-        cpu.block_count = index + 1
-        block = block_record(b, cpu, index)
+        cache = self.cache
+        index = cache.block_next
+        cache.block_next = index + 1
+        block = block_record(b, cache, index)
         block.tag = emit_block_tag(cpu.context, b.start)
         block.physical = b.physical
         block.second = b.second
         block.code = start.trunc(I32)
         block.site = first_site.trunc(I32)
+        block.head_stub = head_stub.trunc(I32)
         block.region = 0
         block.region_stub = 0
         if hash_code is not None:
@@ -554,39 +573,15 @@ class _Translation(Emission):
             block.length = length.trunc(I32)
             block.hash = b.call(hash_code, b.host, length)
         cpu.found_region = start
-        bucket = (cpu.buckets + (block_hash(b.physical) << 2)).to_pointer()
-        block.next = b.load(bucket, I32)
-        b.store(bucket, index.trunc(I32))
-        page = (cpu.pages + (page_bucket(b.physical) << 2)).to_pointer()
+        page = (cache.pages + (page_bucket(b.physical) << 2)).to_pointer()
         block.page_next = b.load(page, I32)
         b.store(page, index.trunc(I32))
-        cpu.hot_next = self.out.value
+        cache.hot_next = self.out.value
         self.keep()
-        cpu.translations = cpu.translations + 1
+        bucket = (cache.buckets + (block_hash(b.physical) << 2)).to_pointer()
+        block.next = b.load(bucket, I32)
+        # From here on others find it.
+        b.store(bucket, index.trunc(I32), atomic=True)
+        cache.translations = cache.translations + 1
         b.Return(start)
         return b.finish()
-
-
-def build_translator(
-    guest: Guest,
-    state: State,
-    system: System,
-    layout: Layout,
-    program: StencilProgram,
-    memory: MemoryRoutines,
-) -> TranslatorRoutines:
-    """Build the translator's routines."""
-    lookup = build_lookup(layout)
-    flush_code = build_flush_code(layout, state)
-    decode = build_decode(system.instructions.decoder.layout, layout)
-    translation = _Translation(guest, state, system, layout, program, decode, lookup)
-    hash_code = build_hash_code()
-    translate = (
-        translation.build(None, hash_code)
-        if program.flat
-        else translation.build(build_mark_code(layout), None)
-    )
-    find_block = build_find_block(layout, guest.fetch, memory.fetch, lookup, translate, flush_code)
-    forget_page = build_forget_page(layout, state, hash_code)
-    fence = build_fence_instructions(layout, flush_code, forget_page)
-    return TranslatorRoutines(find_block, lookup, flush_code, forget_page, fence, decode)

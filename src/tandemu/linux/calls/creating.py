@@ -183,7 +183,7 @@ def _fork(task: Task, request: _Request) -> int:
     place = kernel.offspring.reserve()
     wish = Wish(flags, request.signal, request.numbers, request.cgroup)
     # A lock that another thread holds would stay so in the child, the engine's own too.
-    with kernel.threads_lock, kernel.memory_lock:
+    with kernel.threads_lock, kernel.memory_lock, kernel.engine.holding_code():
         # Nothing may be delivered in the child before its state is its own.
         host.block_all()
         if task.native.pending:
