@@ -14,4 +14,5 @@ def compile_all() -> None:
     for name in names():
         engine_code(find_isa(name), flat=False, notice=None)
     for architecture in ARCHITECTURES:
-        NativeCalls(all_rows(), make_engine(architecture()).copy_routine)
+        guest = architecture()
+        NativeCalls(all_rows(), guest.name, make_engine(guest).copy_routine)

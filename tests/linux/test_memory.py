@@ -54,7 +54,7 @@ def shape(memory: Memory) -> list[tuple[int, int, int]]:
 
 
 def test_chosen_addresses_go_down(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     first = memory.map(0, PAGE, RW, PRIVATE)
     second = memory.map(0, 100, RW, PRIVATE)
     assert first == memory.top - PAGE and second == first - PAGE
@@ -63,7 +63,7 @@ def test_chosen_addresses_go_down(window: Window) -> None:
 
 
 def test_neighbours_that_are_alike_are_one(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     places = [memory.map(0, PAGE, RW, PRIVATE) for _ in range(5)]
     assert shape(memory) == [(places[-1], places[0] + PAGE, RW)]
     memory.protect(places[2], PAGE, 1)
@@ -76,7 +76,7 @@ def test_neighbours_that_are_alike_are_one(window: Window) -> None:
 
 
 def test_access_and_faults(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     place = memory.map(0x100000, 2 * PAGE, RW, FIXED)
     memory.write(place + PAGE - 2, b"abcd")
     assert memory.read(place + PAGE - 2, 4) == b"abcd"
@@ -95,7 +95,7 @@ def test_access_and_faults(window: Window) -> None:
 
 
 def test_protect_and_unmap_cut_mappings(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     start = memory.map(0x100000, 5 * PAGE, RW, FIXED)
     assert memory.protect(start + PAGE, PAGE, 5) == 0
     assert memory.unmap(start + 3 * PAGE, PAGE) == 0
@@ -114,7 +114,7 @@ def test_protect_and_unmap_cut_mappings(window: Window) -> None:
 
 
 def test_errors_of_map(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     start = memory.map(0x100000, PAGE, RW, FIXED)
     assert memory.map(start, PAGE, RW, 0x100022) == -errno.EEXIST
     assert memory.map(start + 1, PAGE, RW, FIXED) == -errno.EINVAL
@@ -127,7 +127,7 @@ def test_errors_of_map(window: Window) -> None:
 
 
 def test_remap_moves_contents(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     start = memory.map(0x100000, 2 * PAGE, RW, FIXED)
     memory.map(start + 2 * PAGE, PAGE, 1, FIXED)
     memory.write(start, b"kept")
@@ -143,7 +143,7 @@ def test_remap_moves_contents(window: Window) -> None:
 
 
 def test_break(window: Window) -> None:
-    memory = Memory(window, NativeCalls(all_rows(), 0))
+    memory = Memory(window, NativeCalls(all_rows(), "riscv64", 0))
     memory.break_start = memory.break_end = LOWEST + 0x1000
     assert memory.set_break(0) == LOWEST + 0x1000
     assert memory.set_break(LOWEST + 0x2345) == LOWEST + 0x2345

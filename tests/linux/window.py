@@ -28,7 +28,7 @@ class Window:
 
     def __init__(self, calls: Mapping[int, str]) -> None:
         self.engine = JitUserEngine()
-        self.native = NativeCalls(all_rows(), self.engine.copy_routine)
+        self.native = NativeCalls(all_rows(), "riscv64", self.engine.copy_routine)
         self.engine.make_natively(
             {number: self.native.address(name) for number, name in calls.items()}
         )

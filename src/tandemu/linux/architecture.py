@@ -23,6 +23,8 @@ class Architecture(Protocol):
     platform: bytes
     """AT_PLATFORM, or empty."""
     hwcap: int
+    hwcap2: int
+    """AT_HWCAP and AT_HWCAP2."""
     numbers: dict[str, int]
     """System call numbers by name."""
     number_register: int
@@ -38,6 +40,13 @@ class Architecture(Protocol):
 
     def stat(self, host: Buffer) -> bytes:
         """The guest's struct stat, from the host's at the start of a buffer."""
+
+    def open_flags(self, flags: int) -> int:
+        """The host's flags of open(2) for the guest's; and the guest's for the host's."""
+
+    def note_fault(self, state: Any, address: int, access: str, mapped: bool) -> None:
+        """The program's *access* ("read", "write", "execute") at *address* was refused, where
+        something is *mapped* or not: what a signal's frame may tell of it."""
 
     def start(self, state: Any, entry: int, stack: int) -> None:
         """Set the registers of a program that begins."""

@@ -73,7 +73,7 @@ class Kernel:
         self.engine = engine
         engine.descriptors = self.descriptors = Descriptors()
         self.architecture = architecture
-        self.native = NativeCalls(rows, engine.copy_routine, notice)
+        self.native = NativeCalls(rows, architecture.name, engine.copy_routine, notice)
         self.memory = Memory(engine, self.native)
         self.memory_lock = self.memory.lock
         self.limits = Limits(self.memory, limits)

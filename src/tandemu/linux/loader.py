@@ -32,7 +32,7 @@ from tandemu.linux.memory import Memory
 
 _NULL, _PHDR, _PHENT, _PHNUM, _PAGESZ, _BASE, _FLAGS, _ENTRY = 0, 3, 4, 5, 6, 7, 8, 9
 _UID, _EUID, _GID, _EGID, _PLATFORM, _HWCAP, _CLKTCK, _SECURE = 11, 12, 13, 14, 15, 16, 17, 23
-_RANDOM, _EXECFN = 25, 31
+_RANDOM, _HWCAP2, _EXECFN = 25, 26, 31
 
 _LEAST_STACK_ROOM = 128 << 20
 """So much is kept for the stack, for a program may raise its limit while it runs."""
@@ -174,6 +174,8 @@ def load(
         (_EGID, os.getegid()),
         (_SECURE, 0),
     ]
+    if architecture.hwcap2:
+        vector.append((_HWCAP2, architecture.hwcap2))
     _build_stack(memory, architecture, image, arguments, environment, vector, execfn)
     return image
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
 from tandemu.accel.user import UserEngine
 from tandemu.jit.program.user import JitUserEngine
 from tandemu.linux import host, limits
+from tandemu.linux.aarch64 import Aarch64
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.calls import all_rows
 from tandemu.linux.elf import ElfFile
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Notice = Callable[[str], None]
 """Hears of long work that is done once, such as compiling the engine."""
 
-ARCHITECTURES: tuple[type[Architecture], ...] = (Riscv64,)
+ARCHITECTURES: tuple[type[Architecture], ...] = (Riscv64, Aarch64)
 _SHEBANG_DEPTH = 4
 _MOST_REPORT_BYTES = 1 << 16
 

@@ -6,14 +6,11 @@ import struct
 from typing import Any
 
 from tandemu.linux.architecture import Buffer
+from tandemu.linux.generic import generic_stat
 from tandemu.linux.numbers_generic import GENERIC
 from tandemu.linux.riscv64_processor import CPUINFO, HARDWARE_CAPABILITIES
 
 _SP, _TP, _A0 = 2, 4, 10
-
-# x86-64: dev ino nlink mode uid gid pad rdev size blksize blocks times.
-_HOST_STAT = struct.Struct("<QQQIIIIQqqqQQQQQQ24x")
-_STAT = struct.Struct("<QQIIIIQQqiiqQQQQQQII")
 
 _NUMBERS = {**GENERIC, "riscv_hwprobe": 258, "riscv_flush_icache": 259}
 
@@ -25,7 +22,7 @@ class Riscv64:
     machine = 243
     xlen = 64
     platform = b""
-    hwcap = HARDWARE_CAPABILITIES
+    hwcap, hwcap2 = HARDWARE_CAPABILITIES, 0
     numbers = _NUMBERS
     number_register = 17
     first_register = _A0
@@ -35,15 +32,12 @@ class Riscv64:
     cpuinfo = CPUINFO
 
     def stat(self, host: Buffer) -> bytes:
-        """struct stat of asm-generic, from that of x86-64."""
-        (
-            dev, ino, nlink, mode, uid, gid, _, rdev, size, block_size, blocks,
-            atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns,
-        ) = _HOST_STAT.unpack_from(host)  # fmt: skip
-        return _STAT.pack(
-            dev, ino, mode, nlink & 0xFFFFFFFF, uid, gid, rdev, 0, size, block_size, 0, blocks,
-            atime, atime_ns, mtime, mtime_ns, ctime, ctime_ns, 0, 0,
-        )  # fmt: skip
+        """struct stat of asm-generic."""
+        return generic_stat(host)
+
+    def open_flags(self, flags: int) -> int:
+        """The host's are the same."""
+        return flags
 
     def start(self, state: Any, entry: int, stack: int) -> None:
         """All registers zero but the program counter and the stack pointer."""
@@ -79,3 +73,6 @@ class Riscv64:
         """sp."""
         value: int = state.x[_SP]
         return value
+
+    def note_fault(self, state: Any, address: int, access: str, mapped: bool) -> None:
+        """A frame tells nothing of it but its siginfo_t."""

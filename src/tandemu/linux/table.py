@@ -16,6 +16,8 @@ them the native routine of a call that is the host's own but for its pointers an
     pointer to other text that ends with a zero byte
 ``ptr``
     a pointer to a structure of fixed size that the host has, too
+``open``
+    flags of open(2), of which architectures have some elsewhere
 ``in`` ``out``
     a pointer to as many bytes as the next argument (``size``) says
 ``vectors``

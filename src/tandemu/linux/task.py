@@ -150,6 +150,9 @@ class Task:
                 mapping = self.memory.find(leaving.address)
                 if mapping is None and grow_down(self.memory, leaving.address):
                     return
+            self.kernel.architecture.note_fault(
+                self.state, leaving.address, leaving.access, mapping is not None
+            )
             if mapping is not None and mapping.name[:1] == "/" and self._allows(leaving):
                 # Mapped, allowed, and still not there: behind the end of the file.
                 self.fault(SIGBUS, _BUS_ADRERR, leaving.address)

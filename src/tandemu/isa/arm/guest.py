@@ -109,6 +109,9 @@ class ArmSystem:
     def set_interrupt(self, b: Builder, cpu: Any, bits: Value, level: Value) -> None:
         """There are none."""
 
+    def take_message(self, b: Builder, cpu: Any, number: Value) -> None:
+        """Nobody sends any."""
+
     def begin_floats(self, b: Builder, cpu: Any) -> Value:
         saved = emit_effect("float_save", builder=b)
         assert saved is not None

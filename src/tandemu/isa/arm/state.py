@@ -35,6 +35,8 @@ _WORDS = (
     # fpsr is what has been collected; flags of the host are still to come while code runs.
     *("fpcr", "fpsr", "float_slow"),
     *("tpidr_el0", "tpidrro_el0"),
+    # Of a program's last fault: its address, and its syndrome as ESR_EL1 has it; 0 if none was.
+    *("fault_address", "fault_status"),
     *("reservation_address", "reservation_value", "reservation_high"),
     *("effects", "fence_kind", "fence_address"),
     *("walk_physical", "walk_size", "walk_leaf", "walk_permissions"),

@@ -54,13 +54,13 @@ for _name, _arguments in (
     ("vmsplice", "fd vectors int hex"),
     ("tee", "fd fd size hex"),
     ("fstatfs", "fd ptr"),
-    ("pipe2", "ptr hex"),
+    ("pipe2", "ptr open"),
     ("fgetxattr", "fd str out size"),
     ("fsetxattr", "fd str in size hex"),
     ("flistxattr", "fd out size"),
     ("fremovexattr", "fd str"),
     ("name_to_handle_at", "dirfd path ptr ptr hex"),
-    ("open_by_handle_at", "dirfd ptr hex"),
+    ("open_by_handle_at", "dirfd ptr open"),
     ("fanotify_init", "hex hex"),
     ("cachestat", "fd ptr ptr hex"),
     ("statmount", "ptr out size hex"),
@@ -150,27 +150,33 @@ def _open(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
     return task.kernel.files.look_at(result, signed(directory), text, flags)
 
 
-@calls.row("openat", "dirfd path hex mode", native=True)
+@calls.row("openat", "dirfd path open mode", native=True)
 def _openat(task: Task, directory: int, path: int, flags: int, mode: int) -> int:
-    return _open(task, directory, path, flags, mode)
+    return _open(task, directory, path, task.kernel.architecture.open_flags(flags), mode)
 
 
 @calls.row("openat2", "dirfd path ptr size")
 def _openat2(task: Task, directory: int, path: int, how: int, size: int) -> int:
     memory = task.memory
     found = None
-    if size >= OPEN_HOW.size:
-        flags, _, resolve = OPEN_HOW.unpack(memory.read(how, OPEN_HOW.size))
+    host_how = memory.host_address(how, size)
+    if OPEN_HOW.size <= size <= _PAGE:
+        # What is behind the structure is the host's kernel's to judge.
+        room = ctypes.create_string_buffer(memory.read(how, size), size)
+        given, mode, resolve = OPEN_HOW.unpack_from(room)
+        flags = task.kernel.architecture.open_flags(given)
+        OPEN_HOW.pack_into(room, 0, flags, mode, resolve)
+        host_how = ctypes.addressof(room)
         # Else an absolute path is refused, or begins at the directory.
         if not resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT):
             found = _find_or_open(task.kernel.files, memory.read_string(path), flags, resolve)
     if isinstance(found, int):
         return found
     place = memory.host_address(path) if found is None else ctypes.addressof(found)
-    result = host.call(NUMBERS["openat2"], directory, place, memory.host_address(how, size), size)
+    result = host.call(NUMBERS["openat2"], directory, place, host_how, size)
     if result < 0:
         return result
-    flags = memory.read_word(how) & 0xFFFFFFFF
+    flags = task.kernel.architecture.open_flags(memory.read_word(how) & 0xFFFFFFFF)
     return task.kernel.files.look_at(result, signed(directory), memory.read_string(path), flags)
 
 
@@ -225,6 +231,8 @@ LOCKS = frozenset((5, 6, 7, 36, 37, 38, 15, 16, 1035, 1036, 1037, 1038, 1039, 10
 """F_GETLK … F_OFD_SETLKW, F_SETOWN_EX, F_GETOWN_EX, the write life hints: pointers."""
 
 
+F_GETFL, F_SETFL = 3, 4
+_PAGE = 4096
 _COPIES = frozenset((0, 1030))
 """F_DUPFD, F_DUPFD_CLOEXEC"""
 
@@ -235,7 +243,12 @@ def _fcntl(task: Task, descriptor: int, command: int, argument: int) -> int:
         return -errno.EBADF
     if signed(command) in LOCKS:
         argument = task.memory.host_address(argument, 32)
+    architecture = task.kernel.architecture
+    if signed(command) == F_SETFL:
+        argument = architecture.open_flags(argument)
     result = host.call(NUMBERS["fcntl"], descriptor, command, argument)
+    if signed(command) == F_GETFL and result >= 0:
+        return architecture.open_flags(result)
     if signed(command) in _COPIES:
         return task.kernel.watch.copied(descriptor, result)
     return result

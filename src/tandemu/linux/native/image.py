@@ -10,7 +10,7 @@ from tandemu.linux.native.layout import PROCESS, THREAD
 from tandemu.linux.table import Row
 from tandemu.native import Image, LoadedImage, load, load_or_build
 
-_SOURCES = ("bits", "ir", "linux", "native")
+_SOURCES = ("bits", "ir", "isa", "linux", "native")
 _ARGUMENTS = 7
 
 
@@ -20,11 +20,16 @@ class NativeCalls:
     def __init__(
         self,
         rows: Sequence[Row],
+        architecture: str,
         copy_routine: int,
         notice: Callable[[str], None] | None = None,
     ) -> None:
         data = load_or_build(
-            "system-calls", ["system-calls"], lambda: _generate(rows), notice, _SOURCES
+            f"system-calls-{architecture}",
+            ["system-calls", architecture],
+            lambda: _generate(rows, architecture),
+            notice,
+            _SOURCES,
         )
         symbols = {"copy_guest": copy_routine}
         self._image: LoadedImage = load(Image.from_bytes(data), symbols=symbols)
@@ -65,11 +70,11 @@ class NativeCalls:
         return self._image.address(name)
 
 
-def _generate(rows: Sequence[Row]) -> bytes:
+def _generate(rows: Sequence[Row], architecture: str) -> bytes:
     # The generator and LLVM are loaded only when something has to be compiled.
     from tandemu.linux.native.generate import build
 
-    return build(rows)
+    return build(rows, architecture)
 
 
 __all__ = ["PROCESS", "THREAD", "NativeCalls"]

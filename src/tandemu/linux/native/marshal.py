@@ -27,6 +27,7 @@ from tandemu.linux.native.abi import (
     MOST_VECTORS,
     VECTOR,
 )
+from tandemu.linux.native.guest import GuestAbi
 from tandemu.linux.native.layout import AREA_SIZE, HEAD_SIZE, PROCESS, THREAD
 
 NOBODYS = -4096
@@ -42,8 +43,10 @@ PARAMETERS = [("thread", PTR), *((f"a{index}", I64) for index in range(SYSTEM_CA
 class Marshal:
     """One routine being built: the guest's arguments, and what has to be done after the call."""
 
-    def __init__(self, name: str, kinds: Sequence[str], *, restarts: bool = True) -> None:
-        self.name, self.kinds = name, kinds
+    def __init__(
+        self, name: str, kinds: Sequence[str], guest: GuestAbi, *, restarts: bool = True
+    ) -> None:
+        self.name, self.kinds, self.guest = name, kinds, guest
         self.restarts: Value = Constant(I1, restarts)
         """Whether SA_RESTART repeats the call."""
         self.b = Builder(routine_name(name), PARAMETERS, result=I64)
@@ -275,12 +278,17 @@ def _event_count(m: Marshal, index: int) -> Value:
     return m.b.select(count.sgt(_MOST_EVENTS), _MOST_EVENTS, count)
 
 
+def _open_flags(m: Marshal, index: int) -> Value:
+    return m.guest.open_flags(m.given[index])
+
+
 KINDS: dict[str, Callable[[Marshal, int], Value]] = {
     "file": _watched_file,
     "ptr": _pointer,
     "str": _pointer,
     "in": _pointer,
     "out": _pointer,
+    "open": _open_flags,
     "size": _fitted_size,
     "vectors": _vectors,
     "stat": _stat,

@@ -102,7 +102,7 @@ def _openat(m: Marshal) -> Value:
     b, thread = m.b, m.thread
     m.after(lambda descriptor: _look_at(m, descriptor))
     directory, name, given, mode = m.given
-    flags = given & 0xFFFFFFFF
+    flags = m.guest.open_flags(given & 0xFFFFFFFF)
     path = read_path(m, name)
     result = b.variable(I64, 0)
     kind = thread.in_sysroot

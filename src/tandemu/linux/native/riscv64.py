@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tandemu.bits import U32, U64, Layout
-from tandemu.ir import I32, I64, Builder, Constant, Value
+from tandemu.ir import I32, I64, Builder, Value
 from tandemu.isa.riscv.state import hart_fields
 from tandemu.linux.native.layout import INFORMATION_SIZE
 
@@ -75,4 +75,6 @@ def read_frame(b: Builder, state: Any, frame: Value) -> tuple[Value, tuple[Value
     return mask, stack
 
 
-__all__ = ["CALL_SIZE", "FRAME_SIZE", "REGISTERS", "RESULT", "STACK_POINTER", "Constant"]
+def open_flags(flags: Value) -> Value:
+    """`GuestAbi.open_flags`: the host's are the same."""
+    return flags

@@ -10,7 +10,6 @@ from tandemu.bits import U32, U64, Layout
 from tandemu.ir import I32, I64, Constant, Value
 from tandemu.linux.calls.aio import EVENT_REQUEST, EVENT_SIZE
 from tandemu.linux.host import NEVER_BLOCKED, NUMBERS, SIGNAL_KICK, bit
-from tandemu.linux.native import riscv64 as guest
 from tandemu.linux.native.layout import ACTION, SIGNALS
 from tandemu.linux.native.marshal import Marshal
 from tandemu.linux.native.signals import (
@@ -107,11 +106,11 @@ def set_host_action(m: Marshal, signal: Value, handler: Value, flags: Value) -> 
 @special("rt_sigreturn")
 def _rt_sigreturn(m: Marshal) -> Value:
     b, thread = m.b, m.thread
-    state = b.struct(guest.REGISTERS, thread.state.to_pointer())
+    state = b.struct(m.guest.REGISTERS, thread.state.to_pointer())
     frame = m.area()
-    readable = m.read(frame, state.x[guest.STACK_POINTER], guest.FRAME_SIZE)
+    readable = m.read(frame, state.x[m.guest.STACK_POINTER], m.guest.FRAME_SIZE)
     m.elsewhere_if(~readable)
-    mask, (start, flags, size) = guest.read_frame(b, state, frame)
+    mask, (start, flags, size) = m.guest.read_frame(b, state, frame)
     # As sigaltstack(2), whose errors nobody is told of.
     with b.If(size.uge(_LEAST_STACK) | ((flags & SS_DISABLE) != 0)):
         thread.alternate_start, thread.alternate_size = start, size
@@ -124,9 +123,9 @@ def _rt_sigreturn(m: Marshal) -> Value:
 def _sigaltstack(m: Marshal) -> Value:
     b, thread = m.b, m.thread
     new, old = m.given
-    state = b.struct(guest.REGISTERS, thread.state.to_pointer())
+    state = b.struct(m.guest.REGISTERS, thread.state.to_pointer())
     start, size, kind = thread.alternate_start, thread.alternate_size, thread.alternate_flags
-    inside = on_alternate(thread, state.x[guest.STACK_POINTER])
+    inside = on_alternate(thread, state.x[m.guest.STACK_POINTER])
     before, given = (b.struct(_STACK, thread.pointer("structure").offset(n)) for n in (32, 0))
     before.start, before.pad, before.size = start, 0, size
     on = b.select(inside, Constant(I64, SS_ONSTACK), Constant(I64, 0))

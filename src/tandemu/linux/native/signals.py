@@ -29,7 +29,7 @@ from tandemu.linux.host import (
     SIGNAL_KICK,
     UNBLOCKABLE,
 )
-from tandemu.linux.native import riscv64 as guest
+from tandemu.linux.native.guest import GuestAbi
 from tandemu.linux.native.layout import (
     ACTION,
     INFORMATION_SIZE,
@@ -53,11 +53,11 @@ SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
 HOST_ACTION_SIZE = 32
 
 
-def structures(b: Builder) -> tuple[Any, Any, Any]:
-    """The thread, the process, and the registers of the routine's first parameter."""
+def structures(b: Builder) -> tuple[Any, Any]:
+    """The thread and the process of the routine's first parameter."""
     thread = b.struct(THREAD, b.thread)
     process = b.struct(PROCESS, thread.process.to_pointer())
-    return thread, process, b.struct(guest.REGISTERS, thread.state.to_pointer())
+    return thread, process
 
 
 def signal_bit(signal: Value) -> Value:
@@ -105,7 +105,7 @@ def build_handle_signal() -> Function:
 def build_set_mask() -> Function:
     """set_mask(thread, mask): a new mask, on the host too."""
     b = Builder("set_mask", [("thread", PTR), ("mask", I64)])
-    thread, _, _ = structures(b)
+    thread, _ = structures(b)
     mask = b.mask & ~UNBLOCKABLE
     thread.mask = mask
     held = thread.held
@@ -127,13 +127,14 @@ def _set_host_mask(b: Builder, thread: Any, mask: Value) -> None:
     b.system_call(NUMBERS["rt_sigprocmask"], _SET_MASK, word, 0, _MASK_SIZE)
 
 
-def build_enter(set_mask: Function) -> Function:
+def build_enter(set_mask: Function, guest: GuestAbi) -> Function:
     """enter(thread, signal, information) -> SIGNAL_DONE or SIGNAL_NO_ROOM.
 
     Have the guest's handler run when the guest goes on.
     """
     b = Builder("enter", [("thread", PTR), ("signal", I64), ("information", PTR)], result=I64)
-    thread, process, state = structures(b)
+    thread, process = structures(b)
+    state = b.struct(guest.REGISTERS, thread.state.to_pointer())
     action = process.actions[b.signal]
     handler, flags, action_mask = action.handler, action.flags, action.mask
     stack = state.x[guest.STACK_POINTER]
@@ -170,14 +171,15 @@ def build_enter(set_mask: Function) -> Function:
     return b.finish()
 
 
-def build_settle(set_mask: Function, enter: Function) -> Function:
+def build_settle(set_mask: Function, enter: Function, guest: GuestAbi) -> Function:
     """settle(thread, result) -> SIGNAL_*: end an interrupted call, deliver what is pending.
 
     *result* is that of a call that was interrupted or not begun (`accel.user`), or 0. The guest
     stands behind the call then, the register of the first argument is as it was.
     """
     b = Builder("settle", [("thread", PTR), ("result", I64)], result=I64)
-    thread, process, state = structures(b)
+    thread, process = structures(b)
+    state = b.struct(guest.REGISTERS, thread.state.to_pointer())
     result = b.variable(I64, b.result)
     with b.Loop():
         signal = thread.pending
@@ -231,8 +233,6 @@ def _put_back(b: Builder, thread: Any, signal: Value, information: Value) -> Non
 
 
 SET_MASK = build_set_mask()
-ENTER = build_enter(SET_MASK)
-SETTLE = build_settle(SET_MASK, ENTER)
 
 
 def with_mask(m: Any, address: Value, call: Callable[[Value], Value]) -> Value:

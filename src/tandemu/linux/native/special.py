@@ -57,13 +57,20 @@ def _dup3(m: Marshal) -> Value:
     return m.make(NUMBERS["dup3"], m.given)
 
 
+F_GETFL, F_SETFL = 3, 4
+
+
 @special("fcntl")
 def _fcntl(m: Marshal) -> Value:
     descriptor, command, argument = m.given
     m.elsewhere_if(_ours(m, descriptor) | watched(m, descriptor))
     locks = _is_one_of(command.trunc(I32), LOCKS)
     value = m.b.select(locks, m.moved(argument), argument)
-    return m.make(NUMBERS["fcntl"], (descriptor, command, value))
+    word = command.trunc(I32)
+    value = m.b.select(word == F_SETFL, m.guest.open_flags(argument), value)
+    made = m.make(NUMBERS["fcntl"], (descriptor, command, value))
+    reads = (word == F_GETFL) & made.sge(0)
+    return m.b.select(reads, m.guest.open_flags(made), made)
 
 
 @special("ioctl")
