@@ -87,6 +87,14 @@ FLOORS: tuple[Floor, ...] = (
         "what a machine is made of",
         (
             Package(
+                "net",
+                "networks: NAT without root, captures, policy, the link to a card",
+                rooms=("", "user"),
+                apart_from=frozenset(
+                    {"memory", "ir", "isa", "native", "slots", "accel", "jit", "kvm"}
+                ),
+            ),
+            Package(
                 "device",
                 "device models: offsets, interrupt lines, a memory view",
                 apart_from=frozenset({"accel", "jit", "kvm"}),
@@ -151,6 +159,8 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.jit.engine.user_program",
         "tandemu.linux.code_names",
         "tandemu.machine.attached",
+        "tandemu.machine.cards",
+        "tandemu.net.errors",
         "tandemu.native",
         "tandemu.slots.generate",
     }

@@ -7,6 +7,7 @@ import sys
 import time
 
 from tandemu.accel.statistics import format_statistics
+from tandemu.cli.monitor_network import network_commands
 from tandemu.host import Command, CommandError
 from tandemu.machine import Machine
 
@@ -65,6 +66,7 @@ def monitor_commands(machine: Machine, what: str, begun_s: float) -> dict[str, C
             lambda words: show_memory(machine, words),
             "ADDRESS LENGTH",
         ),
+        **network_commands(machine),
         "pause": Command("have all stand still", pause),
         "cont": Command("let all go on", resume),
         "power": Command("press the power button", power),

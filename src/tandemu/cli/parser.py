@@ -168,6 +168,15 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         metavar="NAME=SOCKET",
         help="a port of the guest (/dev/virtio-ports/NAME) as a Unix socket",
     )
+    run.add_argument(
+        "--net",
+        action="append",
+        default=[],
+        metavar="user[,OPTION…]",
+        help="a network card; options: forward=[udp:]PORT-PORT, allow=/deny=NAME|ADDRESS|*[:PORT], "
+        "host=on (10.0.2.2 is this host), capture=FILE, rate=BYTES, mtu=N, mac=M, subnet=NET/BITS, "
+        "hostname=NAME, ipv6=off, link=down",
+    )
     run.add_argument("--append", metavar="TEXT", help="the kernel's command line")
     run.add_argument(
         "--firmware",

@@ -54,7 +54,7 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
         on_disk = options.root is not None and not gather(root=options.root).root_is_folder
-        modules = options.drive or on_disk or options.vsock or options.device
+        modules = options.drive or on_disk or options.vsock or options.device or options.net
         name = (DISK_GUESTS if modules else DEFAULT_GUESTS).get(arch)
         if name is None:
             known = ", ".join(DEFAULT_GUESTS)
@@ -147,6 +147,7 @@ def _make_machine(options: argparse.Namespace) -> tuple[Machine, str]:
         vsock=options.vsock,
         devices=options.device,
         ports=options.port,
+        net=options.net,
     )
     file = options.kernel or options.firmware or ""
     what = image.recipe.name if image else os.path.basename(file)

@@ -8,7 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tandemu.guests.errors import UnknownGuestError
-from tandemu.guests.initramfs import SHELL_INIT, X86_FINISHER, build_initramfs, shell_init
+from tandemu.guests.initramfs import (
+    NETWORK_SCRIPT,
+    SHELL_INIT,
+    X86_FINISHER,
+    build_initramfs,
+    shell_init,
+)
 from tandemu.guests.initramfs import busybox_of as _busybox_of
 from tandemu.guests.modules import CLOUD_STORAGE_MODULES, STORAGE_MODULES
 
@@ -115,11 +121,15 @@ def _x86_shell_initramfs(busybox: bytes) -> bytes:
 
 
 def _storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
-    return build_initramfs(busybox=busybox, init=shell_init(), files=modules, compress=False)
+    files = {**modules, "/etc/udhcpc.sh": NETWORK_SCRIPT}
+    init = shell_init(network=True)
+    return build_initramfs(busybox=busybox, init=init, files=files, compress=False)
 
 
 def _x86_storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> bytes:
-    return build_initramfs(busybox=busybox, init=_X86_SHELL_INIT, files=modules, compress=False)
+    files = {**modules, "/etc/udhcpc.sh": NETWORK_SCRIPT}
+    init = shell_init(X86_FINISHER, network=True)
+    return build_initramfs(busybox=busybox, init=init, files=files, compress=False)
 
 
 _NETBOOT = "debian-installer-13-netboot-riscv64"

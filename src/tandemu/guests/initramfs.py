@@ -37,7 +37,7 @@ mount -t tmpfs tmpfs /tmp
 hostname tandemu
 ip link set lo up 2>/dev/null
 [ -f /etc/modules ] && for module in $(cat /etc/modules); do insmod "$module"; done
-@ROOT@cd /root
+@ROOT@@NETWORK@cd /root
 [ -n "$LINES" ] && [ -n "$COLUMNS" ] && stty rows "$LINES" cols "$COLUMNS" 2>/dev/null
 echo
 uptime=$(cut -d' ' -f1 /proc/uptime)
@@ -80,9 +80,36 @@ fi
 """
 
 
-def shell_init(finisher: int = RISCV_FINISHER) -> str:
-    """A ``/init``: a shell on the console, power-off when it ends with its exit status."""
-    return _SHELL_INIT.replace("@FINISHER@", f"{finisher:#x}").replace("@ROOT@", _OTHER_ROOT)
+_NETWORK = """\
+# Each network card gets its address from the network's own server.
+for card in /sys/class/net/eth*; do
+    [ -e "$card" ] || continue
+    ip link set "${card##*/}" up
+    udhcpc -i "${card##*/}" -O search -q -n -t 3 -T 1 -s /etc/udhcpc.sh >/dev/null 2>&1
+done
+"""
+
+NETWORK_SCRIPT = b"""\
+#!/bin/sh
+# What udhcpc(8) runs with what a server told it.
+[ "$1" = bound ] || [ "$1" = renew ] || exit 0
+ip address replace "$ip/$mask" dev "$interface"
+[ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+[ -n "$router" ] && ip route replace default via "${router%% *}"
+: >/etc/resolv.conf
+[ -n "$search" ] && echo "search $search" >>/etc/resolv.conf
+for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+"""
+"""``/etc/udhcpc.sh`` of a guest that sets its network up."""
+
+
+def shell_init(finisher: int = RISCV_FINISHER, *, network: bool = False) -> str:
+    """A ``/init``: a shell on the console, power-off when it ends with its exit status.
+
+    *network*: each card is given what DHCP says, by `NETWORK_SCRIPT`.
+    """
+    init = _SHELL_INIT.replace("@FINISHER@", f"{finisher:#x}").replace("@ROOT@", _OTHER_ROOT)
+    return init.replace("@NETWORK@", _NETWORK if network else "")
 
 
 SHELL_INIT = shell_init()

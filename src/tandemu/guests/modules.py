@@ -23,8 +23,11 @@ STORAGE_MODULES = (
     *("nvme-auth", "nvme-core", "nvme"),
     *("vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"),
     *("libnvdimm", "nd_virtio", "virtio_pmem", "nd_btt", "nd_pmem"),
+    *("failover", "net_failover", "virtio_net"),
 )
-"""What a guest needs for its disks, and the other virtio devices that a machine can have."""
+"""What a guest needs for its disks and networks, and the other virtio devices that a machine can
+have.
+"""
 
 CLOUD_STORAGE_MODULES = (
     *("virtio_blk", "virtio_mmio", "virtio-rng", "virtio_balloon"),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from tandemu.device.pci import DeviceMaker, PciResources, SlotMaker
 from tandemu.device.virtio import VirtioDevice, VirtioPci
@@ -28,7 +29,11 @@ from tandemu.host.share import Share as FolderServer
 from tandemu.machine.attachments import Attachments, Drive, SerialPort, Share
 from tandemu.machine.console import Console, Port
 from tandemu.machine.errors import MachineError
+from tandemu.machine.networks import NetworkOption
 from tandemu.memory import GuestMemory
+
+if TYPE_CHECKING:
+    from tandemu.machine.cards import Card
 
 _SHARE_QUEUES = 4
 """Queues that a folder is served on, if there are as many processors."""
@@ -44,6 +49,8 @@ class Attached:
         """The same for those that are in slots of the board's instead of on its bus."""
         self.balloon: Balloon | None = None
         """The balloon of the current life, if there is one."""
+        self.cards: dict[str, Card] = {}
+        """The network cards by name."""
         self._terminal: VirtioConsole | None = None
         self._size = 0, 0
         self._open = contextlib.ExitStack()
@@ -60,6 +67,8 @@ class Attached:
                 self._add_console(console, attachments.ports)
             if "balloon" in attachments.devices:
                 self._add("balloon", self._make_balloon)
+            if attachments.networks:
+                self._add_networks(attachments.networks)
         except (DiskError, ShareError, OSError) as error:
             self._open.close()
             raise MachineError(str(error)) from error
@@ -148,6 +157,21 @@ class Attached:
             return plain.receive(data)
 
         return Port(receive, lambda: terminal.listening or plain.listening())
+
+    def _add_networks(self, options: Iterable[NetworkOption]) -> None:
+        # Most machines have no network: what makes one is loaded for those that do.
+        from tandemu.machine.cards import Card
+        from tandemu.net.errors import NetError
+
+        for number, option in enumerate(options):
+            name = f"net{number}"
+            try:
+                card = Card(name, number, option)
+            except NetError as error:
+                raise MachineError(str(error)) from error
+            self.cards[name] = card
+            self._open.callback(card.close)
+            self._add(name, card.make)
 
     def _add_vsock(self, path: str) -> None:
         listener = self._listen(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from tandemu.bits import Record, replace
 from tandemu.machine.errors import OptionError
+from tandemu.machine.networks import NetworkOption, parse_network
 
 Path = str | os.PathLike[str]
 
@@ -17,6 +18,7 @@ ROOT_TAG = "root"
 DEVICES = ("balloon", "console", "rng")
 """What a machine has if it is asked for by name."""
 _MOST_PORTS = 15
+_MOST_CARDS = 8
 _LONGEST_SOCKET = 96
 """Bytes that a socket's path may have: those of the system's, without a port's number."""
 _CACHES = ("none", "auto", "always")
@@ -222,6 +224,7 @@ class Attachments(Record):
     devices: tuple[str, ...] = ()
     ports: tuple[SerialPort, ...] = ()
     boot_words: str = ""
+    networks: tuple[NetworkOption, ...] = ()
 
     def __post_init__(self) -> None:
         tags = [share.tag for share in self.shares]
@@ -247,7 +250,9 @@ class Attachments(Record):
             )
 
     def __bool__(self) -> bool:
-        return bool(self.drives or self.shares or self.vsock or self.devices or self.ports)
+        return bool(
+            self.drives or self.shares or self.vsock or self.devices or self.ports or self.networks
+        )
 
     @property
     def root_is_folder(self) -> bool:
@@ -262,6 +267,7 @@ def gather(
     vsock: Path | None = None,
     devices: Iterable[str] = (),
     ports: Iterable[str | SerialPort] = (),
+    net: str | NetworkOption | Iterable[str | NetworkOption] = (),
 ) -> Attachments:
     """What the arguments of a machine say; *root* is a folder or a disk image."""
     all_drives = [parse_drive(drive) for drive in drives]
@@ -283,7 +289,21 @@ def gather(
         tuple(devices),
         tuple(parse_port(port) for port in ports),
         words,
+        _parse_networks(net),
     )
+
+
+def _parse_networks(
+    given: str | NetworkOption | Iterable[str | NetworkOption],
+) -> tuple[NetworkOption, ...]:
+    if isinstance(given, str | NetworkOption):
+        given = (given,)
+    networks = [parse_network(one) for one in given]
+    if len(networks) > 1 and any(one.kind == "none" for one in networks):
+        raise OptionError("net none beside others: say one or the other")
+    if len(networks) > _MOST_CARDS:
+        raise OptionError(f"{len(networks)} network cards: must be at most {_MOST_CARDS}")
+    return tuple(one for one in networks if one.kind != "none")
 
 
 def _parse_root(given: Path | Drive | Share) -> Drive | Share:

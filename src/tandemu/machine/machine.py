@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from tandemu.machine.engines import (
 )
 from tandemu.machine.errors import MachineError, MachineTimeout, OptionError
 from tandemu.machine.inspection import Cpu, MemoryView
+from tandemu.machine.networks import NetworkOption
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
 from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
 from tandemu.machine.result import RESET, STOPPED, TIMED_OUT, Result, shut_down
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tandemu.device.virtio.balloon import Balloon
     from tandemu.guests import Progress
     from tandemu.machine.attached import Attached
+    from tandemu.machine.cards import Card
 
 NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
@@ -64,7 +66,7 @@ class Machine:
     work that is done once, such as compiling the engine. *drives* are disk images, *shares*
     folders, *root* is one or the other: paths, texts as of the options, `Drive`s, `Share`s.
     *vsock* is the path of a Unix socket, *devices* are names such as ``"rng"``, *ports* texts as
-    ``"org.example=/tmp/socket"``.
+    ``"org.example=/tmp/socket"``. *net* is such as ``"user,forward=2222-22"``, or several.
     Errors are `MachineError`.
 
         with Machine(kernel="linux", initrd="initrd.gz") as vm:
@@ -98,6 +100,7 @@ class Machine:
         vsock: Path | None = None,
         devices: Iterable[str] = (),
         ports: Iterable[str | SerialPort] = (),
+        net: str | NetworkOption | Iterable[str | NetworkOption] = (),
     ) -> None:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
@@ -113,7 +116,7 @@ class Machine:
         self.cpu_model = check_cpu_model(cpu, self.accel)
         self._board = choose_board(self.architecture, board, self.memory_bytes, len(self.cpus))
         self.board = self._board.board
-        self.attachments = gather(drives, shares, root, vsock, devices, ports)
+        self.attachments = gather(drives, shares, root, vsock, devices, ports, net)
         append = " ".join(filter(None, (self.attachments.boot_words, append)))
         try:
             self._plan = self._plan_boot(kernel, initrd, append, firmware)
@@ -163,6 +166,7 @@ class Machine:
         vsock: Path | None = None,
         devices: Iterable[str] = (),
         ports: Iterable[str | SerialPort] = (),
+        net: str | NetworkOption | Iterable[str | NetworkOption] = (),
         progress: Progress | None = None,
     ) -> Machine:
         """A machine with the guest image *name*, which is fetched if it is not there.
@@ -200,6 +204,7 @@ class Machine:
             vsock=vsock,
             devices=devices,
             ports=ports,
+            net=net,
         )
 
     # ---- what is loaded ------------------------------------------------------------------
@@ -512,6 +517,11 @@ class Machine:
                 "this machine has no balloon, or does not run: give it devices=['balloon']"
             )
         return attached.balloon
+
+    @property
+    def cards(self) -> Mapping[str, Card]:
+        """The network cards by name, ``net0`` first, of a machine that was started."""
+        return {} if self._attached is None else self._attached.cards
 
     def resize(self, columns: int, rows: int) -> None:
         """Tell a guest that has the device ``console`` how large the terminal is. Any thread."""
