@@ -155,7 +155,7 @@ ensure_environment() {
 
 QEMU_WANTED=10 # major version: the rival and one of the oracles
 
-# ensure_test_packages: cross compilers, device tree compiler, cpio, tmux, network tools, QEMU.
+# ensure_test_packages: cross compilers, device tree compiler, cpio, tmux, network tools, GDB, QEMU.
 ensure_test_packages() {
     if ! have_apt; then
         warn_of_missing_tools
@@ -163,7 +163,7 @@ ensure_test_packages() {
     fi
     apt_install gcc libc6-dev gcc-riscv64-linux-gnu binutils-riscv64-linux-gnu \
         libc6-dev-riscv64-cross gcc-riscv64-unknown-elf device-tree-compiler cpio tmux util-linux \
-        tshark iperf3
+        tshark iperf3 gdb-multiarch
     qemu_is_new && return 0
     local system=qemu-system-misc # where older releases keep the RISC-V machine
     if [ "$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" = bookworm ]; then

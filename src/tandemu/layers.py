@@ -86,6 +86,7 @@ FLOORS: tuple[Floor, ...] = (
     Floor(
         "what a machine is made of",
         (
+            Package("debug", "GDB's protocol, registers and page tables for debuggers"),
             Package(
                 "net",
                 "networks: NAT without root, captures, policy, the link to a card",
@@ -146,6 +147,7 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.accel.statistics",
         "tandemu.device.virtqueue.generate",
         "tandemu.guests",
+        "tandemu.guests.symbols",
         "tandemu.host.disk.foreign.vdi",
         "tandemu.host.disk.foreign.vhd",
         "tandemu.host.disk.foreign.vhdx",
@@ -161,6 +163,9 @@ MODULES_WHEN_USED: frozenset[str] = frozenset(
         "tandemu.machine.attached",
         "tandemu.machine.cards",
         "tandemu.net.errors",
+        "tandemu.debug.server",
+        "tandemu.machine.debug_commands",
+        "tandemu.machine.debugging",
         "tandemu.native",
         "tandemu.slots.generate",
     }

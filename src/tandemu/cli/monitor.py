@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from tandemu.accel.statistics import format_statistics
 from tandemu.cli.monitor_network import network_commands
 from tandemu.host import Command, CommandError
-from tandemu.machine import Machine
+from tandemu.machine import Machine, MachineError
+from tandemu.machine.debug_commands import rows_of_bytes
 
-_ROW_BYTES = 16
 _MOST_BYTES = 4096
 
 
@@ -44,6 +45,28 @@ def monitor_commands(machine: Machine, what: str, begun_s: float) -> dict[str, C
         machine.reset()
         return ""
 
+    def gdb(words: list[str]) -> str:
+        if len(words) > 1:
+            raise CommandError("gdb takes one place: [ADDR:]PORT or unix:PATH")
+        try:
+            place = machine.debugger(words[0] if words else "0").address
+        except MachineError as error:
+            raise CommandError(str(error)) from error
+        return f"target remote {place}"
+
+    def debugging(name: str) -> Callable[[list[str]], str]:
+        def run(words: list[str]) -> str:
+            stood = machine.paused
+            if not stood:
+                machine.pause()
+            try:
+                return machine.debug.command(" ".join([name, *words]))
+            finally:
+                if not stood:
+                    machine.resume()
+
+        return run
+
     def go_back(words: list[str]) -> str:
         return "It stands still; 'cont' at this prompt lets it go on." if machine.paused else ""
 
@@ -54,7 +77,17 @@ def monitor_commands(machine: Machine, what: str, begun_s: float) -> dict[str, C
 
     return {
         "continue": Command("back to the guest", go_back, leaves=True),
-        "info": Command("what runs here, and what was loaded where", information),
+        "info": Command(
+            "what runs here; or one of: mem, tlb, registers system, devices",
+            lambda words: debugging("info")(words) if words else information(words),
+            "[WHAT]",
+        ),
+        "gdb": Command("wait for GDB; without a port on any that is free", gdb, "[[ADDR:]PORT]"),
+        "translate": Command(
+            "where a virtual address is in guest-physical memory",
+            debugging("translate"),
+            "ADDRESS",
+        ),
         "status": Command("running or paused", lambda words: machine.status),
         "stats": Command(
             "what it took so far",
@@ -103,9 +136,4 @@ def show_memory(machine: Machine, words: list[str]) -> str:
         if not stood:
             machine.resume()
     assert isinstance(data, bytes)
-    lines = []
-    for start in range(0, length, _ROW_BYTES):
-        row = data[start : start + _ROW_BYTES]
-        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
-        lines.append(f"{address + start:#012x}  {row.hex(' '):<{3 * _ROW_BYTES}} {text}")
-    return "\n".join(lines)
+    return rows_of_bytes(address, data)

@@ -201,6 +201,17 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run.add_argument(
         "--dump", action="store_true", help="show the registers if the machine breaks down"
     )
+    run.add_argument(
+        "--gdb",
+        metavar="[ADDR:]PORT|unix:PATH",
+        help="wait for GDB there ('target remote'); on this computer alone without an address",
+    )
+    run.add_argument(
+        "--freeze",
+        action="store_true",
+        help="stand still before the first instruction until GDB, or 'cont' at the monitor's "
+        "prompt, lets the machine go on",
+    )
     run.add_argument("--mirror", metavar="URL", help="the Debian mirror to fetch a guest from")
 
 

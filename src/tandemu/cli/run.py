@@ -173,7 +173,9 @@ def _follow_size(machine: Machine) -> None:
     signal.signal(signal.SIGWINCH, tell)
 
 
-def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
+def _run_on_terminal(
+    machine: Machine, what: str, begun_s: float, options: argparse.Namespace
+) -> Result:
     """Start the machine with the terminal as its console; return how it ended."""
     commands = monitor_commands(machine, what, begun_s)
     terminal = Terminal(
@@ -190,7 +192,10 @@ def _run_on_terminal(machine: Machine, what: str, begun_s: float) -> Result:
         )
     with terminal:
         machine.console.mirror(terminal.write, calls_back=False)
-        machine.start()
+        machine.start(paused=options.freeze)
+        if options.gdb is not None:
+            place = machine.debugger(options.gdb).address
+            _notice(f"GDB is waited for: target remote {place}")
         _follow_size(machine)
         gc.freeze()
         gc.enable()
@@ -233,7 +238,7 @@ def run(options: argparse.Namespace) -> int:
     machine, what = _make_machine(options)
     try:
         with machine:
-            result = _run_on_terminal(machine, what, begun_s)
+            result = _run_on_terminal(machine, what, begun_s, options)
         if result.ending is Ending.TIMED_OUT:
             print(f"tandemu: ended after --timeout {options.timeout:g} s", file=sys.stderr)
         elif result.ending in (Ending.PANICKED, Ending.RESET, Ending.SHUT_DOWN):

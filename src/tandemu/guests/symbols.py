@@ -12,20 +12,22 @@ import os
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from tandemu.guests.errors import GuestError
 
 _MAGIC = b"\x7fELF"
 _SYMTAB, _DYNSYM = 2, 11
-_NOTYPE, _FUNCTION = 0, 2
+_CODE, _DATA = (0, 2), (1,)
+"""Types of symbols: none and function; object."""
 _UNDEFINED = 0
 _ABSOLUTE = 0xFFF1
 _SYMBOL_LIMIT = 1 << 22
 _NAME_LIMIT = 512
 _LINE = re.compile(rb"^([0-9a-fA-F]{1,16}) ([a-zA-Z]) (\S+)", re.MULTILINE)
-_CODE_TYPES = b"tTwW"
+_CODE_TYPES, _DATA_TYPES = b"tTwW", b"dDbBrRvV"
 
 
 class Symbol(NamedTuple):
@@ -53,6 +55,14 @@ class SymbolTable:
     def __len__(self) -> int:
         return len(self._symbols)
 
+    def address(self, name: str) -> int | None:
+        """Where the symbol called *name* begins."""
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return {one.name: one.address for one in reversed(self._symbols)}
+
     def name(self, address: int) -> str | None:
         """The symbol *address* lies in, with the distance from its start."""
         index = bisect_right(self._addresses, address) - 1
@@ -65,15 +75,22 @@ class SymbolTable:
         return f"{one.name}+{distance:#x}" if distance else one.name
 
 
-def read_symbols(path: str) -> SymbolTable:
-    """The functions that the file at *path* names; `GuestError` if it names none."""
+def read_symbols(path: str, *, data: bool = False) -> SymbolTable:
+    """The functions that the file at *path* names, with *data* its variables too.
+
+    `GuestError` if it names none.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if not os.fstat(descriptor).st_size:
                 raise GuestError(f"{path} is empty: it holds no symbols")
-            with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-                found = _elf_symbols(data) if data[:4] == _MAGIC else _listed_symbols(data)
+            with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as file:
+                found = (
+                    _elf_symbols(file, (*_CODE, *(_DATA if data else ())))
+                    if file[:4] == _MAGIC
+                    else _listed_symbols(file, _CODE_TYPES + (_DATA_TYPES if data else b""))
+                )
                 table = SymbolTable(found)
         finally:
             os.close(descriptor)
@@ -89,15 +106,15 @@ def read_symbols(path: str) -> SymbolTable:
     return table
 
 
-def _listed_symbols(data: mmap.mmap) -> Iterator[Symbol]:
+def _listed_symbols(data: mmap.mmap, types: bytes) -> Iterator[Symbol]:
     for number, found in enumerate(_LINE.finditer(data)):
         if number >= _SYMBOL_LIMIT:
             return
-        if found[2] in _CODE_TYPES and len(found[3]) < _NAME_LIMIT:
+        if found[2] in types and len(found[3]) < _NAME_LIMIT:
             yield Symbol(int(found[1], 16), 0, found[3].decode("utf-8", "replace"))
 
 
-def _elf_symbols(data: mmap.mmap) -> Iterator[Symbol]:
+def _elf_symbols(data: mmap.mmap, types: Collection[int]) -> Iterator[Symbol]:
     wide, little = data[4] == 2, data[5] == 1
     order = "<" if little else ">"
     if wide:
@@ -124,7 +141,7 @@ def _elf_symbols(data: mmap.mmap) -> Iterator[Symbol]:
                     name, info, _, where, value, length = fields
                 else:
                     name, value, length, info, _, where = fields
-                if where in (_UNDEFINED, _ABSOLUTE) or info & 15 not in (_NOTYPE, _FUNCTION):
+                if where in (_UNDEFINED, _ABSOLUTE) or info & 15 not in types:
                     continue
                 start = names_at + name
                 end = data.find(b"\0", start, min(start + _NAME_LIMIT, names_at + names_size))

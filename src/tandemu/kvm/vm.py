@@ -34,7 +34,7 @@ from tandemu.kvm.structures import (
     PIT_STATE2,
     USERSPACE_MEMORY_REGION,
 )
-from tandemu.kvm.system import System
+from tandemu.kvm.system import System, has_hardware
 from tandemu.kvm.tracker import KernelTracker, Slot
 from tandemu.kvm.vcpu import KvmVcpu
 from tandemu.memory import GuestMemory, MapError, RamRegion
@@ -216,6 +216,11 @@ class KvmVm:
 
     def set_watches(self, watches: Sequence[Watch]) -> None:
         """Have vCPUs leave when they access one of *watches*; see `accel.DebuggableVm`."""
+        if watches and not has_hardware():
+            raise KvmError(
+                "this host's KVM is software, which has no debug registers for data: watchpoints "
+                "need a host with VMX or SVM"
+            )
         if self.debugging.set_watches(watches):
             self._debug()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 
 class Gate:
@@ -16,17 +17,27 @@ class Gate:
         self.closed = False
         """Read without a lock, by threads that are inside."""
         self._inside: set[threading.Thread] = set()
+        self._held: frozenset[threading.Thread] = frozenset()
         self._released = False
         self._changed = threading.Condition()
 
     def enter(self) -> bool:
         """Go inside as soon as the gate is open; False: it was released, the machine ends."""
+        thread = threading.current_thread()
         with self._changed:
-            self._changed.wait_for(lambda: self._released or not self.closed)
+            self._changed.wait_for(
+                lambda: self._released or not (self.closed or thread in self._held)
+            )
             if self._released:
                 return False
-            self._inside.add(threading.current_thread())
+            self._inside.add(thread)
             return True
+
+    def hold(self, threads: Collection[threading.Thread]) -> None:
+        """Keep these, which are outside, there when it opens, and no others. Any thread."""
+        with self._changed:
+            self._held = frozenset(threads)
+            self._changed.notify_all()
 
     def leave(self) -> None:
         """Be outside. Again: nothing happens."""

@@ -83,6 +83,15 @@ class RegisterView(MutableMapping[str, int]):
 class Cpu:
     """One processor of a machine: ``vm.cpus[0].registers["pc"]``."""
 
-    def __init__(self, index: int, vcpu: Callable[[], Vcpu]) -> None:
-        self.index = index
+    def __init__(
+        self, index: int, vcpu: Callable[[], Vcpu], step: Callable[[int, int], None]
+    ) -> None:
+        self.index, self._step = index, step
         self.registers = RegisterView(vcpu)
+
+    def step(self, count: int = 1) -> None:
+        """Carry out *count* instructions, while the machine is paused; the others stand still.
+
+        No interrupt is taken meanwhile, and breakpoints do not count.
+        """
+        self._step(self.index, count)

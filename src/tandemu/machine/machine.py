@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tandemu import board as boards
-from tandemu.accel import AccelError
 from tandemu.accel.profile import Profile
 from tandemu.board import BoardError
 from tandemu.host.shortage import explain, host_memory_bytes
@@ -35,24 +33,25 @@ from tandemu.machine.networks import NetworkOption
 from tandemu.machine.options import check_cpus, check_timeout, parse_memory
 from tandemu.machine.power_cycle import Outcome, PowerCycle, Reset, Statistics
 from tandemu.machine.result import RESET, STOPPED, TIMED_OUT, Result, shut_down
+from tandemu.machine.scripting import Debugging, told
+from tandemu.machine.sources import Source, read_source, told_errors
 from tandemu.machine.state import MachineState, put_state, read_state
+from tandemu.machine.waiting import wait_for
 
 if TYPE_CHECKING:
     from tandemu.accel import Vcpu, Vm
-    from tandemu.board import BootPlan, File
+    from tandemu.board import BootPlan
+    from tandemu.debug.server import Server
     from tandemu.device.virtio.balloon import Balloon
     from tandemu.guests import Progress
     from tandemu.machine.attached import Attached
     from tandemu.machine.cards import Card
+    from tandemu.machine.debugging import MachineDebugger
 
 NO_FIRMWARE = "none"
 DEFAULT_MEMORY = "512M"
 _LONGEST_APPEND_BYTES = 4096
 _SEED_BYTES = 32
-_SLICE_S = 0.5
-
-Source = str | os.PathLike[str] | bytes
-"""A file's path, or its content."""
 
 
 class Machine:
@@ -105,7 +104,8 @@ class Machine:
         self.architecture: Architecture = find_architecture(arch)
         self.memory_bytes = parse_memory(memory)
         self.cpus = tuple(
-            Cpu(index, partial(self._paused_vcpu, index)) for index in range(check_cpus(cpus))
+            Cpu(index, partial(self._paused_vcpu, index), self._step)
+            for index in range(check_cpus(cpus))
         )
         """The processors, whose registers are at hand while the machine is paused."""
         self.memory = MemoryView(self._paused_vm)
@@ -139,6 +139,9 @@ class Machine:
         self._statistics: Statistics = {}
         self._profile: Profile | None = None
         self._last_dump = ""
+        self._debugger: MachineDebugger | None = None
+        self.debug = Debugging(self._find_debugger)
+        """Breakpoints, steps, memory by virtual address and symbols, from Python."""
         self._timer: threading.Timer | None = None
         self._supervisor: threading.Thread | None = None
 
@@ -222,12 +225,12 @@ class Machine:
                 f"{_LONGEST_APPEND_BYTES} bytes without NUL"
             )
         bare = firmware == NO_FIRMWARE
-        own = None if bare or firmware is None else _file(firmware, "the firmware")
+        own = None if bare or firmware is None else read_source(firmware, "the firmware")
         images = boards.Images(
-            kernel=None if kernel is None else _file(kernel, "the kernel"),
+            kernel=None if kernel is None else read_source(kernel, "the kernel"),
             firmware=own,
             bare=bare,
-            initrd=None if initrd is None else _file(initrd, "the initrd").data,
+            initrd=None if initrd is None else read_source(initrd, "the initrd").data,
             bootargs=append,
             random_seed=os.urandom(_SEED_BYTES),
             devices=bool(self.attachments),
@@ -301,7 +304,7 @@ class Machine:
                 *(engine, self._board, self._plan, self.console, self._notice),
                 attached=self._attached,
             )
-        except _told_errors() as error:
+        except told_errors() as error:
             raise MachineError(str(error)) from error
         except (OSError, MemoryError, RuntimeError) as error:
             if limit := explain(error):
@@ -332,6 +335,8 @@ class Machine:
             outcome = error
         if self._timer is not None:
             self._timer.cancel()
+        if self._debugger is not None:
+            self._debugger.ended(outcome if isinstance(outcome, Result) else None)
         self._detach()
         self._outcome = outcome
         self.console.closed(
@@ -360,6 +365,8 @@ class Machine:
             if self._paused:
                 cycle.pause()
             self._cycle = cycle
+            if self._debugger is not None:
+                self._debugger.begin(cycle)
             if self._asked is not None:
                 cycle.end(self._asked)
 
@@ -384,13 +391,13 @@ class Machine:
                 "a function that the machine calls cannot wait for its end: call request_stop() "
                 "there, and wait() elsewhere"
             )
-        if not _wait(self._ended, timeout):
+        if not wait_for(self._ended, timeout):
             raise MachineTimeout(f"the machine still runs after {timeout:g} s")
         outcome = self._outcome
         if isinstance(outcome, Result):
             return outcome
         assert isinstance(outcome, BaseException)
-        if isinstance(outcome, (MachineError, *_told_errors())):
+        if isinstance(outcome, (MachineError, *told_errors())):
             raise MachineError(str(outcome)) from outcome
         if limit := explain(outcome):
             raise MachineError(f"the machine broke down: {limit}") from outcome
@@ -411,7 +418,7 @@ class Machine:
         if self._started:
             self._end(STOPPED)
             if not self._is_own_thread():
-                _wait(self._ended)
+                wait_for(self._ended)
 
     def _is_own_thread(self) -> bool:
         """Whether the calling thread is one that has to end before the machine has."""
@@ -476,26 +483,46 @@ class Machine:
 
     def read_state(self) -> MachineState:
         """All state of the paused machine but its memory, as named integers."""
-        return read_state(self._paused_vm(), self._paused_cycle().instance)
+        return read_state(self._paused_vm(), self.paused_cycle().instance)
 
     def put_state(self, state: MachineState) -> None:
         """Give the paused machine what `read_state` said of another of its kind.
 
         Its memory has to be that machine's as well. `MachineError` says what does not fit.
         """
-        put_state(self._paused_vm(), self._paused_cycle().instance, state)
+        put_state(self._paused_vm(), self.paused_cycle().instance, state)
 
-    def _paused_cycle(self) -> PowerCycle:
+    def paused_cycle(self) -> PowerCycle:
+        """The current life, which stands still; `MachineError` if it does not."""
         cycle = self._cycle
         if cycle is None or not self.paused:
             raise MachineError(f"this machine is {self.status}: pause it first")
         return cycle
 
     def _paused_vm(self) -> Vm:
-        return self._paused_cycle().vm
+        return self.paused_cycle().vm
 
     def _paused_vcpu(self, index: int) -> Vcpu:
-        return self._paused_cycle().instance.harts[index].vcpu
+        return self.paused_cycle().instance.harts[index].vcpu
+
+    def debugger(self, where: str) -> Server:
+        """Wait for GDB at *where*, ``[ADDRESS:]PORT`` or ``unix:PATH``, until it is closed.
+
+        The machine stands still while a debugger is connected that has not let it go on.
+        """
+        with told():
+            return self._find_debugger().listen(where)
+
+    def _find_debugger(self) -> MachineDebugger:
+        from tandemu.machine.debugging import MachineDebugger
+
+        with told(), self._pausing:
+            if self._debugger is None:
+                self._debugger = MachineDebugger(self)
+            return self._debugger
+
+    def _step(self, cpu: int, count: int) -> None:
+        self.debug.step(cpu, count)
 
     @property
     def running(self) -> bool:
@@ -562,32 +589,3 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _wait(event: threading.Event, timeout_s: float | None = None) -> bool:
-    """Wait for *event* in slices.
-
-    Python hears of a signal between two instructions or when a wait ends early for it. One that
-    comes just before the wait begins would go unheard until the wait is over.
-    """
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while not event.is_set():
-        left = _SLICE_S if deadline is None else min(deadline - time.monotonic(), _SLICE_S)
-        if left <= 0:
-            return False
-        event.wait(left)
-    return True
-
-
-def _told_errors() -> tuple[type[Exception], ...]:
-    """The errors of the layers below, whose messages are meant for the user."""
-    from tandemu.native import NativeError
-
-    return BoardError, AccelError, NativeError
-
-
-def _file(source: Source, name: str) -> File:
-    """What *source* holds; one that is no path is called *name*."""
-    if isinstance(source, bytes | bytearray):
-        return boards.File(memoryview(source), name)
-    return boards.File(boards.read_file(source), os.fspath(source))

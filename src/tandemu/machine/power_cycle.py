@@ -11,20 +11,25 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tandemu import board as boards
 from tandemu.accel import (
     AccelError,
+    BreakpointHit,
     EntryFailed,
     Exit,
+    FirmwareCall,
+    Interrupted,
     ProfilingVm,
     Shutdown,
+    Stopped,
     Unsupported,
     Vcpu,
     Vm,
+    WatchpointHit,
 )
 from tandemu.accel.profile import Profile
 from tandemu.bits import Record
@@ -66,6 +71,15 @@ class Reset(Record):
 
 Outcome = Result | Reset | BaseException
 
+DebugHit = BreakpointHit | WatchpointHit
+
+
+class DebugEvents(Protocol):
+    """Hears of what a debugger has set."""
+
+    def hit(self, cycle: PowerCycle, hart: Hart, exit: DebugHit) -> None:
+        """A hart met it. Its own thread, which may be kept here, `PowerCycle.outside`."""
+
 
 class PowerCycle:
     """A powered board: made with everything loaded, `run` once, `close` at the end."""
@@ -91,6 +105,8 @@ class PowerCycle:
         self._began_at = console.printed
         self._threads: list[threading.Thread] = []
         self._stuck = False
+        self.debugger: DebugEvents | None = None
+        """Hears of breakpoints and watched memory."""
         self.last_dump = ""
         """The registers of the processor that ended it, if one broke down."""
         self.vm: Vm = engine(isa=board.board.isa, firmware_calls=plan.firmware_calls, notice=notice)
@@ -239,6 +255,10 @@ class PowerCycle:
 
     def _not_the_boards(self, hart: Hart, exit: Exit) -> None:
         """`Interrupted` and `Stopped` need no answer; what the engine cannot run ends all."""
+        if isinstance(exit, BreakpointHit | WatchpointHit):
+            if self.debugger is not None:
+                self.debugger.hit(self, hart, exit)
+            return
         if isinstance(exit, Unsupported | EntryFailed | Shutdown):
             self._note_registers(hart)
         if isinstance(exit, Unsupported | EntryFailed):
@@ -303,6 +323,7 @@ class PowerCycle:
             device.rest()
         self.instance.clock.stop()
         self.vm.stop_time()
+        self.begin_harts()
 
     def resume(self) -> None:
         """Let all go on, once every pause has ended. Any thread."""
@@ -324,6 +345,63 @@ class PowerCycle:
             yield
         finally:
             self.resume()
+
+    # ---- under a debugger ------------------------------------------------------------------
+
+    def begin_harts(self) -> None:
+        """Put harts that are to start where they begin, so that it can be seen. All is at rest."""
+        for hart in self.instance.harts:
+            if hart.begin():
+                self.instance.enter(hart)
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Be at rest meanwhile, and afterwards until the gate is open. A hart's own thread."""
+        self._gate.leave()
+        try:
+            yield
+        finally:
+            self._gate.enter()
+
+    def hold(self, harts: Collection[int]) -> None:
+        """Have these harts, by number, stand still when the others go on. All is at rest."""
+        self._gate.hold([self._threads[number] for number in harts] if self._threads else [])
+
+    def step(self, hart: Hart, count: int = 1) -> DebugHit | None:
+        """Have a hart carry out instructions, while all is at rest; what the last one met.
+
+        The guest's clock goes on meanwhile.
+        """
+        met = None
+        self.vm.start_time()
+        try:
+            for _ in range(count):
+                met = self._step(hart)
+        finally:
+            self.vm.stop_time()
+        return met
+
+    def step_over(self, hart: Hart) -> None:
+        """Carry out the instruction at a breakpoint that does not count. The hart's own thread."""
+        met = self._step(hart)
+        if met is not None and self.debugger is not None:
+            self.debugger.hit(self, hart, met)
+
+    def _step(self, hart: Hart) -> DebugHit | None:
+        vcpu = hart.vcpu
+        exit: Exit | None = vcpu.step(interrupts=False)
+        while isinstance(exit, Interrupted):
+            exit = vcpu.step(interrupts=False)  # a kick that is over
+        while exit is not None and not isinstance(exit, Stopped):
+            if isinstance(exit, BreakpointHit | WatchpointHit):
+                return exit
+            if not self.instance.handle(vcpu, exit):
+                self._not_the_boards(hart, exit)
+                return None
+            if isinstance(exit, FirmwareCall):
+                return None
+            exit = vcpu.settle()
+        return None
 
     def press_power_button(self) -> bool:
         """Press the board's power button; False if it has none."""

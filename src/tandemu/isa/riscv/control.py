@@ -14,6 +14,13 @@ _TIMERS = frozenset({"mtimecmp", "stimecmp"})
 _PLAIN = _TIMERS | {"pc", "privilege"}
 _PLAIN_CSRS = frozenset({"mstatus", "satp", "mie", "scounteren"})
 """Writing what they hold changes nothing: starting a hart need not load the slow way."""
+_SHOWN = frozenset(
+    {
+        *("satp", "stvec", "sepc", "scause", "stval", "sscratch", "scounteren"),
+        *("mtvec", "mepc", "mcause", "mtval", "mscratch", "medeleg", "mideleg", "mie"),
+    }
+)
+"""CSRs that read as their field is."""
 _INTEGERS = {
     **{name: number for number, name in enumerate(INTEGER_NAMES)},
     **{f"x{number}": number for number in range(32)},
@@ -82,7 +89,7 @@ class HartControl:
         number = _INTEGERS.get(register)
         if number is not None:
             return int(view.x[number])
-        if register in _PLAIN:
+        if register in _PLAIN or register in _SHOWN:
             return int(getattr(view, register))
         return _get_part(view, register) if register in _PARTS else None
 

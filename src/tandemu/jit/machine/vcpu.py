@@ -176,14 +176,8 @@ class JitVcpu(TranslatedCpu):
             self._carry_out_fences()
         if self._watched is not None:
             return self._pass_watch()
-        while True:
-            leaving = self._exit(self._step(self.address, 1, int(interrupts)))
-            if leaving is not None:
-                return leaving
-            if self._kicked:
-                self._kicked = False
-                return Interrupted()
-            return Stopped(self.cpu.pc)
+        leaving = self._exit(self._step(self.address, 1, int(interrupts)))
+        return Stopped(self.cpu.pc) if leaving is None else leaving
 
     def settle(self) -> Exit | None:
         """Finish the access that was answered; see `accel.Vcpu.settle`."""
