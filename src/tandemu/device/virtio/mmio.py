@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 
 from tandemu.device.registers import Access, InterruptLine, Peripheral, Register, RegisterMap, state
-from tandemu.device.virtio.core import VirtioDevice
 from tandemu.device.virtio.features import CONFIGURATION_INTERRUPT, QUEUE_INTERRUPT
+from tandemu.device.virtio.transport import TransportRegisters
 
 SLOT_BYTES = 0x1000
 _CONFIGURATION = 0x100
@@ -17,7 +17,7 @@ _NO_SHARED_MEMORY = 0xFFFF_FFFF
 _VENDOR = 0x4D44_4E54  # "TNDM"
 
 
-class VirtioMmio(Peripheral):
+class VirtioMmio(TransportRegisters):
     """*device* behind a slot's registers; *line* is the slot's interrupt."""
 
     registers = RegisterMap(
@@ -25,10 +25,10 @@ class VirtioMmio(Peripheral):
         Register("interface_version", 0x004, access=Access.RO, reset=2),
         Register("device_id", 0x008, access=Access.RO),
         Register("vendor_id", 0x00C, access=Access.RO, reset=_VENDOR),
-        Register("device_features", 0x010, access=Access.RO),
-        Register("device_features_select", 0x014, access=Access.WO),
-        Register("driver_features", 0x020, access=Access.WO),
-        Register("driver_features_select", 0x024, access=Access.WO),
+        Register("device_feature", 0x010, access=Access.RO),
+        Register("device_feature_select", 0x014, access=Access.WO),
+        Register("driver_feature", 0x020, access=Access.WO),
+        Register("driver_feature_select", 0x024, access=Access.WO),
         Register("queue_select", 0x030, access=Access.WO),
         Register("largest_queue", 0x034, access=Access.RO),
         Register("queue_size", 0x038, access=Access.WO),
@@ -49,7 +49,6 @@ class VirtioMmio(Peripheral):
         Register("generation", 0x0FC, access=Access.RO),
     )
 
-    device: VirtioDevice
     line: InterruptLine
 
     interrupt_status: int = state(2)
@@ -112,27 +111,9 @@ class VirtioMmio(Peripheral):
     def read_vendor_id(self) -> int:
         return _VENDOR
 
-    def read_device_features(self) -> int:
-        return self.device.read_device_features()
-
-    def write_device_features_select(self, value: int) -> None:
-        self.device.device_feature_select = value
-
-    def write_driver_features(self, value: int) -> None:
-        self.device.write_driver_features(value)
-
-    def write_driver_features_select(self, value: int) -> None:
-        self.device.driver_feature_select = value
-
-    def write_queue_select(self, value: int) -> None:
-        self.device.queue_select = min(value, 0xFFFF)
-
     def read_largest_queue(self) -> int:
         index = self.device.selected
         return 0 if index is None else self.device.queue_sizes[index]
-
-    def write_queue_size(self, value: int) -> None:
-        self.device.write_queue_size(value)
 
     def read_queue_ready(self) -> int:
         return self.device.read_queue_enable()
@@ -159,36 +140,8 @@ class VirtioMmio(Peripheral):
         if value & 0xFF == 0:
             self.write_interrupt_acknowledge(QUEUE_INTERRUPT | CONFIGURATION_INTERRUPT)
 
-    def write_descriptor_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.descriptor_areas, value, 0)
-
-    def write_descriptor_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.descriptor_areas, value, 32)
-
-    def write_driver_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.driver_areas, value, 0)
-
-    def write_driver_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.driver_areas, value, 32)
-
-    def write_device_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.device_areas, value, 0)
-
-    def write_device_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.device_areas, value, 32)
-
     def write_shared_memory_select(self, value: int) -> None:
         """There is none to select."""
 
     def read_shared_memory(self, index: int) -> int:
         return _NO_SHARED_MEMORY
-
-    def read_queue_reset(self) -> int:
-        return 0
-
-    def write_queue_reset(self, value: int) -> None:
-        if value == 1:
-            self.device.reset_queue()
-
-    def read_generation(self) -> int:
-        return self.device.generation

@@ -19,6 +19,7 @@ from tandemu.device.virtio.features import (
     NO_VECTOR,
     QUEUE_INTERRUPT,
 )
+from tandemu.device.virtio.transport import TransportRegisters
 
 VENDOR, FIRST_DEVICE = 0x1AF4, 0x1040
 _SUBSYSTEM = 0x1100
@@ -34,7 +35,7 @@ _WINDOW_DATA = 16
 _WORD = 0xFFFF_FFFF
 
 
-class _Common(Peripheral):
+class _Common(TransportRegisters):
     """The common configuration structure (section 4.1.4.3)."""
 
     registers = RegisterMap(
@@ -61,7 +62,6 @@ class _Common(Peripheral):
         Register("queue_reset", 0x3A, 2),
     )
 
-    device: VirtioDevice
     vectors: int
     """How many message vectors there are."""
 
@@ -69,27 +69,6 @@ class _Common(Peripheral):
     queue_vectors: list[int] = states(QUEUE_LIMIT, 16, NO_VECTOR)
     interrupts: int = state(2)
     """What the guest has not been told by the pin yet."""
-
-    def read_device_feature_select(self) -> int:
-        return self.device.device_feature_select
-
-    def write_device_feature_select(self, value: int) -> None:
-        self.device.device_feature_select = value
-
-    def read_device_feature(self) -> int:
-        return self.device.read_device_features()
-
-    def read_driver_feature_select(self) -> int:
-        return self.device.driver_feature_select
-
-    def write_driver_feature_select(self, value: int) -> None:
-        self.device.driver_feature_select = value
-
-    def read_driver_feature(self) -> int:
-        return self.device.read_driver_features()
-
-    def write_driver_feature(self, value: int) -> None:
-        self.device.write_driver_features(value)
 
     def write_configuration_vector(self, value: int) -> None:
         self.configuration_vector = value if value < self.vectors else NO_VECTOR
@@ -105,20 +84,8 @@ class _Common(Peripheral):
         if value == 0:
             self.reset()
 
-    def read_generation(self) -> int:
-        return self.device.generation
-
-    def read_queue_select(self) -> int:
-        return self.device.queue_select
-
-    def write_queue_select(self, value: int) -> None:
-        self.device.queue_select = value
-
     def read_queue_size(self) -> int:
         return self.device.read_queue_size()
-
-    def write_queue_size(self, value: int) -> None:
-        self.device.write_queue_size(value)
 
     def read_queue_vector(self) -> int:
         index = self.device.selected
@@ -139,51 +106,8 @@ class _Common(Peripheral):
     def read_notify_offset(self) -> int:
         return self.device.selected or 0
 
-    def read_descriptor_area(self) -> int:
-        return self.device.read_queue_area(self.device.descriptor_areas, 0)
-
-    def read_descriptor_area_high(self) -> int:
-        return self.device.read_queue_area(self.device.descriptor_areas, 32)
-
-    def read_driver_area(self) -> int:
-        return self.device.read_queue_area(self.device.driver_areas, 0)
-
-    def read_driver_area_high(self) -> int:
-        return self.device.read_queue_area(self.device.driver_areas, 32)
-
-    def read_device_area(self) -> int:
-        return self.device.read_queue_area(self.device.device_areas, 0)
-
-    def read_device_area_high(self) -> int:
-        return self.device.read_queue_area(self.device.device_areas, 32)
-
-    def write_descriptor_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.descriptor_areas, value, 0)
-
-    def write_descriptor_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.descriptor_areas, value, 32)
-
-    def write_driver_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.driver_areas, value, 0)
-
-    def write_driver_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.driver_areas, value, 32)
-
-    def write_device_area(self, value: int) -> None:
-        self.device.write_queue_area(self.device.device_areas, value, 0)
-
-    def write_device_area_high(self, value: int) -> None:
-        self.device.write_queue_area(self.device.device_areas, value, 32)
-
     def read_notify_data(self) -> int:
         return self.device.selected or 0
-
-    def read_queue_reset(self) -> int:
-        return 0
-
-    def write_queue_reset(self, value: int) -> None:
-        if value == 1:
-            self.device.reset_queue()
 
 
 class VirtioPci:

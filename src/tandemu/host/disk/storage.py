@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tandemu.host.disk.errors import DiskError
@@ -19,6 +19,8 @@ from tandemu.host.disk.vectors import Buffers, cut, fill_zeros, length_of, zeros
 
 _MAX_VECTORS = 1024
 """What preadv(2) takes at once (UIO_MAXIOV)."""
+_Call = Callable[[int, Buffers, int], int]
+"""`os.preadv` or `os.pwritev`: descriptor, buffers, offset; how many bytes were moved."""
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16
 """Modes of fallocate(2)."""
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
@@ -145,41 +147,29 @@ class HostFile:
     def readv(self, offset: int, buffers: Buffers) -> None:
         """Fill *buffers* from *offset*; what is beyond the end of the file is zero."""
         try:
-            wanted = length_of(buffers)
-            if len(buffers) <= _MAX_VECTORS:
-                done = os.preadv(self._fd, buffers, offset)
-                if done == wanted:
-                    return
-            else:
-                done = 0
-            while done < wanted:
-                rest = cut(buffers, done, wanted - done)
-                count = os.preadv(self._fd, rest[:_MAX_VECTORS], offset + done)
-                if not count:
-                    fill_zeros(rest)
-                    return
-                done += count
+            fill_zeros(self._move(os.preadv, offset, buffers))
         except OSError as error:
             raise _refused(self.path, f"read at {offset}", error) from error
 
     def writev(self, offset: int, buffers: Buffers) -> None:
         """Write *buffers* at *offset*."""
         try:
-            wanted = length_of(buffers)
-            if len(buffers) <= _MAX_VECTORS:
-                done = os.pwritev(self._fd, buffers, offset)
-                if done == wanted:
-                    return
-            else:
-                done = 0
-            while done < wanted:
-                rest = cut(buffers, done, wanted - done)
-                count = os.pwritev(self._fd, rest[:_MAX_VECTORS], offset + done)
-                if not count:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                done += count
+            if self._move(os.pwritev, offset, buffers):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _refused(self.path, f"write at {offset}", error) from error
+
+    def _move(self, call: _Call, offset: int, buffers: Buffers) -> Buffers:
+        """Have *call* move all of *buffers*; what is left of them once it moves nothing more."""
+        wanted = length_of(buffers)
+        done = call(self._fd, buffers, offset) if len(buffers) <= _MAX_VECTORS else 0
+        while done < wanted:
+            rest = cut(buffers, done, wanted - done)
+            count = call(self._fd, rest[:_MAX_VECTORS], offset + done)
+            if not count:
+                return rest
+            done += count
+        return ()
 
     def flush(self) -> None:
         """Return when all that was written is safe."""
