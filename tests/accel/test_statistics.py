@@ -29,6 +29,21 @@ def test_an_engine_that_translates() -> None:
     ]
 
 
+def test_latencies_of_a_device_have_a_line() -> None:
+    counters = {
+        "disk0_requests": 1003,
+        "disk0_latency_below_64_us": 1000,
+        "disk0_latency_below_4096_us": 3,
+        "rng_latency_below_8_us": 1,
+    }
+    lines = format_statistics(counters, time.monotonic()).splitlines()
+    assert lines[3:] == [
+        "disk0 requests           1,003",
+        "disk0 latency            1,000 below 64 µs, 3 below 4096 µs",
+        "rng latency              1 below 8 µs",
+    ]
+
+
 def test_one_that_has_run_nothing() -> None:
     text = format_statistics(dict.fromkeys(COUNTERS, 0), time.monotonic())
     assert "exits" not in text and "-  0.00 s" in text

@@ -10,6 +10,8 @@ Counters = Mapping[str, int | float]
 
 _FIRST = "instructions"
 _EXITS = "exits_"
+_LATENCY = "_latency_below_"
+"""What stands between a device's name and the limit of a class of its requests."""
 _TABLE = (
     *("slices", "region_slices", "translated_us", "optimised_us", "hot_bytes", "cold_bytes"),
     *("site_bytes", "blocks", "regions", "region_instructions", "region_bytes"),
@@ -21,7 +23,8 @@ def format_statistics(counters: Counters, begun_s: float) -> str:
     """The figures of this process, which began its work at *begun_s* (`time.monotonic`).
 
     *counters* are an engine's, by name. Those that tell translated from optimised code become
-    a table, and those of exits one line; the others have a line each.
+    a table, those of exits one line, and so those of a device's latencies; the others have a line
+    each.
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     rows: list[tuple[str, str]] = [
@@ -39,10 +42,17 @@ def format_statistics(counters: Counters, begun_s: float) -> str:
         rows.append((_FIRST, _shown(counters[_FIRST])))
     if exits:
         rows.append(("exits", ", ".join(exits)))
+    latencies: dict[str, list[str]] = {}
     for name, value in counters.items():
+        device, is_latency, limit = name.partition(_LATENCY)
+        if is_latency:
+            below = f"below {limit.removesuffix('_us')} µs"
+            latencies.setdefault(device, []).append(f"{_shown(value)} {below}")
+            continue
         is_elsewhere = name == _FIRST or name.startswith(_EXITS) or (has_tiers and name in _TABLE)
         if not is_elsewhere:
             rows.append((name.replace("_", " "), _shown(value)))
+    rows += [(f"{device} latency", ", ".join(texts)) for device, texts in latencies.items()]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}  {text}" for name, text in rows]
     return "\n".join([*lines, "", *_tiers(counters)] if has_tiers else lines)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 from typing import ClassVar
 
 from tandemu.device.registers import Peripheral, RegisterMap, State, state, states
@@ -32,6 +33,8 @@ from tandemu.memory import GuestMemory
 
 QUEUE_LIMIT = 64
 """Queues that a device may have."""
+LATENCY_CLASSES = 24
+"""The last but one has requests of less than 4 s."""
 _POSITIONS = ("next_available", "next_used", "available_wrap", "used_wrap")
 
 
@@ -84,6 +87,8 @@ class VirtioDevice(Peripheral):
         self.may_reach_memory: Callable[[], bool] = lambda: True
         """Filled in by the transport."""
         self.requests = 0
+        self.latencies = [0] * LATENCY_CLASSES
+        """How many requests took less than 1, 2, 4 … microseconds; the last class has the rest."""
         self._reset_queues()
 
     # What a subclass is ------------------------------------------------------------------
@@ -159,8 +164,12 @@ class VirtioDevice(Peripheral):
         queue, chain = self.queues[index], self._chains[index]
         worker = self.workers[self.worker_of(index)]
         pop, push, serve = queue.pop, queue.push, self.serve
+        latencies = self.latencies
         while pop(chain):
+            begun = perf_counter_ns()
             written = serve(index, chain)
+            took = (perf_counter_ns() - begun) // 1000
+            latencies[min(took.bit_length(), LATENCY_CLASSES - 1)] += 1
             self.requests += 1
             if written is None:
                 self.keep(index)
@@ -204,8 +213,16 @@ class VirtioDevice(Peripheral):
         self.configuration_interrupt()
 
     def statistics_of_requests(self) -> dict[str, int]:
-        """What the device has done so far: counters by name. Any thread."""
-        return {"requests": self.requests}
+        """What the device has done so far: counters by name. Any thread.
+
+        *latency_below_N_us* are requests by the time that they took here, none that took less
+        than half of N.
+        """
+        found = {"requests": self.requests}
+        for number, count in enumerate(list(self.latencies)):
+            if count:
+                found[f"latency_below_{1 << number}_us"] = count
+        return found
 
     # Registers, as both transports have them ---------------------------------------------
 
