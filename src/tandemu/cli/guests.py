@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tandemu import guests as images
 from tandemu.cli.progress import make_progress
@@ -31,12 +32,27 @@ def _list() -> None:
         print("'tandemu guests pull NAME' fetches one, 'tandemu run NAME' boots it.")
 
 
+def _unpack(name: str, folder: str) -> None:
+    """Unpack a root file system, which is fetched first if it is not there."""
+    image = images.find_image(name) or pull(name)
+    with make_progress() as progress:
+        images.unpack_root(image, Path(folder), progress)
+    arch = image.recipe.architecture
+    option = "" if arch == "riscv64" else f" --arch {arch}"
+    print(f"Start it with: tandemu run{option} --root {folder}")
+
+
 def guests(options: argparse.Namespace) -> int:
     """Carry out the command; return the exit status."""
     if options.action == "pull":
         image = pull(options.name, options.mirror or "", again=options.again)
         print(f"{image.recipe.name} is in {image.folder} ({image.size_bytes / 1e6:.0f} MB)")
-        print(f"Boot it with: tandemu run {image.recipe.name}")
+        if image.recipe.is_root:
+            print(f"Unpack it with: tandemu guests unpack {image.recipe.name} FOLDER")
+        else:
+            print(f"Boot it with: tandemu run {image.recipe.name}")
+    elif options.action == "unpack":
+        _unpack(options.name, options.folder)
     elif options.action == "remove":
         for name in options.names:
             freed = images.remove_image(name)

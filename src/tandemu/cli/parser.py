@@ -229,6 +229,9 @@ def _add_guests(commands: argparse._SubParsersAction[_Parser]) -> None:
     pull.add_argument(
         "--again", action="store_true", help="build it anew from the packages' current versions"
     )
+    unpack = actions.add_parser("unpack", help="unpack a guest's root file system into a folder")
+    unpack.add_argument("name", metavar="NAME", help="a system that 'tandemu guests' lists")
+    unpack.add_argument("folder", metavar="FOLDER", help="a folder that is not there yet, or empty")
     _add_guests_remove(actions)
 
 

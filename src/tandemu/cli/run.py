@@ -53,8 +53,8 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
 
     if name is None:
         arch = options.arch or _DEFAULT_ARCHITECTURE
-        on_disk = options.root is not None and not gather(root=options.root).root_is_folder
-        modules = options.drive or on_disk or options.vsock or options.device or options.net
+        devices = options.drive or options.vsock or options.device or options.net
+        modules = devices or options.root is not None
         name = (DISK_GUESTS if modules else DEFAULT_GUESTS).get(arch)
         if name is None:
             known = ", ".join(DEFAULT_GUESTS)
@@ -66,6 +66,11 @@ def _find_guest(options: argparse.Namespace) -> GuestImage | None:
             f"{name!r} is a file, not the name of a guest: give a kernel with --kernel {name}"
         )
     recipe = find_recipe(name)
+    if recipe.is_root:
+        raise UnknownGuestError(
+            f"{name} is a root file system: unpack it with 'tandemu guests unpack {name} FOLDER', "
+            "then start it with --root FOLDER"
+        )
     if options.arch and recipe.architecture != options.arch:
         raise UnknownGuestError(
             f"{name} is a guest for {recipe.architecture}, not for {options.arch}: leave --arch "

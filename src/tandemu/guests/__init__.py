@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tandemu.guests.apt import fetch_packages
     from tandemu.guests.initramfs import SHELL_INIT, build_initramfs
     from tandemu.guests.pull import is_intact, pull_image, remove_image
+    from tandemu.guests.unpacking import unpack_root
 
 _LATER = {
     "SHELL_INIT": "initramfs",
@@ -33,6 +34,7 @@ _LATER = {
     "is_intact": "pull",
     "pull_image": "pull",
     "remove_image": "pull",
+    "unpack_root": "unpacking",
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "pull_image",
     "ready_image",
     "remove_image",
+    "unpack_root",
 ]
 
 

@@ -41,7 +41,10 @@ _SAFE_WORD = re.compile(r"[a-z0-9][a-z0-9+.\-]*")
 _PRINTED_URI = re.compile(
     r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})"
 )
+_PRINTED_LINE = re.compile(r"^'[^']+' (?P<file>\S+_\S+\.deb) \d+ ", re.MULTILINE)
 _MAXIMUM_PACKAGE = 4 << 30
+_NAMED = 6
+"""Of more packages than this only the number is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +290,28 @@ class Apt:
                 self.refresh(force=True)
                 return self._download(self._look_up(wanted), wanted, folder)
 
+    def with_dependencies(self, names: Iterable[str]) -> list[str]:
+        """The packages called *names*, or of patterns such as ``?essential``, and all they need.
+
+        As apt would install them on a system that has none.
+        """
+        make_folder(self._folder)
+        with lock(self._folder / "lock"):
+            self.refresh()
+            options = ["--print-uris", "--yes", "--no-install-recommends"]
+            code, output = self._run(["install", *options, *names], self._folder)
+        if code:
+            raise GuestError(
+                f"apt cannot put the packages of Debian {self._suite} for {self._architecture} "
+                f"together: {_reason(output)}"
+            )
+        return sorted({match["file"].partition("_")[0] for match in _PRINTED_LINE.finditer(output)})
+
+    @property
+    def mirror(self) -> str:
+        """Where packages are fetched from."""
+        return self._source.uri
+
     def clean(self) -> None:
         """Remove the package index, some 100 MB: it is fetched again when it is needed."""
         with lock(self._folder / "lock"):
@@ -305,7 +330,9 @@ class Apt:
             room = shutil.disk_usage(folder).free
             if room < total:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-            self._progress.step(f"Fetching {', '.join(missing)} ({total / 1e6:.0f} MB)")
+            few = len(missing) <= _NAMED
+            what = ", ".join(missing) if few else f"{len(missing)} packages"
+            self._progress.step(f"Fetching {what} ({total / 1e6:.0f} MB)")
             with scratch(folder, "fetching") as staging:
                 code, output = self._run(["download", *missing], staging, total)
                 if code:

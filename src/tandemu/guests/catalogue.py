@@ -16,7 +16,7 @@ from tandemu.guests.initramfs import (
     shell_init,
 )
 from tandemu.guests.initramfs import busybox_of as _busybox_of
-from tandemu.guests.modules import CLOUD_STORAGE_MODULES, STORAGE_MODULES
+from tandemu.guests.modules import CLOUD_STORAGE_MODULES, NETWORK_MODULES, STORAGE_MODULES
 
 _TERMINAL_FAMILIES = {"xterm": "xterm", "screen": "screen", "tmux": "screen"}
 """Terminals that are, but for colours and titles, the one they are named after."""
@@ -70,6 +70,19 @@ class BuiltWithModules:
 
 
 @dataclass(frozen=True, slots=True)
+class RootSystem:
+    """A file that is the archive of a whole system: *packages* with all that they need.
+
+    *packages* may hold patterns of apt's. It gets *modules* of the kernel that *kernel_package*
+    names the newest of.
+    """
+
+    packages: tuple[str, ...]
+    kernel_package: str
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GuestRecipe:
     """How a guest image is put together and started.
 
@@ -83,7 +96,7 @@ class GuestRecipe:
     architecture: str
     debian_architecture: str
     suite: str
-    files: Mapping[str, Copied | Built | BuiltWithModules]
+    files: Mapping[str, Copied | Built | BuiltWithModules | RootSystem]
     append: str
     memory: str = "512M"
     terminals: frozenset[str] | None = None
@@ -99,13 +112,17 @@ class GuestRecipe:
     @property
     def packages(self) -> list[str]:
         """The packages it takes, each once."""
-        names = [source.package for source in self.files.values()]
+        sources = self.files.values()
+        names = [one.package for one in sources if not isinstance(one, RootSystem)]
         names += [
-            source.kernel_package
-            for source in self.files.values()
-            if isinstance(source, BuiltWithModules)
+            one.kernel_package for one in sources if isinstance(one, BuiltWithModules | RootSystem)
         ]
         return list(dict.fromkeys(names))
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it is a root file system to unpack, not something to boot by itself."""
+        return any(isinstance(source, RootSystem) for source in self.files.values())
 
 
 def _shell_initramfs(busybox: bytes) -> bytes:
@@ -135,7 +152,7 @@ def _x86_storage_initramfs(busybox: bytes, modules: Mapping[str, bytes]) -> byte
 _NETBOOT = "debian-installer-13-netboot-riscv64"
 _NETBOOT_FOLDER = "usr/lib/debian-installer/images/13/riscv64/text/debian-installer/riscv64"
 
-_RECIPES = (
+_RECIPES: tuple[GuestRecipe, ...] = (
     GuestRecipe(
         name="debian-riscv64",
         summary="Debian 13's kernel and a BusyBox shell, RISC-V 64 bit",
@@ -214,6 +231,31 @@ _RECIPES = (
         },
         append="console=ttyS0 quiet panic=-1",
     ),
+)
+
+_SYSTEM = (
+    *("?essential", "apt", "debian-archive-keyring", "init", "systemd-sysv"),
+    *("dbus", "udev", "kmod", "mount", "passwd", "login", "e2fsprogs", "procps", "less"),
+    *("iproute2", "iputils-ping", "netbase", "systemd-resolved"),
+)
+
+
+def _system(architecture: str, debian: str, kernel_package: str) -> GuestRecipe:
+    modules = (*STORAGE_MODULES, *NETWORK_MODULES)
+    return GuestRecipe(
+        name=f"debian-{debian}-root",
+        summary=f"A Debian 13 system to unpack: systemd, apt, network tools, {debian}",
+        architecture=architecture,
+        debian_architecture=debian,
+        suite="trixie",
+        files={"root": RootSystem(_SYSTEM, kernel_package, modules)},
+        append="",
+    )
+
+
+_RECIPES += (
+    _system("riscv64", "riscv64", "linux-image-riscv64"),
+    _system("x86_64", "amd64", "linux-image-cloud-amd64"),
 )
 
 RECIPES: Mapping[str, GuestRecipe] = {recipe.name: recipe for recipe in _RECIPES}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tandemu.guests.errors import GuestError
-from tandemu.guests.tar import Reader, TarStream, clean_name
+from tandemu.guests.tar import Header, Reader, TarStream, clean_name
 
 _AR_MAGIC = b"!<arch>\n"
 _AR_HEADER = 60
@@ -160,6 +160,19 @@ class DebFile:
         except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
             raise GuestError(f"{self.path} is damaged: {error}") from error
         return links
+
+    def members(self, part: str = "data") -> Iterator[tuple[Header, Iterator[bytes]]]:
+        """All members of ``data`` or ``control`` in order, each with its content to be read first.
+
+        Names are relative to the root.
+        """
+        try:
+            with self.path.open("rb") as file:
+                stream = self._tar(file, part)
+                for header in stream:
+                    yield header, stream.content()
+        except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+            raise GuestError(f"{self.path} is damaged: {error}") from error
 
     def names(self) -> list[str]:
         """The paths of all regular files in the package, relative to the root."""

@@ -17,7 +17,7 @@ from tandemu.guests.store import cache_folder
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_MAXIMUM_MANIFEST = 1 << 16
+_MAXIMUM_MANIFEST = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ CLOUD_STORAGE_MODULES = (
 )
 """The same of a cloud kernel, which has ext4 and NVMe built in."""
 
+NETWORK_MODULES = ("failover", "net_failover", "virtio_net", "af_packet")
+"""What a whole system needs besides, for its network."""
+
 _FILE = re.compile(r"(?:usr/)?lib/modules/[^/]+/kernel/.*/(?P<name>[^/]+)\.ko\.xz")
 _LONGEST_MODULE = 16 << 20
 _DEPENDS = b"\0depends="
@@ -70,6 +73,17 @@ def module_files(package: DebFile, names: Sequence[str]) -> dict[str, bytes]:
         files[f"/lib/modules/{name}.ko"] = module
     files[MODULE_LIST] = "".join(f"{path}\n" for path in files).encode()
     return files
+
+
+def packed_modules(package: DebFile, names: Sequence[str]) -> dict[str, bytes]:
+    """Those of the modules called *names* that *package* has, as it has them: by their paths."""
+    found: dict[str, bytearray] = {}
+    for path in package.names():
+        match = _FILE.fullmatch(path)
+        if match is not None and match["name"] in names:
+            found[path] = bytearray()
+    package.extract({path: partial(_append, buffer) for path, buffer in found.items()})
+    return {path: bytes(buffer) for path, buffer in found.items()}
 
 
 def _append(buffer: bytearray, piece: bytes) -> None:

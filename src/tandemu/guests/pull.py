@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tandemu.guests.apt import Apt, Package, sha256_of
-from tandemu.guests.catalogue import Built, BuiltWithModules, Copied, GuestRecipe, find_recipe
+from tandemu.guests.catalogue import (
+    Built,
+    BuiltWithModules,
+    Copied,
+    GuestRecipe,
+    RootSystem,
+    find_recipe,
+)
 from tandemu.guests.deb import DebFile, Sink
 from tandemu.guests.errors import GuestError
 from tandemu.guests.images import (
@@ -28,8 +35,9 @@ from tandemu.guests.images import (
     manifest_table,
     read_manifest,
 )
-from tandemu.guests.modules import module_files
+from tandemu.guests.modules import module_files, packed_modules
 from tandemu.guests.progress import Progress, Silent
+from tandemu.guests.root_tree import RootTree
 from tandemu.guests.store import (
     building,
     cache_folder,
@@ -74,8 +82,10 @@ def _assemble(
     described: dict[str, dict[str, object]] = {}
     for package in recipe.packages:
         deb = DebFile(packages[package].path)
-        chosen = {
-            name: source for name, source in recipe.files.items() if source.package == package
+        chosen: dict[str, Copied | Built | BuiltWithModules] = {
+            name: source
+            for name, source in recipe.files.items()
+            if not isinstance(source, RootSystem) and source.package == package
         }
         with contextlib.ExitStack() as stack:
             copies: dict[str, _Copy] = {}
@@ -94,9 +104,9 @@ def _assemble(
             if sinks:
                 deb.extract(sinks)
             described.update({name: copy.entry for name, copy in copies.items()})
-    for name, source in recipe.files.items():
-        if isinstance(source, Built):
-            described[name]["fingerprint"] = source.fingerprint
+    for name, origin in recipe.files.items():
+        if isinstance(origin, Built):
+            described[name]["fingerprint"] = origin.fingerprint
     return described
 
 
@@ -117,9 +127,10 @@ def _take_newest(
 ) -> dict[str, Package]:
     """*packages* with those that only name the newest one replaced by that one."""
     naming = [
-        source.kernel_package if isinstance(source, BuiltWithModules) else source.package
+        source.package if isinstance(source, Copied) else source.kernel_package
         for source in recipe.files.values()
-        if isinstance(source, BuiltWithModules) or (isinstance(source, Copied) and source.newest)
+        if isinstance(source, BuiltWithModules | RootSystem)
+        or (isinstance(source, Copied) and source.newest)
     ]
     for package in dict.fromkeys(naming):
         depends = DebFile(packages[package].path).control().get("Depends", "")
@@ -128,6 +139,34 @@ def _take_newest(
             raise GuestError(f"{package} depends on nothing: it names no newest package")
         packages = {**packages, package: apt.download([name], folder)[name]}
     return packages
+
+
+def _fetch_systems(recipe: GuestRecipe, apt: Apt, folder: Path) -> dict[str, dict[str, Package]]:
+    """The packages of each whole system of a recipe, by the name of its file."""
+    return {
+        name: apt.download(apt.with_dependencies(source.packages), folder)
+        for name, source in recipe.files.items()
+        if isinstance(source, RootSystem)
+    }
+
+
+def _write_system(
+    recipe: GuestRecipe,
+    name: str,
+    system: Mapping[str, Package],
+    packages: Mapping[str, Package],
+    mirror: str,
+    folder: Path,
+) -> dict[str, object]:
+    """Write the archive of a whole system into *folder*; its size and checksum."""
+    source = recipe.files[name]
+    assert isinstance(source, RootSystem)
+    modules = packed_modules(DebFile(packages[source.kernel_package].path), source.modules)
+    with writing(folder / name) as file:
+        tree = RootTree(file, suite=recipe.suite, mirror=mirror)
+        tree.write([DebFile(package.path) for package in system.values()], modules)
+        size = file.tell()
+    return {"size": size, "sha256": sha256_of(folder / name)}
 
 
 def _renewed(image: GuestImage) -> GuestImage:
@@ -174,16 +213,22 @@ def pull_image(
             with scratch(cache_folder() / "packages", name) as downloads:
                 packages = apt.download(recipe.packages, downloads)
                 packages = _take_newest(recipe, packages, apt, downloads)
+                systems = _fetch_systems(recipe, apt, downloads)
                 progress.step(f"Assembling {name}")
                 with building(folder) as staging:
                     files = _assemble(recipe, packages, staging)
+                    for file_name, system in systems.items():
+                        files[file_name] = _write_system(
+                            *(recipe, file_name, system, packages, apt.mirror, staging)
+                        )
                     manifest = {
                         "format": FORMAT,
                         "name": name,
                         "suite": recipe.suite,
                         "packages": {
                             package.name: {"version": package.version, "sha256": package.sha256}
-                            for package in packages.values()
+                            for group in (packages, *systems.values())
+                            for package in group.values()
                         },
                         "files": files,
                     }

@@ -34,6 +34,12 @@ class Header:
     kind: str
     size: int
     target: str
+    mode: int = 0o644
+    """Permission bits, with set-user-ID and the like."""
+    uid: int = 0
+    gid: int = 0
+    modified: int = 0
+    """Seconds since 1970."""
 
 
 _KINDS = {
@@ -171,4 +177,6 @@ class TarStream:
             meaning,
             size,
             extended.get("linkpath", _text(block[157:257])),
+            _number(block[100:108]) & 0o7777,
+            *(_number(block[108:116]), _number(block[116:124]), _number(block[136:148])),
         )

@@ -181,6 +181,11 @@ class Machine:
 
         try:
             recipe = find_recipe(name)
+            if recipe.is_root:
+                raise MachineError(
+                    f"{name} is a root file system: unpack it into a folder with 'tandemu guests "
+                    "unpack', and give that as root"
+                )
             image = ready_image(name) or pull_image(name, progress=progress)
         except GuestError as error:
             raise MachineError(str(error)) from error
