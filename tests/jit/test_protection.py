@@ -220,6 +220,31 @@ def test_physical_protection_of_what_was_translated(permissions: int) -> None:
     assert m.cpu.x[23] == ROUNDS * (1 + (permissions & 1))
 
 
+@pytest.mark.parametrize("enough", [0, 3, 200])
+def test_code_that_runs_on_into_a_protected_part_of_its_page(enough: int) -> None:
+    """The first *enough* instructions may be fetched; whatever was translated, no more are."""
+    m = machine()
+    code = Code(DATA)
+    for _ in range(250):
+        code("addi", rd=21, rs1=21, imm=1)
+    m.load(code("jalr", rd=0, rs1=1, imm=0))
+    handler = Code(HANDLER)("csrrs", rd=19, csr=0x342, rs1=0)("csrrs", rd=20, csr=0x341, rs1=0)
+    handler("addi", rd=18, rs1=18, imm=1)("csrrw", rd=0, csr=0x341, rs1=1)
+    m.load(handler("mret"))
+    m.vcpu.set("mtvec", HANDLER)
+    border = DATA + 4 * enough
+    m.vcpu.set("pmpaddr0", border >> 2)
+    m.vcpu.set("pmpaddr1", border + 4 >> 2)
+    m.vcpu.set("pmpaddr2", (1 << 54) - 1)
+    m.vcpu.set("pmpcfg0", 0x1F080F)  # all up to the border; nothing for a word; all behind it
+    again = Code().li(10, DATA).li(12, ROUNDS).label("again")("jalr", rd=1, rs1=10, imm=0)
+    again("addi", rd=12, rs1=12, imm=-1)("bne", to="again", rs1=12, rs2=0).finish(18)
+    m.load(again)
+    m.vcpu.set("privilege", riscv.SUPERVISOR)
+    assert m.finish() == ROUNDS
+    assert (m.cpu.x[19], m.cpu.x[20], m.cpu.x[21]) == (1, border, ROUNDS * enough)
+
+
 @pytest.mark.parametrize("denied", [-8, -4, 0, 4])
 @pytest.mark.parametrize("name", ["sd", "ld"])
 def test_an_access_across_pages_into_a_protected_word(name: str, denied: int) -> None:

@@ -306,7 +306,8 @@ class JitVcpu(TranslatedCpu):
     def place(self, pc: int) -> Place | None:
         """What kind of code is at *pc*, and where (`installer.GuestCode`)."""
         entry = self._fetch(self.address, pc)
-        if not entry:
+        # A region would run on into a part of the page that may not be fetched.
+        if not entry or FETCH_ENTRY.at(entry).tag == INVALID:
             return None
         kind = RegionKind(self._isa.name, False, self._control.context(self.cpu))
         return Place(kind, pc, FETCH_ENTRY.at(entry).physical + pc % PAGE_SIZE)

@@ -58,9 +58,9 @@ def build_translator(
     translation = Translation(guest, state, system, layout, program, decode, lookup)
     hash_code = build_hash_code()
     translate = (
-        translation.build(None, hash_code)
+        translation.build(None, hash_code, None)
         if program.flat
-        else translation.build(build_mark_code(layout), None)
+        else translation.build(build_mark_code(layout), None, memory.fetch)
     )
     found_by = layout, guest.fetch, memory.fetch, lookup
     make_block = build_make_block(*found_by, translate, eviction.begin_arena, copy)

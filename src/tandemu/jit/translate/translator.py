@@ -26,6 +26,7 @@ from tandemu.jit.shared.convention import CACHED_RESULTS
 from tandemu.jit.shared.layout import (
     BLOCK_INSTRUCTIONS,
     BREAK_FORM,
+    FETCH_ENTRY,
     FORM,
     HEAD_SITE,
     INVALID,
@@ -503,10 +504,13 @@ class Translation(Emission):
             self.done.value = special == stencils.INTERPRET_END
         self.offset.value = self.offset.value + length
 
-    def build(self, mark_code: Function | None, hash_code: Function | None) -> Function:
+    def build(
+        self, mark_code: Function | None, hash_code: Function | None, fetch: Function | None
+    ) -> Function:
         """translate(cpu, start, physical, host, second) -> code. Under the lock.
 
         Either *mark_code* has writes to the page noted, or *hash_code* tells them afterwards.
+        Where *fetch* answers for less than a page, a block ends before what may not be fetched.
         """
         b, cpu = self.b, self.cpu
         # Before the first look at the code: what is written from now on is noted.
@@ -528,6 +532,11 @@ class Translation(Emission):
         breakpoint = b.variable(I64, self.distance(0))
         with b.If(breakpoint.value == 0, likely=False):
             self.stop()
+        divided = b.variable(I1, 0)
+        if fetch is not None:
+            page = b.call(fetch, b.cpu, b.start)
+            with b.If(page.from_pointer() != 0):
+                divided.value = b.struct(FETCH_ENTRY, page).tag == INVALID
         with b.While(lambda: ~self.done.value):
             self.instruction()
             with b.If(~self.done.value):
@@ -542,6 +551,10 @@ class Translation(Emission):
                 with b.If(self.guest.fetch.near_end(PAGE_SIZE - left) & ~stop.value):
                     place = b.host + self.offset.value
                     stop.value = self.guest.fetch.crosses(b, cpu, place, PAGE_SIZE - left)
+                if fetch is not None:
+                    with b.If(divided.value & ~stop.value, likely=False):
+                        following = b.call(fetch, b.cpu, b.start + self.offset.value)
+                        stop.value = following.from_pointer() == 0
                 with b.If(stop.value):
                     self.jump(b.start + self.offset.value)
         # The head's first hole is the count.
