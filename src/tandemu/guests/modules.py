@@ -40,6 +40,7 @@ NETWORK_MODULES = ("failover", "net_failover", "virtio_net", "af_packet")
 """What a whole system needs besides, for its network."""
 
 _FILE = re.compile(r"(?:usr/)?lib/modules/[^/]+/kernel/.*/(?P<name>[^/]+)\.ko\.xz")
+_LISTS = re.compile(r"(?:usr/)?lib/modules/[^/]+/modules\.(?:builtin|builtin\.modinfo|order)")
 _LONGEST_MODULE = 16 << 20
 _DEPENDS = b"\0depends="
 
@@ -76,11 +77,14 @@ def module_files(package: DebFile, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def packed_modules(package: DebFile, names: Sequence[str]) -> dict[str, bytes]:
-    """Those of the modules called *names* that *package* has, as it has them: by their paths."""
+    """Those of the modules called *names* that *package* has, as it has them: by their paths.
+
+    With them comes what depmod asks for: which modules the kernel has built in, and their order.
+    """
     found: dict[str, bytearray] = {}
     for path in package.names():
         match = _FILE.fullmatch(path)
-        if match is not None and match["name"] in names:
+        if (match is not None and match["name"] in names) or _LISTS.fullmatch(path):
             found[path] = bytearray()
     package.extract({path: partial(_append, buffer) for path, buffer in found.items()})
     return {path: bytes(buffer) for path, buffer in found.items()}
