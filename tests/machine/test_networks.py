@@ -36,7 +36,7 @@ def test_options() -> None:
     ("text", "said"),
     [
         ("bridge", "must be user"),
-        ("user,colour=red", "none of mac"),
+        ("user,colour=red", "none of forward"),
         ("user,mtu", "mtu=VALUE"),
         ("user,mtu=1,mtu=2", "twice"),
         ("user,mtu=10", "must be 1280"),
@@ -48,6 +48,11 @@ def test_options() -> None:
         ("user,burst=1", "give both"),
         ("user,hostname=-", "letters"),
         ("none,mtu=1500", "no options"),
+        ("user=x", "must be user"),
+        ("tap", "name of an interface"),
+        ("tap=" + "x" * 16, "name of an interface"),
+        ("tap=t,forward=1-1", "none of mac"),
+        ("socket,local=a", "remote=PATH"),
     ],
 )
 def test_options_that_cannot_be(text: str, said: str) -> None:
@@ -64,6 +69,7 @@ def test_networks_that_cannot_be(tmp_path: Path) -> None:
             ("user,allow=a b", "no address and no name"),
             (f"user,capture={tmp_path}/none/file", "cannot be written"),
             ("user,forward=1.2.3.4:80-80", "cannot be had"),
+            (f"socket,local={tmp_path}/none/a,remote=b", "no socket can be made"),
         ):
             machine = Machine(kernel=LOOP, firmware="none", memory="16M", net=text)
             with pytest.raises(MachineError, match=said):

@@ -61,11 +61,14 @@ def _show(machine: Machine) -> Callable[[list[str]], str]:
         lines = []
         for name, card in machine.cards.items():
             state = "up" if card.link_up else "down"
-            lines.append(f"{name}: {card.mac.hex(':')}, link {state}, mtu {card.option.mtu}")
+            lines.append(
+                f"{name}: {card.mac.hex(':')}, link {state}, mtu {card.option.packet_bytes}"
+            )
             counted = card.statistics().items()
             lines.append("  " + ", ".join(f"{key} {value}" for key, value in counted if value))
-            lines += [f"  forward {forward}" for forward in card.forwards]
-            lines += [f"  refused: {line}" for line in card.refusals[-_LINES_SHOWN:]]
+            if card.option.kind == "user":
+                lines += [f"  forward {forward}" for forward in card.forwards]
+                lines += [f"  refused: {line}" for line in card.refusals[-_LINES_SHOWN:]]
         return "\n".join(lines)
 
     return run

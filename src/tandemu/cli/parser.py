@@ -172,8 +172,10 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--net",
         action="append",
         default=[],
-        metavar="user[,OPTION…]",
-        help="a network card; options: forward=[udp:]PORT-PORT, allow=/deny=NAME|ADDRESS|*[:PORT], "
+        metavar="KIND[,OPTION…]",
+        help="a network card on user (the internet without root), tap=INTERFACE or "
+        "socket,local=PATH,remote=PATH (a cable between machines); options: "
+        "forward=[udp:]PORT-PORT, allow=/deny=NAME|ADDRESS|*[:PORT], "
         "host=on (10.0.2.2 is this host), capture=FILE, rate=BYTES, mtu=N, mac=M, subnet=NET/BITS, "
         "hostname=NAME, ipv6=off, link=down",
     )

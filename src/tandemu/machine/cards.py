@@ -10,6 +10,8 @@ from tandemu.machine.networks import NetworkOption
 from tandemu.memory import GuestMemory
 from tandemu.net.capture import Capture
 from tandemu.net.errors import NetError
+from tandemu.net.frames import CableNetwork, TapNetwork
+from tandemu.net.link import Network
 from tandemu.net.policy import Policy, parse_rule
 from tandemu.net.traffic import Limiter, Traffic
 from tandemu.net.user import Plan, UserNetwork
@@ -33,15 +35,7 @@ class Card:
         )
         self._device: NetworkCard | None = None
         self._down = not option.link_up
-        policy = Policy(tuple(parse_rule(*rule) for rule in option.rules))
-        forwards = [parse_forward(text) for text in option.forwards]
-        net = option.network
-        plan = Plan(
-            guest4=net[min(15, net.num_addresses - 2)].packed, gateway4=net[2].packed,
-            dns4=net[3].packed, bits4=net.prefixlen, mtu=option.mtu, ipv6=option.ipv6,
-            host_loopback=option.host_loopback, host_name=option.host_name,
-        )  # fmt: skip
-        self.network = UserNetwork(plan, policy, forwards)
+        self.network = _make_network(option)
         limits = option.rate_bytes_per_s, option.burst_bytes
         try:
             self._traffic = Traffic(name, Limiter(*limits), Limiter(*limits))
@@ -50,6 +44,14 @@ class Card:
         except BaseException:
             self.network.close()
             raise
+
+    def _user(self) -> UserNetwork:
+        if not isinstance(self.network, UserNetwork):
+            raise MachineError(
+                f"{self.name} is a network of kind {self.option.kind}: forwards and rules are for "
+                "the kind user"
+            )
+        return self.network
 
     def make(self, memory: GuestMemory) -> NetworkCard:
         """The device of a life that begins."""
@@ -83,15 +85,15 @@ class Card:
     @property
     def forwards(self) -> tuple[str, ...]:
         """What is forwarded to the guest, as `add_forward` takes it."""
-        return tuple(str(one) for one in self.network.forwards)
+        return tuple(str(one) for one in self._user().forwards)
 
     def add_forward(self, text: str) -> None:
         """Forward ``[tcp:|udp:][ADDRESS:]PORT-[ADDRESS:]PORT`` as well."""
-        self._change(lambda: self.network.add_forward(parse_forward(text)))
+        self._change(lambda: self._user().add_forward(parse_forward(text)))
 
     def remove_forward(self, text: str) -> None:
         """Forward it no more."""
-        self._change(lambda: self.network.remove_forward(parse_forward(text)))
+        self._change(lambda: self._user().remove_forward(parse_forward(text)))
 
     def capture(self, path: str | None, rotate_bytes: int = 0) -> None:
         """Write all frames to a pcapng file or pipe from now on; None ends it."""
@@ -119,7 +121,7 @@ class Card:
     @property
     def refusals(self) -> tuple[str, ...]:
         """The last things that the policy refused, a line each."""
-        return tuple(self.network.policy.log)
+        return tuple(self._user().policy.log)
 
     def statistics(self) -> dict[str, int]:
         """Counters by name."""
@@ -129,3 +131,19 @@ class Card:
         """Give back what is the host's."""
         self._traffic.close()
         self.network.close()
+
+
+def _make_network(option: NetworkOption) -> Network:
+    """The network that *option* asks for; `NetError` if it cannot be."""
+    if option.kind == "tap":
+        return TapNetwork(option.interface, option.packet_bytes)
+    if option.kind == "socket":
+        return CableNetwork(option.local, option.remote, option.packet_bytes)
+    net = option.network
+    plan = Plan(
+        guest4=net[min(15, net.num_addresses - 2)].packed, gateway4=net[2].packed,
+        dns4=net[3].packed, bits4=net.prefixlen, mtu=option.packet_bytes, ipv6=option.ipv6,
+        host_loopback=option.host_loopback, host_name=option.host_name,
+    )  # fmt: skip
+    policy = Policy(tuple(parse_rule(*rule) for rule in option.rules))
+    return UserNetwork(plan, policy, [parse_forward(text) for text in option.forwards])

@@ -13,17 +13,23 @@ from tandemu.machine.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KINDS = ("user", "none")
+KINDS = ("user", "tap", "socket", "none")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){5}")
 _RATE = re.compile(r"(\d{1,15})([KMGT]?)", flags=re.ASCII | re.IGNORECASE)
 _SMALLEST_MTU, _LARGEST_MTU = 1280, 65520
-_SEVERAL = ("allow", "deny", "forward")
-_LISTS = frozenset(_SEVERAL)
+_LISTS = frozenset({"allow", "deny"})
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})")
-_OPTIONS = (
-    *("mac", "mtu", "forward", "allow", "deny", "host", "ipv6", "subnet", "hostname"),
-    *("capture", "capture-rotate", "rate", "burst", "link"),
-)
+_OF_ALL = ("mac", "mtu", "capture", "capture-rotate", "rate", "burst", "link")
+_OPTIONS = {
+    "user": ("forward", "allow", "deny", "host", "ipv6", "subnet", "hostname", *_OF_ALL),
+    "tap": _OF_ALL,
+    "socket": ("local", "remote", *_OF_ALL),
+    "none": (),
+}
+"""What may be said of each kind."""
+_USUAL_MTU = {"user": _LARGEST_MTU}
+_ETHERNET_MTU = 1500
+_LONGEST_INTERFACE = 15
 
 
 class NetworkOption(Record):
@@ -36,7 +42,7 @@ class NetworkOption(Record):
 
     kind: str = "user"
     mac: str = ""
-    mtu: int = _LARGEST_MTU
+    mtu: int = 0
     forwards: tuple[str, ...] = ()
     rules: tuple[tuple[str, str], ...] = ()
     host_loopback: bool = False
@@ -48,6 +54,9 @@ class NetworkOption(Record):
     rate_bytes_per_s: int = 0
     burst_bytes: int = 0
     link_up: bool = True
+    interface: str = ""
+    local: str = ""
+    remote: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -61,7 +70,7 @@ class NetworkOption(Record):
                 raise OptionError(
                     f"mac={self.mac}: must be the address of one card, not of a group"
                 )
-        if not _SMALLEST_MTU <= self.mtu <= _LARGEST_MTU:
+        if self.mtu and not _SMALLEST_MTU <= self.mtu <= _LARGEST_MTU:
             raise OptionError(f"mtu={self.mtu}: must be {_SMALLEST_MTU} to {_LARGEST_MTU}")
         if self.host_name and not _HOST_NAME.fullmatch(self.host_name):
             raise OptionError(
@@ -73,7 +82,23 @@ class NetworkOption(Record):
             raise OptionError("capture-rotate= is for capture=: give both")
         if "\0" in self.capture:
             raise OptionError("capture= with a NUL: give the path of a file")
+        if self.kind == "tap" and not (
+            0 < len(self.interface) <= _LONGEST_INTERFACE
+            and self.interface.isascii()
+            and self.interface.isprintable()
+            and not set(self.interface) & set("/% ")
+        ):
+            raise OptionError(
+                f"tap={self.interface}: must be the name of an interface, such as tap=tap0"
+            )
+        if self.kind == "socket" and not (self.local and self.remote):
+            raise OptionError("a network of kind socket: give local=PATH and remote=PATH")
         _check_subnet(self.subnet)
+
+    @property
+    def packet_bytes(self) -> int:
+        """The MTU: the one that was asked for, or the kind's."""
+        return self.mtu or _USUAL_MTU.get(self.kind, _ETHERNET_MTU)
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -104,14 +129,19 @@ def parse_network(given: str | NetworkOption) -> NetworkOption:
         return given
     if not isinstance(given, str):
         raise OptionError(f"a network of {given!r}: give a text such as 'user', or a NetworkOption")
-    kind, *words = (part.replace("\0", ",") for part in given.replace(",,", "\0").split(","))
+    first, *words = (part.replace("\0", ",") for part in given.replace(",,", "\0").split(","))
+    kind, _, interface = first.partition("=")
+    if kind not in KINDS or (interface and kind != "tap"):
+        raise OptionError(f"a network of kind {first!r}: must be {' or '.join(KINDS)}")
+    known = _OPTIONS[kind]
     named: dict[str, str] = {}
     rules: list[tuple[str, str]] = []
     forwards: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in _OPTIONS:
-            raise OptionError(f"{given!r} has {name!r}, which is none of {', '.join(_OPTIONS)}")
+        if name not in known:
+            options = f"none of {', '.join(known)}" if known else "too much: it has no options"
+            raise OptionError(f"{given!r} has {name!r}, which is {options}")
         if not equals or not value:
             raise OptionError(f"{name} in {given!r}: must be {name}=VALUE")
         if name == "forward":
@@ -122,12 +152,10 @@ def parse_network(given: str | NetworkOption) -> NetworkOption:
             raise OptionError(f"{given!r} says {name} twice")
         else:
             named[name] = value
-    if kind == "none" and words:
-        raise OptionError(f"{given!r}: 'none' has no options")
     return NetworkOption(
         kind,
         named.get("mac", "").lower(),
-        _number(given, named, "mtu", _LARGEST_MTU),
+        _number(given, named, "mtu", 0),
         tuple(forwards),
         tuple(rules),
         _choice(given, named, "host", default=False),
@@ -139,6 +167,9 @@ def parse_network(given: str | NetworkOption) -> NetworkOption:
         _number(given, named, "rate", 0),
         _number(given, named, "burst", 0),
         _choice(given, named, "link", default=True, words=("up", "down")),
+        interface,
+        named.get("local", ""),
+        named.get("remote", ""),
     )
 
 
