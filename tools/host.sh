@@ -168,12 +168,12 @@ ensure_test_packages() {
     local system=qemu-system-misc # where older releases keep the RISC-V machine
     if [ "$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")" = bookworm ]; then
         add_backports bookworm
-        apt_install -t bookworm-backports qemu-system-riscv qemu-system-x86 seabios \
-            qemu-user qemu-utils
+        apt_install -t bookworm-backports qemu-system-riscv qemu-system-arm \
+            qemu-system-x86 seabios qemu-user qemu-utils
     else
         apt_refresh || fail "cannot refresh the package lists to look for QEMU."
         package_known qemu-system-riscv && system=qemu-system-riscv
-        apt_install "$system" qemu-system-x86 seabios qemu-user qemu-utils
+        apt_install "$system" qemu-system-arm qemu-system-x86 seabios qemu-user qemu-utils
     fi
     qemu_is_new ||
         say "Note: this system's QEMU is older than $QEMU_WANTED; the benchmarks print its version."
@@ -182,7 +182,7 @@ ensure_test_packages() {
 # On systems without apt the tests run with what there is; those that miss a tool are skipped.
 warn_of_missing_tools() {
     local tool missing=()
-    for tool in qemu-system-riscv64 qemu-system-x86_64 qemu-riscv64 riscv64-linux-gnu-gcc dtc cpio tmux taskset; do
+    for tool in qemu-system-riscv64 qemu-system-aarch64 qemu-system-x86_64 qemu-riscv64 riscv64-linux-gnu-gcc dtc cpio tmux taskset; do
         command -v "$tool" >/dev/null 2>&1 || missing+=("$tool")
     done
     [ ${#missing[@]} -eq 0 ] ||
@@ -191,7 +191,7 @@ warn_of_missing_tools() {
 
 qemu_is_new() {
     local tool version
-    for tool in qemu-riscv64 qemu-img qemu-system-x86_64; do
+    for tool in qemu-riscv64 qemu-img qemu-system-x86_64 qemu-system-aarch64; do
         command -v "$tool" >/dev/null 2>&1 || return 1
     done
     version=$(qemu-system-riscv64 --version 2>/dev/null |
