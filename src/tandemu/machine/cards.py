@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable
 
 from tandemu.device.virtio.net import NetworkCard
@@ -29,9 +31,7 @@ class Card:
     def __init__(self, name: str, number: int, option: NetworkOption) -> None:
         self.name, self.option = name, option
         self.mac = (
-            bytes.fromhex(option.mac.replace(":", ""))
-            if option.mac
-            else _OWN_PREFIX + (number + 1).to_bytes(2, "big")
+            bytes.fromhex(option.mac.replace(":", "")) if option.mac else _usual_mac(number, option)
         )
         self._device: NetworkCard | None = None
         self._down = not option.link_up
@@ -131,6 +131,14 @@ class Card:
         """Give back what is the host's."""
         self._traffic.close()
         self.network.close()
+
+
+def _usual_mac(number: int, option: NetworkOption) -> bytes:
+    """An address for card *number*: on a network with others, one that no other end has."""
+    if option.kind == "user":
+        return _OWN_PREFIX + (number + 1).to_bytes(2, "big")
+    place = os.path.abspath(option.local) if option.local else option.interface
+    return _OWN_PREFIX[:3] + zlib.crc32(os.fsencode(place)).to_bytes(4, "big")[1:]
 
 
 def _make_network(option: NetworkOption) -> Network:

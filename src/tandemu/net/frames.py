@@ -26,6 +26,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _TUN_CHECKSUM, _TUN_TCP4, _TUN_TCP6 = 1, 2, 4
 _FRAMES_A_TURN = 64
 _PATIENCE_MS = 2
+_TRIES = 10
 _BUFFER_BYTES = 4 << 20
 _LONGEST_PATH = 100
 
@@ -201,13 +202,15 @@ class CableNetwork(FrameNetwork):
     def send(self, views: list[memoryview], size: int) -> None:
         """Hand a frame on; it is dropped while nobody is at the other end."""
         frame = between(views, HEADER_BYTES, size)
-        for _ in range(2):
+        for _ in range(_TRIES):
             try:
                 self._out.sendmsg(frame)
                 return
             except BlockingIOError:
-                if not self._writable.poll(_PATIENCE_MS):
-                    break
+                # A socket holds few frames: wait a little, and take what comes meanwhile, for
+                # the other end may wait for us just so.
+                if not self._writable.poll(_PATIENCE_MS) and self._watching:
+                    self._receive()
             except OSError as error:  # not connected yet, or to one that is gone
                 if error.errno == errno.EMSGSIZE or not self._connect():
                     break
