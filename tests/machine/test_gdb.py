@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tandemu import Machine
-from tests.machine.gdb import gdb
+from tests.machine.gdb import gdb, open_gdb
 from tests.machine.test_debugging import counting
 
 PATIENCE_S = 240
@@ -117,7 +119,7 @@ def test_registers_memory_and_monitor(vm: Machine, kernel: Path) -> None:
             *("set $t0 = 0x1234", 'printf "t0=%x\\n", $t0', "p $mhartid", "p/x $mstatus"),
             *("monitor info mem", "monitor translate 0x80000000", "monitor physical 0x80000000 16"),
             *("monitor info devices", "monitor nonsense", "info registers system", "p $priv"),
-            *("find &table, sizeof(table), 77", "x/2i $pc", "detach"),
+            *("find &table[0], +sizeof(table), 77", "x/2i $pc", "detach"),
         ],
         file=str(kernel),
     )
@@ -133,7 +135,8 @@ def test_code_that_is_written_over(vm: Machine, kernel: Path) -> None:
     output = gdb(
         vm.debugger("0").address,
         [
-            *("break work", "continue", 'printf "copied=%lx\\n", (long)copied'),
+            *("break work", "continue", "delete"),
+            'printf "copied=%lx\\n", (unsigned long)copied',
             *("hbreak *(long)copied", "continue", 'printf "at=%lx\\n", $pc', "stepi", "detach"),
         ],
         file=str(kernel),
@@ -143,10 +146,14 @@ def test_code_that_is_written_over(vm: Machine, kernel: Path) -> None:
 
 
 def test_interrupt_and_detach(vm: Machine) -> None:
-    place = vm.debugger("0").address
-    output = gdb(place, ["continue&", "shell sleep 0.3", "interrupt", "detach"], before=[
-        "set target-async on"])  # fmt: skip
-    assert "detached" in output, output
+    with open_gdb(vm.debugger("0").address, ["continue", "info threads", "detach"]) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while vm.paused and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)  # whatever it runs by then is interrupted
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert "SIGINT" in output and "detached" in output, output
     assert vm.status == "running"
 
 

@@ -83,6 +83,8 @@ class DebugArchitecture(Record):
             '<!DOCTYPE target SYSTEM "gdb-target.dtd">',
             '<target version="1.0">',
             f"<architecture>{self.name}</architecture>",
+            # Else GDB takes a machine for a Linux program, and makes steps of breakpoints.
+            "<osabi>none</osabi>",
         ]
         number = 0
         for feature in self.features:
