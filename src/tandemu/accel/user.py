@@ -8,7 +8,7 @@ when the program needs its operating system.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -179,6 +179,13 @@ class UserEngine(Protocol):
         `REQUEST_SIGNAL` is set (*result* is 0) or a native call was interrupted; it changes the
         program's registers. `SignalDue` tells a status that is not 0. *handler* is a host's
         signal handler ``(signal, siginfo, context)`` for SIGSEGV and SIGBUS that somebody sent.
+        """
+
+    def take_forks(self, note: int, adopt: Callable[[], None], forbid: Callable[[], None]) -> None:
+        """Have *adopt* called where the 32-bit word at host address *note* is not 0.
+
+        A native call sets it in a process that it has made: *adopt* is called there before any
+        other Python is run. *forbid* is called before the engine makes a thread of its own.
         """
 
     def close(self) -> None:

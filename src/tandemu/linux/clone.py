@@ -72,6 +72,11 @@ def _own_number() -> int:
     return 0
 
 
+def adopt() -> None:
+    """In a child that the C library's fork has made without Python: tell Python."""
+    _python.PyOS_AfterFork_Child()
+
+
 def new_process(wish: Wish) -> int:
     """Fork as *wish* says: 0 in the child, its number in the parent; a negative error number."""
     if wish.is_plain():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from tandemu.accel.user import UserCpu, UserEngine
-from tandemu.linux import host, identity, loader, paths, signals, succession
+from tandemu.linux import clone, host, identity, loader, paths, signals, succession
 from tandemu.linux.architecture import Architecture
 from tandemu.linux.descriptors import Descriptors
 from tandemu.linux.elf import ElfFile
@@ -27,6 +27,7 @@ from tandemu.linux.limits import STACK, Limits
 from tandemu.linux.loader import Image
 from tandemu.linux.memory import Memory
 from tandemu.linux.native.image import NativeCalls
+from tandemu.linux.native.layout import PROCESS
 from tandemu.linux.offspring import Offspring
 from tandemu.linux.proc.watch import Watch
 from tandemu.linux.seccomp import ALLOW, TRAP
@@ -96,7 +97,13 @@ class Kernel:
         self.is_forked = False
         self.spawn: Spawn | None = None
         """Set between vfork and what ends it."""
-        self.offspring = Offspring()
+        self.offspring = Offspring(self.native.process)
+        self._gone_threads = 0
+        """So many threads Python counts that a fork left behind."""
+        engine.take_forks(
+            self.native.process_address + PROCESS.offset("is_forked"),
+            self.adopt_fork, self.forbid_forks,
+        )  # fmt: skip
         self.leader: Task
         """The thread that the process began with; see `succession`."""
         self.leader_wakes = succession.new_lock()
@@ -294,6 +301,7 @@ class Kernel:
         self.architecture.start(task.state, self.image.entry, self.image.stack)
         self.is_told = identity.publish(self)
         self.peaks = 0, 0
+        self.allow_forks()
 
     def first_task(self) -> Task:
         """The main thread, on this host thread; it takes over what the parent left."""
@@ -370,6 +378,7 @@ class Kernel:
                 self._print(parent, f"no thread could be made: {error}")
             return -errno.EAGAIN
         self.memory.has_one_thread = False
+        self.forbid_forks()
         self.architecture.copy_registers(parent.state, cpu.state)
         started = _thread.allocate_lock()
         started.acquire()
@@ -485,6 +494,8 @@ class Kernel:
     def after_fork(self, task: Task) -> None:
         """In the child of fork, which blocks all signals: only this thread is left."""
         self.is_forked = True
+        self.spawn = None
+        self._gone_threads = _thread._count()
         self.threads_lock = _thread.allocate_lock()
         self.leader_wakes, self.thread_ended = succession.new_lock(), succession.new_lock()
         self.succession = None
@@ -496,7 +507,32 @@ class Kernel:
         self.engine.after_fork()
         self.memory.after_fork()
         task.tid = os.getpid()
-        task.robust_list = 0
+
+    # Forks that native code makes ---------------------------------------------------------
+
+    def allow_forks(self) -> None:
+        """Have native code fork, if this is the only thread, which other processes know all of.
+
+        What a thread of ours holds, Python's own lock before all, a child would never get.
+        """
+        is_alone = _thread._count() == self._gone_threads and len(self.tasks) == 1
+        lends = self.spawn is not None or self.memory.leaves_out
+        self.native.process.may_fork = int(is_alone and not lends)
+
+    def forbid_forks(self) -> None:
+        """Leave forks to Python: another thread is about to begin."""
+        self.native.process.may_fork = 0
+
+    def adopt_fork(self) -> None:
+        """In a child that native code has made, before anything else is done here."""
+        self.native.process.is_forked = 0
+        try:
+            clone.adopt()
+            self.after_fork(self.tasks[0])
+            self.descriptors.is_shared = False
+            self.allow_forks()
+        except BaseException as error:
+            self.fail(error)
 
 
 def _say(text: str) -> None:

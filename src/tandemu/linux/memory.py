@@ -75,6 +75,8 @@ class Memory(Mappings):
         """Nobody unmaps a page between a look at the map and an access."""
         self.has_guards = False
         """Whether pages can be refused that are mapped (MADV_GUARD_INSTALL)."""
+        self.leaves_out = False
+        """Whether a mapping is, or was, not for children (`NOT_IN_CHILD`)."""
         if hasattr(engine, "code_page"):
             # An engine that asks whether code may be fetched at an address.
             engine.code_page = self.code_page

@@ -52,8 +52,6 @@ class Task:
         self.tid = _thread.get_native_id()
         self.ending = False
         """The thread must end as soon as it comes by."""
-        self.clear_tid = 0
-        self.robust_list = 0
         self.exit_status = 0
         self.restrictions: Restrictions | None = None
         """What seccomp(2) has forbidden."""
@@ -94,6 +92,26 @@ class Task:
         """The guest's signal mask."""
         value: int = self.native.mask
         return value
+
+    @property
+    def robust_list(self) -> int:
+        """What set_robust_list(2) was given."""
+        value: int = self.native.robust_list
+        return value
+
+    @robust_list.setter
+    def robust_list(self, head: int) -> None:
+        self.native.robust_list = head
+
+    @property
+    def clear_tid(self) -> int:
+        """Where the guest wants a 0 when the thread ends (set_tid_address(2)); 0 for nowhere."""
+        value: int = self.native.clear_tid
+        return value
+
+    @clear_tid.setter
+    def clear_tid(self, address: int) -> None:
+        self.native.clear_tid = address
 
     # The loop ---------------------------------------------------------------------------
 

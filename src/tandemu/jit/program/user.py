@@ -147,6 +147,10 @@ class JitUserEngine:
         self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
         self.precise = False
         """Whether registers are in memory when an access is refused (`be_precise`)."""
+        self.fork_note = ctypes.c_uint32(0)
+        """Not 0 in a process that Python does not know to be another one."""
+        self.adopt_fork: Callable[[], None] = _do_nothing
+        self.forbid_forks: Callable[[], None] = _do_nothing
         self._cpus: dict[int, JitUserCpu] = {}
         """By their place among the vCPUs that generated code looks at."""
         self._free: list[int] = []
@@ -307,6 +311,7 @@ class JitUserEngine:
         """The compiler of hot code, which keeps its descriptors where the program has none."""
         service = region_service(self.optimiser.kept)
         service.descriptors = self.descriptors
+        service.thread_begins = self.forbid_forks
         return service
 
     def be_precise(self) -> None:
@@ -318,6 +323,11 @@ class JitUserEngine:
     def take_signals(self, settle: int, handler: int) -> None:
         """Have signals settled by the routine *settle*, and *handler* told of those sent."""
         self._machine.settle, self._machine.sent_signal = settle, handler
+
+    def take_forks(self, note: int, adopt: Callable[[], None], forbid: Callable[[], None]) -> None:
+        """Have *adopt* called in a process that a native call has made (`accel.user`)."""
+        self.fork_note = ctypes.c_uint32.from_address(note)
+        self.adopt_fork, self.forbid_forks = adopt, forbid
 
     def profile(self) -> Profile:
         """Where the program has spent its time. Any thread."""
@@ -344,6 +354,10 @@ class JitUserEngine:
         ctypes.CDLL(None).munmap(ctypes.c_void_p(self.base), ctypes.c_size_t(WINDOW_SIZE))
 
 
+def _do_nothing() -> None:
+    """For a program whose forks are all Python's."""
+
+
 class JitUserCpu(TranslatedCpu):
     """The processor of one guest thread."""
 
@@ -368,6 +382,7 @@ class JitUserCpu(TranslatedCpu):
     def run(self) -> UserExit:
         """Run the program on the calling thread until an exit."""
         cpu, enter, address = self.cpu, self._enter, self.address
+        fork_note = self._owner.fork_note
         while True:
             if self.regions.ready:
                 self.regions.install_ready(self, self)
@@ -375,6 +390,8 @@ class JitUserCpu(TranslatedCpu):
                 self._kicked = False
                 return _KICKED
             kind = enter(address)
+            if fork_note.value:
+                self._owner.adopt_fork()
             if kind == EXIT_TRAP:
                 cause = cpu.trap_cause
                 if cause == self._causes.call:

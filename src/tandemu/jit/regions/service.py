@@ -48,6 +48,8 @@ Deliver = Callable[[Region | None], None]
 _PROCESS_LIMIT = 5
 """So many compiler processes may end one after another, with no answer between, before there is
 none any more."""
+_IDLE_S = 0.2
+"""After so long without a request the service's thread ends, until there is one."""
 _QUEUE_LIMIT = 128
 """Requests that may wait: a guest can have new code faster than any compiler."""
 _MEMORY_LIMIT = 64 << 20
@@ -76,6 +78,8 @@ class RegionService:
         self.filter_address = ctypes.addressof(self._memory)
         """Host address of the filter of known regions, which generated code looks at."""
         self.descriptors: DescriptorKeeper = OPEN_DESCRIPTORS
+        self.thread_begins: Callable[[], None] = _do_nothing
+        """Called before the service's thread is made, by who asks for a region."""
         self._connection: socket.socket | None = None
         self._far_end = -1
         """The descriptor of the compiler's end of the connection, until it has it."""
@@ -99,11 +103,12 @@ class RegionService:
         self._refused: set[tuple[RegionKind, int, int]] = set()
         """By the guest code of the page too: other code may stand there later."""
         self._ends = 0
+        self._has_begun = False
 
     @property
     def running(self) -> bool:
         """Whether the compiler's process has been started."""
-        return self._thread is not None
+        return self._has_begun
 
     def statistics(self) -> dict[str, int]:
         """What was compiled and loaded in this process, by name of the counter."""
@@ -190,6 +195,7 @@ class RegionService:
         thread = threading.Thread(target=self._run, name="tandemu-regions", daemon=True)
         # Signals are for the threads that run a guest: a new thread begins with its maker's
         # mask, and a program's signal must not find it before it could block them itself.
+        self.thread_begins()
         everything = signal.valid_signals()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
         try:
@@ -200,13 +206,17 @@ class RegionService:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, everything - blocked)
         self._thread = thread
+        self._has_begun = True
         return True
 
     def _run(self) -> None:
         while True:
             with self._condition:
                 while not self._queue:
-                    self._condition.wait()
+                    if not self._condition.wait(_IDLE_S) and not self._queue:
+                        # A program forks faster without a thread of ours.
+                        self._thread = None
+                        return
                 request = self._queue.popleft()
             vain = request.level == HOT and self.has_inside(request)
             answer = None if vain else self._compile(request)
@@ -279,6 +289,10 @@ class RegionService:
         assert self._start_worker is not None
         start_worker(self._start_worker, self._far_end, keep)
         self._release_far_end()
+
+
+def _do_nothing() -> None:
+    """For who does not care when the service's thread begins."""
 
 
 class _OpenDescriptors:

@@ -60,6 +60,7 @@ class _Request:
 @calls.row(
     "clone",
     "hex hex ptr hex ptr",
+    native=True,
     missing="namespaces, CLONE_VM without CLONE_THREAD or CLONE_VFORK",
 )
 def _clone(task: Task, flags: int, stack: int, parent_tid: int, tls: int, child_tid: int) -> int:
@@ -206,6 +207,7 @@ def _fork(task: Task, request: _Request) -> int:
             kernel.fail(error)
         return 0
     kernel.offspring.born(pid, place)
+    kernel.allow_forks()
     if flags & CLONE_PARENT_SETTID:
         with contextlib.suppress(OSError):
             memory.write_word(request.parent_tid, pid, 4)
@@ -223,7 +225,7 @@ def _begin_child(
 ) -> None:
     kernel, flags = task.kernel, request.flags
     kernel.after_fork(task)
-    kernel.spawn = None
+    task.robust_list = 0
     if rendezvous is not None:
         is_copy = not flags & CLONE_VM
         kernel.spawn = Spawn(kernel, rendezvous, is_copy=is_copy, others_run=others_run)
@@ -236,4 +238,5 @@ def _begin_child(
         with contextlib.suppress(OSError):
             task.memory.write_word(request.child_tid, task.tid, 4)
     kernel.descriptors.is_shared = False
+    kernel.allow_forks()
     task.refresh_host_mask()

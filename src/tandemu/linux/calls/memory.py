@@ -117,6 +117,8 @@ def _madvise(task: Task, address: int, size: int, advice: int) -> int:
         if is_kept and advice in _DISCARDS and piece.flags == MAP_PRIVATE and piece.name[:1] != "/":
             return -errno.EPERM
         if advice in _ADVICE_ON_FORK:
+            memory.leaves_out = True
+            task.kernel.forbid_forks()
             memory.cut(piece.start, piece.end)
             piece.traits = piece.traits & ~NOT_IN_CHILD | _ADVICE_ON_FORK[advice]
             memory.add(piece)

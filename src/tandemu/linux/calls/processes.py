@@ -29,7 +29,7 @@ def _exit(task: Task, status: int) -> NoReturn:
     raise ProgramEnded
 
 
-@calls.row("exit_group", "int")
+@calls.row("exit_group", "int", native=True)
 def _exit_group(task: Task, status: int) -> NoReturn:
     task.kernel.exit_group(status)
 
@@ -116,12 +116,9 @@ def _set_tid_address(task: Task, address: int) -> int:
     return task.tid
 
 
-@calls.row("set_robust_list", "ptr size", missing="locks of a process that is killed from outside")
-def _set_robust_list(task: Task, head: int, size: int) -> int:
-    if size != 24:
-        return -errno.EINVAL
-    task.robust_list = head
-    return 0
+calls.direct(
+    "set_robust_list", "ptr size", missing="locks of a process that is killed from outside"
+)
 
 
 @calls.row("get_robust_list", "pid ptr ptr", missing="of other processes")

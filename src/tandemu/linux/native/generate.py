@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from tandemu.ir import Function, lower
 from tandemu.linux.host import NUMBERS
-from tandemu.linux.native import mappings, memory_calls, path_calls, paths, signal_calls
+from tandemu.linux.native import (
+    mappings,
+    memory_calls,
+    path_calls,
+    paths,
+    process_calls,
+    signal_calls,
+)
 from tandemu.linux.native.guest import GuestAbi, guest_abi
 from tandemu.linux.native.marshal import Marshal
 from tandemu.linux.native.signals import SET_MASK, build_enter, build_handle_signal, build_settle
@@ -15,7 +22,15 @@ from tandemu.linux.table import Row
 from tandemu.native.compiler import CodeModel, compile_object
 from tandemu.native.linker import link
 
-__all__ = ["build", "functions", "memory_calls", "path_calls", "paths", "signal_calls"]
+__all__ = [
+    "build",
+    "functions",
+    "memory_calls",
+    "path_calls",
+    "paths",
+    "process_calls",
+    "signal_calls",
+]
 
 
 def build_call(row: Row, guest: GuestAbi) -> Function:

@@ -59,6 +59,15 @@ PROCESS = Layout(
     lowest_hidden=U32,
     has_sysroot=U32,
     root=U64,
+    root_name=U64,
+    root_size=U64,
+    may_fork=U32,
+    is_forked=U32,
+    children=U64,
+    child_numbers=U64,
+    next_child=U64,
+    parents_children=U64,
+    own_place=U64,
     machine=U8[NAME_SIZE],
     watched=U64,
     proc_device=U64,
@@ -74,8 +83,12 @@ from there on that are the guest's. *mappings* is the host address of the table 
 lowest first, which changes under *mapping_lock* (a futex); *mapping_changes* is odd while it
 does. *grows*: some mapping grows downward; *restricted*: only Python knows all that limits the
 program's mappings; *top*: where those without a wish begin. No descriptor below *lowest_hidden*
-is one of ours. *root* is the descriptor of the sysroot. *machine* is what uname calls the guest's
-processor.
+is one of ours. *root* is the descriptor of the sysroot, whose name of *root_size* bytes stands at
+*root_name*. *machine* is what uname calls the guest's processor.
+
+*may_fork*: no thread but the program's only one would be missed in a child that native code makes.
+*is_forked*: native code has made this process, and Python does not know yet. The next five are
+`linux.offspring`'s.
 
 *watched* is the host address of `WATCHED` bytes, one for each descriptor: not 0 if calls on it
 are Python's, since it may be a file of the file system *proc_device* that tells of the program.
@@ -101,6 +114,8 @@ THREAD = Layout(
     pending=U64,
     held=U64,
     word=U64,
+    robust_list=U64,
+    clear_tid=U64,
     in_sysroot=U64,
     information=U8[INFORMATION_SIZE],
     held_information=U8[INFORMATION_SIZE],
@@ -117,6 +132,9 @@ system call that is not begun goes on (`ir.operations`, interruptible_call).
 its own is over, if *has_saved*. *pending* is the signal with *information* that the host has
 delivered and the guest has not got, 0 for none: all others are blocked on the host until then.
 *held*: one that the host cannot block but the guest does.
+
+*robust_list* is what set_robust_list(2) was given; *clear_tid* where a 0 is written when the
+thread ends.
 
 *in_sysroot* says of the path that was read last whether it is looked up in the sysroot first
 (`native.paths`). The rest is room for what a call converts."""
