@@ -31,6 +31,22 @@ how 0 link 0 no links -40 none -2
 beneath 0 -18 in root 0 short -1
 flags -22 create 0
 made file
+folder 0 again -1 File exists
+file 1 5 again -1 File exists
+open 1 none -1 No such file or directory
+mode 0 size 0 times 0
+640 1 3
+link 0 symlink 0
+rename 0 none -1 No such file or directory
+link link third file second No such file or directory
+chmod -1 No such file or directory
+through the link 1 second file
+outside 5 hello
+mode of it 0 604
+chdir 0 new
+chdir -1 Not a directory
+remove 0 0 0 0 0
+none -1 No such file or directory
 """
 
 
@@ -42,7 +58,8 @@ def test_links_and_new_files(build: Callable[..., Path], tmp_path: Path) -> None
     (here / "link").symlink_to("/only/here/file")
     outside = tmp_path / "outside"
     outside.symlink_to("/only/here/file")
-    ours = run_exec("-L", sysroot, build("sysroot"), outside)
+    # By a name that the sysroot is asked for first.
+    ours = run_exec("-L", sysroot, build("sysroot"), outside, f"/.{tmp_path}")
     assert ours.stdout.decode() == EXPECTED
     assert (here / "file").read_text() == "hello"
     assert sorted(path.name for path in here.iterdir()) == ["again", "file", "made", "new"]

@@ -117,7 +117,11 @@ class Kernel:
         self.threads_lock = _thread.allocate_lock()
         """Held while the engine makes or frees a processor, and by fork: see there."""
         process = self.native.process
-        process.has_sysroot, process.root = (1, self.files.root) if sysroot else (0, 0)
+        if sysroot:
+            process.has_sysroot, process.root = 1, self.files.root
+            self._root_name = self.host_string(os.fsencode(self.files.sysroot))
+            process.root_name = ctypes.addressof(self._root_name)
+            process.root_size = len(self._root_name) - 1
         name = architecture.name.encode()
         process.machine[0 : len(name)] = list(name)
         self.descriptors.tell(process)

@@ -84,7 +84,7 @@ def _mprotect(task: Task, address: int, size: int, protection: int) -> int:
         return task.memory.protect(address, size, protection)
 
 
-@calls.row("mremap", "hex size size hex hex")
+@calls.row("mremap", "hex size size hex hex", native=True)
 def _mremap(task: Task, address: int, old: int, size: int, flags: int, wish: int) -> int:
     with task.kernel.memory_lock:
         return remap(task.memory, address, old, size, flags, wish)

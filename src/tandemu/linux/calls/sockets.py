@@ -128,12 +128,12 @@ def _several(task: Task, name: str, messages: int, count: int, rest: list[int]) 
     return result
 
 
-@calls.row("sendmmsg", "fd ptr int hex")
+@calls.row("sendmmsg", "fd ptr int hex", native=True)
 def _sendmmsg(task: Task, descriptor: int, messages: int, count: int, flags: int) -> int:
     return _several(task, "sendmmsg", messages, count, [descriptor, flags])
 
 
-@calls.row("recvmmsg", "fd ptr int hex ptr")
+@calls.row("recvmmsg", "fd ptr int hex ptr", native=True)
 def _recvmmsg(
     task: Task, descriptor: int, messages: int, count: int, flags: int, timeout: int
 ) -> int:

@@ -54,6 +54,7 @@ class Marshal:
         self.process: Any = self.b.struct(PROCESS, self.thread.process.to_pointer())
         self.given: list[Value] = [getattr(self.b, f"a{index}") for index in range(len(kinds))]
         self._after: list[Callable[[Value], None]] = []
+        self._elsewhere: list[tuple[int, Value]] = []
         self._paths = 0
 
     # Memory -----------------------------------------------------------------------------
@@ -110,6 +111,10 @@ class Marshal:
         with self.b.If(condition, likely=False):
             self.b.Return(CALL_ELSEWHERE)
 
+    def elsewhere_on(self, error: int, condition: Value) -> None:
+        """Leave the call to Python if *condition* holds and the host's call gives *error*."""
+        self._elsewhere.append((error, condition))
+
     def error_if(self, condition: Value, code: int) -> None:
         """Fail with error number *code* in that case."""
         with self.b.If(condition, likely=False):
@@ -129,6 +134,8 @@ class Marshal:
 
     def finish(self, made: Value) -> Value:
         """Do what has to be done after the host's call; *made* is its result."""
+        for error, condition in self._elsewhere:
+            self.elsewhere_if((made == error) & condition)
         restarts = Constant(I64, INTERRUPTED_RESTARTS)
         interrupted = self.b.select(self.restarts, restarts, Constant(I64, INTERRUPTED))
         result = self.b.select(made == -errno.EINTR, interrupted, made)

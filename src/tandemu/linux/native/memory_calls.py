@@ -6,6 +6,7 @@ changes the same table under the same lock.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from tandemu.accel.user import CALL_ELSEWHERE
@@ -102,7 +103,7 @@ class _Table:
         """Forget what is mapped from *start* to *end*."""
         self.b.call(CUT, self._place, start, end)
 
-    def add(self, start: Value, end: Value, protection: Value, name: int) -> None:
+    def add(self, start: Value, end: Value, protection: Value, name: Value | int) -> None:
         """Enter private memory without a file."""
         place = self.m.thread.pointer("structure")
         new: Any = self.b.struct(MAPPING, place)
@@ -207,6 +208,54 @@ def _mprotect(m: Marshal) -> None:
     table.cut(start, end)
     b.call(ADD, process.pointer(), changed.pointer().from_pointer())
     table.answer(0)
+
+
+_MAY_MOVE, _FIXED = 1, 2
+
+
+@special("mremap")
+def _mremap(m: Marshal) -> None:
+    """Private memory without a file, all of one stretch, anywhere it fits."""
+    b, process = m.b, m.process
+    start, old, new, flags, _ = m.given
+    flags = flags & 0xFFFFFFFF
+    limit = process.limit - TOP_GUARD
+    m.elsewhere_if(((start & (PAGE - 1)) != 0) | (flags.ugt(_MAY_MOVE)) | start.uge(limit))
+    m.elsewhere_if((old == 0) | (new == 0) | old.ugt(limit - start) | new.uge(limit))
+    m.elsewhere_if(process.restricted != 0)
+    old, new = _rounded(old), _rounded(new)
+    end = start + old
+    table = _Table(m)
+    count = table.count_until(start)
+    table.elsewhere_if((count == 0) | process.mapping_count.uge(MAPPING_LIMIT - _ROOM))
+    one = entry(b, process, count - 1)
+    protection, name = one.protection.zext(I64), one.name.zext(I64)
+    plain = (one.flags == MAP_PRIVATE) & (one.traits == 0) & ((name & OF_FILE) == 0)
+    table.elsewhere_if(~plain | ((protection & PROT_EXEC) != 0) | one.end.ult(end))
+    table.answer_if(old == new, start)
+    with b.If(new.ult(old)):
+        table.host_map(start + new, old - new, 0, _RESERVED)
+        table.cut(start + new, end)
+        table.answer(start)
+    wanted = _host_protection(m, protection)
+    more = new - old
+    ends_there = (one.end == end) & new.ule(limit - start)
+    with b.If(ends_there), b.If(table.is_free(end, end + more)):
+        table.host_map(end, more, wanted, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+        table.add(end, end + more, protection, name.trunc(I32))
+        table.answer(start)
+    table.answer_if((flags & _MAY_MOVE) == 0, -errno.ENOMEM)
+    place = table.find_free(new)
+    table.answer_if(place == 0, -errno.ENOMEM)
+    base = process.base
+    number, how = NUMBERS["mremap"], _MAY_MOVE | _FIXED
+    moved = b.system_call(number, start + base, old, new, how, place + base)
+    table.answer_if(moved.ugt(-PAGE & (1 << 64) - 1), moved)
+    # The host left a hole in the window: nobody else may get it.
+    table.host_map(start, old, 0, _RESERVED)
+    table.cut(start, end)
+    table.add(place, place + new, protection, name.trunc(I32))
+    table.answer(place)
 
 
 @special("brk")

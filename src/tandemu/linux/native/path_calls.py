@@ -11,9 +11,19 @@ from tandemu.linux.calls.helpers import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from tandemu.linux.descriptors import WATCHED
 from tandemu.linux.host import NUMBERS
 from tandemu.linux.native.marshal import KINDS, Marshal
-from tandemu.linux.native.paths import MERGED, ON_HOST, is_link, look_up, open_inside, read_path
+from tandemu.linux.native.paths import (
+    MERGED,
+    ON_HOST,
+    is_link,
+    leave_if_in_sysroot,
+    leave_if_link,
+    look_up,
+    open_inside,
+    read_path,
+)
 from tandemu.linux.native.special import special
 
+_SLASH = ord("/")
 _EMPTY = 511
 """Where in a thread's structure a text of no letters stands."""
 
@@ -80,6 +90,51 @@ def _readlinkat(m: Marshal) -> Value:
     return m.finish(made)
 
 
+@special("chdir")
+def _chdir(m: Marshal) -> Value:
+    path = read_path(m, m.given[0])
+    made = look_up(
+        m, path, Constant(I1, 0),
+        lambda folder: m.call(NUMBERS["fchdir"], folder),
+        lambda: m.call(NUMBERS["chdir"], path),
+    )  # fmt: skip
+    return m.finish(made)
+
+
+_MOST_NAME = 4096 + 1
+
+
+@special("getcwd")
+def _getcwd(m: Marshal) -> Value:
+    b, process = m.b, m.process
+    with b.If(process.has_sysroot == 0, likely=True):
+        b.Return(m.make(NUMBERS["getcwd"], m.arguments()))
+    name, root = m.area(), process.root_name
+    made = m.call(NUMBERS["getcwd"], name.from_pointer(), _MOST_NAME)
+    with b.If(made.slt(0)):
+        b.Return(m.finish(made))
+    # A folder of the sysroot is called by its name in there.
+    common = b.variable(I64, 0)
+    with b.While(lambda: common.value.ult(process.root_size)):
+        letter = b.load(name.offset(common.value), I8)
+        with b.If(letter != b.load((root + common.value).to_pointer(), I8)):
+            b.Break()
+        common.value = common.value + 1
+    start = b.variable(I64, 0)
+    with b.If(common.value == process.root_size):
+        after = b.load(name.offset(common.value), I8)
+        with b.If(after == _SLASH):
+            start.value = common.value
+        with b.If(after == 0):
+            # The sysroot itself.
+            start.value = common.value - 1
+            b.store(name.offset(start.value), b.constant(I8, _SLASH))
+    size = made - start.value
+    m.error_if(m.given[1].ult(size), errno.ERANGE)
+    m.write_or_fault(m.given[0], name.offset(start.value), size)
+    return size
+
+
 _STAT_INODE = 8
 
 
@@ -106,12 +161,17 @@ def _openat(m: Marshal) -> Value:
     path = read_path(m, name)
     result = b.variable(I64, 0)
     kind = thread.in_sysroot
-    with b.If((kind == 0) | (kind == ON_HOST), likely=True):
+    creates = (flags & os.O_CREAT) != 0
+    with b.If((kind != 0) & creates, likely=False):
+        leave_if_in_sysroot(m, path, kind)
+        # What it leads to may be the sysroot's, and is not to be made on the host then.
+        with b.If((flags & (os.O_EXCL | os.O_NOFOLLOW)) == 0):
+            leave_if_link(m, path)
+    with b.If((kind == 0) | (kind == ON_HOST) | creates, likely=True):
         result.value = m.call(NUMBERS["openat"], directory, path, flags, mode)
-        with b.If((result.value == -errno.ENOENT) & (kind == ON_HOST)):
-            m.elsewhere_if(is_link(m, path))
+        with b.If((result.value == -errno.ENOENT) & (kind != 0)):
+            m.elsewhere_if(creates | is_link(m, path))
     with b.Else():
-        m.elsewhere_if((flags & os.O_CREAT) != 0)
         result.value = open_inside(m, path, flags)
         with b.If(result.value.slt(0)):
             m.elsewhere_if((result.value != -errno.ENOENT) | (kind == MERGED))

@@ -6,8 +6,9 @@ is opened in /proc is looked at afterwards (`proc.watch`).
 
 With a sysroot, an absolute path is looked up there first, by the host's kernel (openat2 with
 RESOLVE_IN_ROOT), and then on the host. Nothing is remembered, so it is right whoever renames what.
-Python has what makes, removes and renames, packages without links at their top (``/lib``), and
-links of the host that lead to what only the sysroot has.
+What makes, removes, renames or changes is made on the host where the sysroot has nothing of that
+name. Python has what the sysroot has, a folder that only the sysroot has, packages without links at
+their top (``/lib``), and links of the host that lead to what only the sysroot has.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tandemu.accel.user import CALL_ELSEWHERE
 from tandemu.ir import I1, I8, I64, PTR, Builder, Constant, Function, Value
 from tandemu.linux.calls.helpers import AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from tandemu.linux.host import NUMBERS
+from tandemu.linux.native.abi import HOST_STAT
 from tandemu.linux.native.layout import PROCESS, THREAD
 from tandemu.linux.native.marshal import KINDS, NOBODYS, Marshal
 from tandemu.linux.paths import (
@@ -101,10 +103,8 @@ def _is(word: Value, length: Value, name: str) -> Value:
 IN_SYSROOT, MERGED, ON_HOST = 1, 2, 3
 """`THREAD.in_sysroot`: it is looked up in the sysroot; and maybe below /usr of that; or the host's
 in any case, but a link there may lead into the sysroot. 0: none of that."""
-_OF_LINKS = frozenset(
-    ("mkdirat", "mknodat", "unlinkat", "symlinkat", "linkat", "renameat", "renameat2")
-)
-"""Calls that follow no link at the end of their paths."""
+_KIND_OF_FILE, _LINK = 0xF000, 0xA000
+"""S_IFMT, S_IFLNK"""
 
 
 def _classify(b: Builder, thread: Any, process: Any, word: Value, length: Value) -> None:
@@ -144,8 +144,9 @@ def _path(m: Marshal, index: int) -> Value:
     """A path that the host's call gets: none of the sysroot."""
     found = read_path(m, m.given[index])
     kind = m.thread.in_sysroot
-    is_host = (kind == 0) | (kind == ON_HOST) if m.name in _OF_LINKS else kind == 0
-    m.elsewhere_if(~is_host)
+    leave_if_in_sysroot(m, found, kind)
+    # Maybe the sysroot has the folder, or what a link of the host leads to.
+    m.elsewhere_on(-errno.ENOENT, kind != 0)
     return found
 
 
@@ -160,6 +161,16 @@ def open_inside(m: Marshal, path: Value, flags: Value) -> Value:
     m.b.store(how.offset(16), Constant(I64, RESOLVE_IN_ROOT))
     number = NUMBERS["openat2"]
     return m.call(number, m.process.root, path, how.from_pointer(), OPEN_HOW.size)
+
+
+def leave_if_in_sysroot(m: Marshal, path: Value, kind: Value) -> None:
+    """Leave the call to Python if the sysroot has something of that name, or may have."""
+    with m.b.If((kind == IN_SYSROOT) | (kind == MERGED), likely=False):
+        m.elsewhere_if(kind == MERGED)
+        found = open_inside(m, path, Constant(I64, O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW))
+        with m.b.If(found.sge(0)):
+            m.b.system_call(NUMBERS["close"], found)
+        m.elsewhere_if(found != -errno.ENOENT)
 
 
 def look_up(
@@ -192,6 +203,18 @@ def look_up(
 
 def is_link(m: Marshal, path: Value) -> Value:
     """Whether the host has something of that name, even if it leads nowhere."""
+    return _state(m, path) == 0
+
+
+def leave_if_link(m: Marshal, path: Value) -> None:
+    """Leave the call to Python if the host has a link of that name, wherever that leads."""
+    with m.b.If(_state(m, path) == 0):
+        mode = m.b.struct(HOST_STAT, m.area()).mode
+        m.elsewhere_if((mode & _KIND_OF_FILE) == _LINK)
+
+
+def _state(m: Marshal, path: Value) -> Value:
+    """lstat(2) of the host's *path* into the area: 0, or a negative error number."""
     place = m.area().from_pointer()
     number = NUMBERS["newfstatat"]
-    return m.b.system_call(number, AT_FDCWD, path, place, AT_SYMLINK_NOFOLLOW) == 0
+    return m.b.system_call(number, AT_FDCWD, path, place, AT_SYMLINK_NOFOLLOW)

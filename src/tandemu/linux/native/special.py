@@ -8,8 +8,8 @@ from tandemu.ir import I32, I64, Value
 from tandemu.linux.calls.files import LOCKS
 from tandemu.linux.calls.ioctls import WITH_NUMBER, WITH_POINTER
 from tandemu.linux.host import NUMBERS
-from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS
-from tandemu.linux.native.layout import HEAD_SIZE, NAME_SIZE
+from tandemu.linux.native.abi import MESSAGE, MOST_VECTORS, VECTOR
+from tandemu.linux.native.layout import AREA_SIZE, HEAD_SIZE, NAME_SIZE
 from tandemu.linux.native.marshal import NOBODYS, Marshal, read_vectors, watched
 
 Special = Callable[[Marshal], Value | None]
@@ -101,12 +101,6 @@ def _getdents64(m: Marshal) -> Value:
     return m.make(NUMBERS["getdents64"], m.arguments())
 
 
-@special("getcwd")
-def _getcwd(m: Marshal) -> Value:
-    m.elsewhere_if(m.process.has_sysroot != 0)
-    return m.make(NUMBERS["getcwd"], m.arguments())
-
-
 # Waiting --------------------------------------------------------------------------------
 
 
@@ -184,16 +178,78 @@ def _message(m: Marshal, address: Value) -> Value:
     b, place = m.b, m.area()
     result = b.variable(I64, NOBODYS)
     with b.If(m.read(place, address, MESSAGE.size), likely=True):
-        message = b.struct(MESSAGE, place)
-        count = message.count
-        m.elsewhere_if(count.ugt(MOST_VECTORS))
-        message.vectors = read_vectors(m, message.vectors, count, m.area(HEAD_SIZE))
-        message.name = m.moved(message.name)
-        control = message.control
-        message.control_size = m.fitted(control, message.control_size)
-        message.control = m.moved(control)
+        m.elsewhere_if(b.struct(MESSAGE, place).count.ugt(MOST_VECTORS))
+        _move_message(m, place, m.area(HEAD_SIZE))
         result.value = place.from_pointer()
     return result.value
+
+
+def _move_message(m: Marshal, place: Value, vectors: Value) -> None:
+    """Give the message at *place* the host's addresses; its iovecs are made at *vectors*."""
+    message = m.b.struct(MESSAGE, place)
+    message.vectors = read_vectors(m, message.vectors, message.count, vectors)
+    message.name = m.moved(message.name)
+    control = message.control
+    message.control_size = m.fitted(control, message.control_size)
+    message.control = m.moved(control)
+
+
+_WRITTEN_BACK = (("name_size", 4), ("control_size", 8), ("flags", 4))
+"""What the kernel changes in the header of a message that came, and its bytes."""
+_ENTRY_SIZE = MESSAGE.size + 8
+"""sizeof(struct mmsghdr): a message and how many bytes of it went, or came."""
+_MOST_MESSAGES = 64
+_VECTORS_PLACE = _MOST_MESSAGES * _ENTRY_SIZE
+
+
+def _messages(m: Marshal) -> Value:
+    """The array of struct mmsghdr with the host's addresses, in the area."""
+    b = m.b
+    address, count = m.given[1], m.given[2].trunc(I32).zext(I64)
+    # Many, and what cannot be read, is Python's.
+    m.elsewhere_if((count == 0) | count.ugt(_MOST_MESSAGES))
+    m.elsewhere_if(~m.read(m.area(), address, count * _ENTRY_SIZE))
+    vectors, index = b.variable(I64, _VECTORS_PLACE), b.variable(I64, 0)
+    with b.While(lambda: index.value.ult(count)):
+        place = m.area().offset(index.value * _ENTRY_SIZE)
+        few = b.struct(MESSAGE, place).count
+        m.elsewhere_if(few.ugt(MOST_VECTORS))
+        size = few * VECTOR.size
+        m.elsewhere_if((vectors.value + size).ugt(AREA_SIZE))
+        _move_message(m, place, m.area().offset(vectors.value))
+        vectors.value = vectors.value + size
+        index.value = index.value + 1
+    place_of_all: Value = m.area().from_pointer()
+    return place_of_all
+
+
+def _tell_messages(m: Marshal, made: Value, fields: tuple[tuple[str, int], ...]) -> None:
+    """Write back what the kernel says of the first *made* messages."""
+    b, index = m.b, m.b.variable(I64, 0)
+    with b.While(lambda: index.value.ult(made)):
+        entry = m.area().offset(index.value * _ENTRY_SIZE)
+        address = m.given[1] + index.value * _ENTRY_SIZE
+        m.write_or_fault(address + MESSAGE.size, entry.offset(MESSAGE.size), 4)
+        for name, size in fields:
+            m.write_or_fault(
+                address + MESSAGE.offset(name), entry.offset(MESSAGE.offset(name)), size
+            )
+        index.value = index.value + 1
+
+
+@special("sendmmsg")
+def _sendmmsg(m: Marshal) -> Value:
+    descriptor, _, count, flags = m.given
+    m.after(lambda made: _tell_messages(m, made, ()))
+    return m.make(NUMBERS["sendmmsg"], (descriptor, _messages(m), count, flags))
+
+
+@special("recvmmsg")
+def _recvmmsg(m: Marshal) -> Value:
+    descriptor, _, count, flags, timeout = m.given
+    m.after(lambda made: _tell_messages(m, made, _WRITTEN_BACK))
+    place = _messages(m)
+    return m.make(NUMBERS["recvmmsg"], (descriptor, place, count, flags, m.moved(timeout)))
 
 
 @special("sendmsg")
@@ -209,7 +265,7 @@ def _recvmsg(m: Marshal) -> Value:
     def write_back(_: Value) -> None:
         # What the kernel changes: the sizes of name and control data, the flags.
         message = m.b.struct(MESSAGE, m.area())
-        for name, size in (("name_size", 4), ("control_size", 8), ("flags", 4)):
+        for name, size in _WRITTEN_BACK:
             m.write_or_fault(address + MESSAGE.offset(name), message.pointer(name), size)
 
     m.after(write_back)
