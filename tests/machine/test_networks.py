@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import re
 import shutil
 import socket
 import subprocess
@@ -152,3 +154,27 @@ def test_linux_on_a_user_network(tmp_path: Path, web_port: int, mtu: int) -> Non
         assert "DHCP" in told and "HTTP" in told
         bad = subprocess.run(malformed, capture_output=True, text=True, check=True).stdout
         assert not bad
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(8 * PATIENCE_S)
+def test_two_machines_on_a_cable(tmp_path: Path) -> None:
+    ends = [str(tmp_path / name) for name in "ab"]
+    with contextlib.ExitStack() as open_:
+        machines = []
+        for local, remote in (ends, reversed(ends)):
+            net = f"socket,local={local},remote={remote},mtu=9000"
+            machine = Machine.of_guest("debian-disk-riscv64", net=net, timeout=4 * PATIENCE_S)
+            machines.append(open_.enter_context(machine))
+            machine.start()
+        for number, machine in enumerate(machines):
+            machine.console.expect(PROMPT, PATIENCE_S)
+            commands = f"ip address add 10.7.7.{number + 1}/24 dev eth0; ip link set eth0 mtu 9000"
+            machine.console.send(f"{commands}; echo is-$?\n")
+            machine.console.expect("is-0", PATIENCE_S)
+        server, client = machines
+        server.console.send("head -c 2000000 /dev/urandom >/f; httpd -p 80 -h /; md5sum /f\n")
+        wanted = server.console.expect(re.compile(r"[0-9a-f]{32}"), PATIENCE_S)[0]
+        client.console.send("ping -c 2 -s 8000 10.7.7.1; wget -q -O - http://10.7.7.1/f | md5sum\n")
+        client.console.expect("2 packets received", PATIENCE_S)
+        client.console.expect(wanted, PATIENCE_S)
