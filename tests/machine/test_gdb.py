@@ -142,7 +142,8 @@ def test_code_that_is_written_over(vm: Machine, kernel: Path) -> None:
         file=str(kernel),
     )
     found = values(output)
-    assert found["at"] == found["copied"], output
+    # GDB shows addresses of 32 bits with their sign.
+    assert found["at"][-8:] == found["copied"][-8:], output
 
 
 def test_interrupt_and_detach(vm: Machine) -> None:
