@@ -137,7 +137,13 @@ def test_code_that_is_written_over(vm: Machine, kernel: Path) -> None:
         [
             *("break work", "continue", "delete"),
             'printf "copied=%lx\\n", (unsigned long)copied',
-            *("hbreak *(long)copied", "continue", 'printf "at=%lx\\n", $pc', "stepi", "detach"),
+            *(
+                "hbreak *(unsigned long)copied",
+                "continue",
+                'printf "at=%lx\\n", $pc',
+                "stepi",
+                "detach",
+            ),
         ],
         file=str(kernel),
     )

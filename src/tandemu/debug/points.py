@@ -53,6 +53,10 @@ class Points:
         elif self._watches.pop((kind, address, size), None) is not None:
             self._target.set_watches(tuple(self._watches.values()))
 
+    def is_hardware(self, address: int) -> bool:
+        """Whether the breakpoint there was set as a hardware one, and not as the other kind too."""
+        return (1, address) in self._breakpoints and (0, address) not in self._breakpoints
+
     def _place(self, text: bytes) -> tuple[int, int, int]:
         try:
             kind, address, size = (int(field, 16) for field in text.split(b","))

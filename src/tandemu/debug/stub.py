@@ -53,7 +53,7 @@ class Session:
         self._register_thread = self._run_thread = _ANY
         self._stop = Stop(Cause.SIGNAL, target.current())
         self._listed = 0
-        self._swbreak = False
+        self._breaks: set[bytes] = set()
         self._width = self._architecture.address_bits // 8
         self._commands: tuple[tuple[bytes, Callable[[bytes], bytes | None]], ...] = (
             (b"?", lambda _: self._stop_reply(self._stop)),
@@ -166,7 +166,7 @@ class Session:
 
     def _supported(self, text: bytes) -> bytes:
         wanted = text.lstrip(b":").split(b";")
-        self._swbreak = b"swbreak+" in wanted
+        self._breaks = {name for name in (b"swbreak", b"hwbreak") if name + b"+" in wanted}
         offered = (
             *(b"QStartNoAckMode+", b"qXfer:features:read+", b"qXfer:threads:read+"),
             *(b"vContSupported+", b"swbreak+", b"hwbreak+", b"ConditionalBreakpoints+"),
@@ -390,11 +390,17 @@ class Session:
             return b"%s%02x" % (stop.cause.value.encode(), stop.signal & 0xFF)
         reason = b""
         if stop.cause is Cause.BREAKPOINT:
-            reason = b"swbreak:;" if self._swbreak else b""
+            reason = self._kind_of_breakpoint(stop.thread)
         elif stop.cause is not Cause.SIGNAL:
             reason = b"%s:%x;" % (stop.cause.value.encode(), stop.address)
         expedited = self._expedited(stop.thread)
         return b"T%02xthread:%x;%s%s" % (stop.signal, stop.thread, reason, expedited)
+
+    def _kind_of_breakpoint(self, thread: int) -> bytes:
+        """As it was set: GDB goes on at once if it is told of one that it has not set."""
+        pc = self._target.read_register(thread, self._architecture.pc)
+        name = b"hwbreak" if pc is not None and self._points.is_hardware(pc) else b"swbreak"
+        return name + b":;" if name in self._breaks else b""
 
     def _expedited(self, thread: int) -> bytes:
         """The program counter, which is asked for at every stop."""
