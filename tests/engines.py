@@ -7,12 +7,14 @@ from tandemu.jit.engine.load import engine_code
 from tandemu.linux.calls import all_rows
 from tandemu.linux.native.image import NativeCalls
 from tandemu.linux.process import ARCHITECTURES, make_engine
+from tandemu.machine.architectures import ARCHITECTURES as MACHINES
 
 
 def compile_all() -> None:
-    """Compile the engines of machines and programs, and the routines of system calls."""
+    """Compile the engines of machines that there are and programs, and the routines of calls."""
     for name in names():
-        engine_code(find_isa(name), flat=False, notice=None)
+        if name in MACHINES:
+            engine_code(find_isa(name), flat=False, notice=None)
     for architecture in ARCHITECTURES:
         guest = architecture()
         NativeCalls(all_rows(), guest.name, make_engine(guest).copy_routine)

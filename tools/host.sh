@@ -162,6 +162,7 @@ ensure_test_packages() {
         return 0
     fi
     apt_install gcc libc6-dev gcc-riscv64-linux-gnu binutils-riscv64-linux-gnu \
+        gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
         libc6-dev-riscv64-cross gcc-riscv64-unknown-elf device-tree-compiler cpio tmux util-linux \
         tshark iperf3 gdb-multiarch
     qemu_is_new && return 0

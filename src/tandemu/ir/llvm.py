@@ -41,6 +41,10 @@ def type_text(type: Type | None) -> str:
     return "ptr" if type == PTR else f"i{type.bits}"
 
 
+_LANE_NAMES = ("{L}", "{H}", "{bits}")
+"""What tells that an operation is one on lanes."""
+
+
 def lane_types(node: program.Do) -> dict[str, str]:
     """LLVM's names of the lanes that an operation on vectors sees, whose width in bits is its
     first attribute: one lane ``{l}``, the first operand ``{L}``, lanes of half and of twice the
@@ -260,7 +264,7 @@ class _Lowering:
             "r": type_text(result.type) if result is not None else "",
             "size": str(size),
         }
-        if "{L" in node.operation.llvm or "{bits}" in node.operation.llvm:
+        if any(name in node.operation.llvm for name in _LANE_NAMES):
             names |= lane_types(node)
         if "{mark}" in node.operation.llvm:
             mark = node.attributes[-1]

@@ -62,6 +62,9 @@ class Trait(Enum):
     """A system instruction behind which its block goes on."""
     ONLY_READS = "only reads"
     """An atomic instruction that writes nothing."""
+    INTERPRETED = "interpreted"
+    """It has no stencil: constants in memory, which a stencil has not, or more code than is worth
+    it. The interpreter has it, and regions."""
     HOST_ATOMIC = "host atomic"
     """An atomic instruction that is one of the host's."""
 

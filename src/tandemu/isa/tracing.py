@@ -30,6 +30,8 @@ class OperandContext(Protocol):
     """Whether what is left to software here goes to Python: so the code may be long."""
     keeps_unsettled: bool
     """Whether `unsettled` and `write_unsettled` are there."""
+    has_constants: bool
+    """Whether its code may refer to constants in memory: a stencil has none."""
     answers_firmware: bool
     """Whether `firmware_call` is there, for machines whose firmware is the engine's."""
 
@@ -147,6 +149,7 @@ class _Recorder:
 
     native = True
     interprets = False
+    has_constants = True
     keeps_unsettled = True
     answers_firmware = False
 

@@ -104,8 +104,8 @@ def _linking() -> Instruction:
     plain = record("bl", "100101 kkkkkkkkkkkkkkkkkkkkk 11110", _call, kind=Kind.JUMP)
     return replace(
         plain,
-        mask=0xFC00000000000000 | 0xFFFFFFFF,
-        match=0x94000000 | arm.LINK,
+        mask=0xFC00000000000000 | 0xFFFFFFFF & ~LINK_FIELD.instruction_mask,
+        match=0x94000000,
         fields=(LINK_FIELD,),
         immediate=LINKING_26,
         syntax="rd,imm",
@@ -114,6 +114,7 @@ def _linking() -> Instruction:
 
 INSTRUCTIONS: tuple[Instruction, ...] = (
     *_branches(),
+    _linking(),
     record("svc", "11010100 000 iiiiiiiiiiiiiiii 00001", _system_call, kind=Kind.SYSTEM),
     record("brk", "11010100 001 iiiiiiiiiiiiiiii 00000", _break, kind=Kind.SYSTEM),
 )

@@ -102,3 +102,53 @@ def _condition_set(word: Value) -> Value:
 
 CONDITION = ImmediateFormat("condition", False, ((12, 4, 0),), _condition_set)
 """Of a condition in bits 15 to 12 the set of flags that it holds for (`CONDITION_SETS`)."""
+
+
+def float_pattern(eight: Value, bits: int) -> Value:
+    """VFPExpandImm (J1.1.3): eight bits as a floating-point number."""
+    exponent_bits, fraction_bits = {16: (5, 10), 32: (8, 23), 64: (11, 52)}[bits]
+    sign, b, low = eight >> 7, (eight >> 6) & 1, eight & 0x3F
+    repeated = (0 - b) & mask(exponent_bits - 3)
+    exponent = ((b ^ 1) << (exponent_bits - 1)) | (repeated << 2) | (low >> 4)
+    return (sign << (bits - 1)) | (exponent << fraction_bits) | ((low & 15) << (fraction_bits - 4))
+
+
+def _repeated(value: Value, bits: int) -> Value:
+    return value * (mask(64) // mask(bits))
+
+
+def _vector_pattern(word: Value) -> Value:
+    """AdvSIMDExpandImm (J1.1.3), the inversion of MVNI with it."""
+    eight = (_bits(word, 16, 3) << 5) | _bits(word, 5, 5)
+    cmode, op = _bits(word, 12, 4), _bits(word, 29, 1)
+    words = _repeated(eight << ((cmode >> 1) << 3), 32)
+    halves = _repeated(eight << (((cmode >> 1) & 1) << 3), 16)
+    place = ((cmode & 1) + 1) << 3
+    ones = _repeated((eight << place) | ((Constant(I64, 1) << place) - 1), 32)
+    bytes_ = _repeated(eight, 8)
+    mixed: Value = Constant(I64, 0)
+    for number in range(8):
+        mixed = mixed | ((0 - ((eight >> number) & 1)) & (0xFF << 8 * number))
+    singles, double = _repeated(float_pattern(eight, 32), 32), float_pattern(eight, 64)
+    value = emit("select", cmode.ult(8), words, halves)
+    value = emit("select", cmode.uge(12), ones, value)
+    # ORR and BIC (odd ones below 12) take the pattern as it is, and so do these:
+    inverts = (op != 0) & cmode.ult(14) & (((cmode & 1) == 0) | cmode.uge(12))
+    value = value ^ emit("select", inverts, Constant(I64, mask(64)), Constant(I64, 0))
+    value = emit("select", cmode == 14, emit("select", op != 0, mixed, bytes_), value)
+    return emit("select", cmode == 15, emit("select", op != 0, double, singles), value)
+
+
+VECTOR_PATTERN = ImmediateFormat(
+    "vector pattern", False, ((5, 5, 0), (16, 3, 5)), _vector_pattern, wide=True
+)
+
+
+def _float_constant(bits: int) -> ImmediateFormat:
+    def compute(word: Value) -> Value:
+        return float_pattern(_bits(word, 13, 8), bits)
+
+    return ImmediateFormat(f"float{bits}", False, ((13, 8, 0),), compute, wide=True)
+
+
+FLOAT_CONSTANTS = {bits: _float_constant(bits) for bits in (32, 64)}

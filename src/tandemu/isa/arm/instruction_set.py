@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from tandemu.bits import replace
 from tandemu.isa.arm import (
     atomic,
     bitfields,
     branches,
     conditional,
+    floating,
     integer,
     memory,
     sources,
     system,
+    vector_memory,
+    vector_moves,
+    vector_shifts,
+    vector_three,
 )
 from tandemu.isa.arm.fetch import expand
 from tandemu.isa.arm.formats import KEY_LAYOUT
 from tandemu.isa.decoder import Decoded, Decoder
-from tandemu.isa.instruction import Instruction
+from tandemu.isa.instruction import Instruction, Kind, Trait
 
 
 class InstructionSet:
@@ -34,6 +40,16 @@ class InstructionSet:
         return Decoded(self.records[form - 1], word, form) if form else None
 
 
+def _interpreted(records: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+    """Without stencils, which thousands more of would cost every first start its seconds."""
+    return tuple(
+        replace(record, traits=record.traits | {Trait.INTERPRETED})
+        if record.kind is Kind.STRAIGHT
+        else record
+        for record in records
+    )
+
+
 RECORDS: tuple[Instruction, ...] = (
     *integer.INSTRUCTIONS,
     *bitfields.INSTRUCTIONS,
@@ -43,5 +59,10 @@ RECORDS: tuple[Instruction, ...] = (
     *memory.INSTRUCTIONS,
     *atomic.INSTRUCTIONS,
     *system.INSTRUCTIONS,
+    *_interpreted(floating.INSTRUCTIONS),
+    *_interpreted(vector_three.INSTRUCTIONS),
+    *_interpreted(vector_moves.INSTRUCTIONS),
+    *_interpreted(vector_shifts.INSTRUCTIONS),
+    *vector_memory.INSTRUCTIONS,
 )
 A64 = InstructionSet(RECORDS)

@@ -298,6 +298,7 @@ class RegionContext:
 
     native = True
     interprets = False
+    has_constants = True
     answers_firmware = False
     keeps_unsettled = True
 

@@ -15,6 +15,7 @@ from tandemu.bits import Layout
 from tandemu.ir import I32, I64, PTR, Builder, Constant, Function, I, Value
 from tandemu.isa.architecture import State
 from tandemu.isa.guest import Guest, Instructions
+from tandemu.isa.instruction import Instruction, Trait
 from tandemu.jit.memory.routines import (
     STATUS_DONE,
     STATUS_EXIT,
@@ -26,6 +27,7 @@ from tandemu.jit.shared.layout import EXIT_FIRMWARE, EXIT_SOFTWARE, MACHINE, NAN
 from tandemu.jit.translate.contexts import InterpreterContext
 
 _CLOCK_MONOTONIC = 1
+_PARAMETERS = ("form", "word", "raw", "pc", "next")
 
 
 def build_time(layout: Layout) -> Function:
@@ -117,20 +119,39 @@ def build_interpreter(
     value are set; on an exit, its kind. With *native* false, nothing is left to
     the evaluator: it is the evaluator's own.
     """
-    parameters = [(name, I64) for name in ("form", "word", "raw", "pc", "next")]
+    parameters = [("cpu", PTR), *((name, I64) for name in _PARAMETERS)]
     name = "interpret" if native else "interpret_in_software"
-    b = Builder(name, [("cpu", PTR), *parameters], result=I64, attributes="strictfp")
+    b = Builder(name, parameters, result=I64, attributes="strictfp")
     cpu = b.struct(layout, b.cpu)
     cpu.next_pc = b.next
     context_class: type[InterpreterContext] = guest.bind(InterpreterContext)
+
+    def carry_out(b: Builder, instruction: Instruction) -> None:
+        context = context_class(b, layout, instruction, state, services, native=native)
+        guest.begin_interpreted(context, instruction)
+        assert instruction.semantics is not None
+        instruction.semantics(context)
+
+    def apart(number: int, instruction: Instruction) -> Function:
+        """A function of its own: LLVM takes more than its time for what is larger."""
+        inner = Builder(
+            f"{name}_{number}", parameters, result=I64, attributes="strictfp noinline",
+            exported=False,
+        )  # fmt: skip
+        carry_out(inner, instruction)
+        inner.Return(STATUS_DONE)
+        return inner.finish()
+
     with b.Switch(b.form) as cases:
         for number, instruction in enumerate(isa.records, 1):
             if instruction.semantics is None:
                 continue
             with cases.Case(number):
-                context = context_class(b, layout, instruction, state, services, native=native)
-                guest.begin_interpreted(context, instruction)
-                instruction.semantics(context)
+                if Trait.INTERPRETED in instruction.traits:
+                    given = [getattr(b, one) for one, _ in parameters]
+                    b.Return(b.call(apart(number, instruction), *given))
+                else:
+                    carry_out(b, instruction)
         with cases.Default():
             cpu.trap_cause = state.faults.illegal
             cpu.trap_value = b.raw

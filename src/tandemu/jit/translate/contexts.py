@@ -42,6 +42,7 @@ class StencilContext:
 
     native = True
     interprets = False
+    has_constants = False
     answers_firmware = False
     answers_firmware = True
     keeps_unsettled = False
@@ -301,6 +302,7 @@ class InterpreterContext:
 
     answers_firmware = True
     keeps_unsettled = False
+    has_constants = True
 
     def __init__(
         self,

@@ -178,6 +178,8 @@ def special_of(instruction: Instruction) -> int:
             return INTERPRET
         case Kind.SYSTEM:
             return INTERPRET_END
+    if Trait.INTERPRETED in instruction.traits:
+        return INTERPRET
     if Trait.CONSTANT in instruction.traits:
         return CONSTANT
     if Trait.PC_RELATIVE in instruction.traits:
