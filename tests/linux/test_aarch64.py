@@ -24,7 +24,7 @@ def build_arm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         need(COMPILER)
         path = folder / name
         source = PROGRAMS / f"{name}.c"
-        command = [COMPILER, "-O1", "-w", "-static", "-pthread", "-o", path, source]
+        command = [COMPILER, "-O1", "-w", "-static", "-pthread", "-o", path, source, "-lm"]
         subprocess.run(command, check=True)
         return path
 

@@ -54,8 +54,8 @@ EXEC_OPTIONS = (
 _NAMED = {name: option for option in EXEC_OPTIONS for name in option.name.split(", ")}
 
 EXEC_DESCRIPTION = (
-    "Run a foreign Linux program (riscv64) on this host's kernel. Its exit status, and death by "
-    "a signal, are the program's own; 126: it cannot be run, 127: it is not there."
+    "Run a foreign Linux program (riscv64, aarch64) on this host's kernel. Its exit status, and "
+    "death by a signal, are the program's own; 126: it cannot be run, 127: it is not there."
 )
 EXEC_USAGE = "tandemu exec [options] PROGRAM [ARGS…]"
 

@@ -41,6 +41,12 @@ class OperandContext(Protocol):
     def write(self, operand: str, value: Value | int) -> None:
         """A result. Nothing may be written before the last access to memory."""
 
+    def read_next(self, operand: str, places: int) -> Value:
+        """The register so many places after an operand's, the first following the last."""
+
+    def write_next(self, operand: str, places: int, value: Value) -> None:
+        """The same of a result. An instruction that has such registers is in no region."""
+
     def register(self, file: str, index: int) -> Value:
         """A source that no field names: flags, a stack pointer."""
 
@@ -229,6 +235,12 @@ class _Recorder:
 
     def store_zeros(self, address: Value, size: int) -> None:
         self._accesses += 1
+
+    def read_next(self, operand: str, places: int) -> Value:
+        return self._some(register_type(self._file(operand)))
+
+    def write_next(self, operand: str, places: int, value: Value) -> None:
+        """Only instructions that are in no region write these."""
 
     def atomic(self, kind: str, address: Value, value: Value, bits: int) -> Value:
         return self.load(address, bits)

@@ -1,12 +1,14 @@
 """Loads and stores of one register or several that follow one another, lane by lane.
 
 Arm ARM, C4.1.93: "Advanced SIMD load/store multiple structures" and "single structure". Here are
-LD1 and ST1 of one register and of one lane, and LD1R; those of several registers are missing.
+LD1 and ST1 of one to four registers and of one lane, and LD1R; structures (LD2 to LD4, ST2 to ST4)
+are missing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tandemu.ir import I64, Constant, I, Value, vector_of
 from tandemu.ir.vectors import splat
@@ -33,6 +35,34 @@ def _store(whole: bool) -> Access:
     def access(c: OperandContext, address: Value) -> None:
         value = c.read("rs3")
         c.store(address, value if whole else value.lane(0, 64))
+
+    return access
+
+
+def _load_several(count: int, whole: bool) -> Access:
+    """Registers that follow one another; all are read before one is written."""
+
+    def access(c: Any, address: Value) -> None:
+        size, zero = 16 if whole else 8, Constant(I64, 0)
+        found = [
+            c.load_vector(address + size * number, 128)
+            if whole
+            else vector_of(c.load(address + size * number, 64), zero)
+            for number in range(count)
+        ]
+        c.write("rd", found[0])
+        for number in range(1, count):
+            c.write_next("rd", number, found[number])
+
+    return access
+
+
+def _store_several(count: int, whole: bool) -> Access:
+    def access(c: Any, address: Value) -> None:
+        size = 16 if whole else 8
+        for number in range(count):
+            value = c.read_next("rs3", number) if number else c.read("rs3")
+            c.store(address + size * number, value if whole else value.lane(0, 64))
 
     return access
 
@@ -79,8 +109,9 @@ def _stepping(access: Access, step: int | None) -> Callable[[OperandContext], No
 
 
 def _forms(name: str, head: str, tail: str, access: Access, size: int, loads: bool,
-           extra: str = "") -> Iterator[Instruction]:  # fmt: skip
-    kind = Kind.LOAD if loads else Kind.STORE
+           extra: str = "", several: bool = False) -> Iterator[Instruction]:  # fmt: skip
+    # A program's regions have no atomic accesses but some: these are left to their stencils.
+    kind = Kind.ATOMIC if several else Kind.LOAD if loads else Kind.STORE
     register = "vvvvv" if loads else "xxxxx"
     load = 1 if loads else 0
     plain = f"{head}0{load}{extra}00000 {tail} NNNNN {register}"
@@ -102,6 +133,15 @@ def _records() -> Iterator[Instruction]:
         head = f"0{int(whole)}001100"
         yield from _forms(f"ld1.{size}", head, "0111 kk", _load(whole), size, True, "0")
         yield from _forms(f"st1.{size}", head, "0111 kk", _store(whole), size, False, "0")
+        for count, opcode in ((2, "1010"), (3, "0110"), (4, "0010")):
+            tail, bytes_ = f"{opcode} kk", count * size
+            load, store = _load_several(count, whole), _store_several(count, whole)
+            yield from _forms(
+                f"ld1_{count}.{size}", head, tail, load, bytes_, True, "0", several=True
+            )
+            yield from _forms(
+                f"st1_{count}.{size}", head, tail, store, bytes_, False, "0", several=True
+            )
     for log, opcode, index in (
         (0, "000", "kkk"), (1, "010", "kk0"), (2, "100", "k00"), (3, "100", "001"),
     ):  # fmt: skip

@@ -369,6 +369,12 @@ class RegionContext:
             lifted.narrow = part
         self._registers.write(register, lifted)
 
+    def read_next(self, operand: str, places: int) -> Value:
+        raise IrError("registers that no operand names are in no region")
+
+    def write_next(self, operand: str, places: int, value: Value) -> None:
+        raise IrError("registers that no operand names are in no region")
+
     def register(self, file: str, index: int) -> Value:
         return self._registers.read(self._state.guest_state.first[file] + index)
 

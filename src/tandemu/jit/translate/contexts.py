@@ -22,8 +22,11 @@ from tandemu.jit.shared.convention import CACHED_RESULTS, leaving_operands, tail
 from tandemu.jit.shared.layout import TLB_ENTRY
 from tandemu.memory.layout import PAGE_SIZE
 
-_FIELD_BITS = 6
-"""Bits that LLVM is told such a hole has: it takes one word on a symbol for all stencils."""
+_FIELD_BITS = 7
+"""Bits that LLVM is told such a hole has: it takes one word on a symbol for all stencils.
+
+One more than any field has, or the mask that hides the symbol from LLVM would be dropped.
+"""
 SOURCE_MEMORY, SOURCE_ZERO = -1, CACHED_RESULTS
 """Where a stencil finds a source register: in memory, in k0…k2, or nowhere: it is zero."""
 
@@ -116,6 +119,21 @@ class StencilContext:
         if file is self._state.main and operand == "rd":
             self._result = lifted
 
+    def _next_slot(self, operand: str, places: int) -> Value:
+        """Where the register is that stands so many places after an operand's, going round."""
+        file = self._file(operand)
+        size, start = file.bits // 8, self._layout.offset(file.name)
+        offset = self.ir.symbol(operand.upper(), 0, 1 << 16) + places * size
+        end = start + file.count * size
+        offset = self.ir.select(offset.uge(end), offset - file.count * size, offset)
+        return self.ir.cpu.offset(offset)
+
+    def read_next(self, operand: str, places: int) -> Value:
+        return self.ir.load(self._next_slot(operand, places), register_type(self._file(operand)))
+
+    def write_next(self, operand: str, places: int, value: Value) -> None:
+        self.ir.store(self._next_slot(operand, places), value)
+
     def register(self, file: str, index: int) -> Value:
         return load_register(self, self._state.by_file[file], index)
 
@@ -128,8 +146,11 @@ class StencilContext:
         fields = numeric_fields(self._instruction)
         for number, field in enumerate(fields, 1):
             if field.name == name:
-                assert field.width <= _FIELD_BITS, name
-                return self.ir.symbol(f"FIELD{number}", 0, 1 << _FIELD_BITS)
+                assert field.width < _FIELD_BITS, name
+                symbol = self.ir.symbol(f"FIELD{number}", 0, 1 << _FIELD_BITS)
+                # LLVM holds that the address of a symbol is not zero; of its low bits it knows
+                # nothing.
+                return symbol & mask(field.width)
         raise IsaError(f"instruction {self._instruction.name} has no field {name!r}")
 
     @property
@@ -352,6 +373,15 @@ class InterpreterContext:
         if file.zero is not None and file.sink is not None:
             index = self.ir.select(index == file.zero, file.sink, index)
         store_register(self, file, index, value)
+
+    def _next_index(self, operand: str, places: int) -> Value:
+        return (self._index(operand) + places).urem(self._file(operand).count)
+
+    def read_next(self, operand: str, places: int) -> Value:
+        return load_register(self, self._file(operand), self._next_index(operand, places))
+
+    def write_next(self, operand: str, places: int, value: Value) -> None:
+        store_register(self, self._file(operand), self._next_index(operand, places), value)
 
     def register(self, file: str, index: int) -> Value:
         return load_register(self, self._state.by_file[file], index)
