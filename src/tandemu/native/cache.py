@@ -31,7 +31,7 @@ from tandemu.native.host import host_description, llvm_description
 
 GENERATOR_PACKAGES = ("bits", "memory", "ir", "isa", "native", "slots", "jit")
 """Packages whose sources decide what code of an engine is generated."""
-ENTRY_LIMIT = 16
+ENTRY_LIMIT = 64
 """So many entries are kept, newest use first …"""
 SIZE_LIMIT = 256 << 20
 """… and so many bytes of them."""
