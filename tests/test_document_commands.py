@@ -23,22 +23,36 @@ from tandemu.cli.exec_options import parse
 from tandemu.cli.parser import make_parser
 from tandemu.guests import fetch_packages, pull_image
 from tandemu.guests.deb import DebFile
+from tandemu.native.cache import default_directory
 from tests.cli.test_streams import PRINT_AND_POWER_OFF
 from tests.linux.conftest import build  # noqa: F401
 from tests.long import STRESS
 from tests.test_documents import DOCUMENTS, ROOT
 
-FOLLOWED = ("README.md", "index.md", "running.md", "user-mode.md", "disks.md")
+FOLLOWED = (
+    *("README.md", "index.md", "running.md", "user-mode.md", "disks.md", "devices.md"),
+    *("shared-folders.md", "networking.md", "kvm.md"),
+)
 PATIENCE_S = 1200 if STRESS else 240
 LEFT_OUT = {
     "tandemu run debian-amd64": "needs a KVM that runs a stock kernel: tests/kvm",
+    "tandemu run --arch x86_64": "needs a KVM that runs a stock kernel: tests/kvm",
     "tandemu guests pull": "fetches: tests/guests",
+    "tandemu guests unpack": "needs what was fetched: tests/guests/test_roots.py",
+    "tandemu run --memory 1G --root ~/debian": "needs what was unpacked, and minutes",
+    "tandemu run --root debian.img": "needs a disk with a system: tests/machine/test_drives.py",
+    "tandemu run --vsock": "goes on in the background: tests/machine/test_guest_devices.py",
+    "tandemu run --net tap": "needs an interface: tests/machine/test_networks.py",
+    "tandemu run --net socket": "needs another machine: tests/machine/test_networks.py",
+    "tandemu run --gdb": "waits for a debugger: tests/machine/test_gdb.py",
+    "tandemu run --kernel Image --gdb": "waits for a debugger: tests/machine/test_gdb.py",
     "tandemu exec -L sysroot": "needs a Debian of its own: tests/linux/test_sysroot.py",
     "tandemu exec --binfmt >": "changes the host's kernel: tests/linux/test_command.py",
     "tandemu completion": "writes into the user's home: tests/cli",
 }
 STATUS = {
-    # Without an initial RAM disk the kernel has no root to mount.
+    # Without an initial RAM disk the kernel has no root to mount, or a root without /init.
+    "tandemu run --root ~/rootfs": 125,
     "tandemu run --firmware fw_dynamic.bin --kernel Image": 125,
 }
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -106,7 +120,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         (folder / Path(name).name).write_bytes(DebFile(packages[package]).read(name))
     (folder / "program.elf").write_bytes(bytes.fromhex(PRINT_AND_POWER_OFF))
-    (folder / "disk.raw").write_bytes(bytes(1 << 20))
+    for name in ("disk.raw", "disk.img", "data.img"):
+        (folder / name).write_bytes(bytes(1 << 20))
+    for name in ("project", "out", "rootfs"):
+        (folder / name).mkdir()
     commands = folder / "bin"
     commands.mkdir()
     script = commands / "tandemu"
@@ -126,10 +143,14 @@ def test_the_commands_of_a_document_run(
     program = place / "program"
     if not program.exists():
         shutil.copy(build("copy"), program)
+    cache = default_directory()
+    assert cache is not None
     environment = {
         **os.environ,
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT / "src"),
+        "XDG_CACHE_HOME": str(Path(cache).parents[1]),
+        "HOME": str(place),
     }
     done = set()
     for line in lines():
