@@ -20,6 +20,9 @@ _OUTPUT_LIMIT_BYTES = 16 << 20
 _INPUT_LIMIT_BYTES = 64 << 10
 _SETTLE_S = 0.003
 _QUIET_S = 1.0
+_IDLE_SHARE = 0.05
+"""Who uses less of a processor than this has nothing to do."""
+_LONG_WORK_S = 5.0
 _SHOWN_CHARACTERS = 400
 
 
@@ -53,6 +56,9 @@ class Console:
         self._reading = threading.Lock()
         self._calling: set[int] = set()  # threads that are inside of the mirror
         self._last_output_s = 0.0
+        self._silent_since_s = self._silence_worked_s = 0.0
+        self._looked = 0.0, 0.0
+        """The clock, and the processor time of this process, when it was looked at last."""
         self._lock = threading.RLock()  # a condition's own methods cost a microsecond a character
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
@@ -162,8 +168,31 @@ class Console:
         port = self._port
         if port is None:
             return False
-        quiet = self._last_output_s and time.monotonic() - self._last_output_s > _QUIET_S
-        return port.listening() or bool(quiet)
+        return port.listening() or self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """Whether the guest prints nothing, and for want of input rather than for its work.
+
+        A kernel that is busy with its start may print nothing for a second, for longer on a busy
+        host, and then empties the receiver. Asked again and again, by one thread.
+        """
+        last_s = self._last_output_s
+        if not last_s:
+            return False
+        now_s, worked_s = time.monotonic(), time.process_time()
+        if last_s != self._silent_since_s:
+            self._silent_since_s, self._silence_worked_s = last_s, worked_s
+            self._looked = now_s, worked_s
+            return False
+        if worked_s - self._silence_worked_s > _LONG_WORK_S:
+            return True
+        looked_s, before_s = self._looked
+        if now_s - looked_s < _QUIET_S:
+            return False
+        if worked_s - before_s < _IDLE_SHARE * (now_s - looked_s):
+            return True
+        self._looked = now_s, worked_s
+        return False
 
     def offer(self, data: bytes) -> int:
         """Queue input as far as there is room; return how many bytes of it."""
