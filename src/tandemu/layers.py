@@ -135,7 +135,7 @@ IMPORTS_WHEN_USED: frozenset[str] = frozenset({"cli", "__init__"})
 """Where any import may stand inside a function: ``--help`` loads no engine."""
 
 LOADED_WHEN_USED: frozenset[str] = frozenset(
-    {"difflib", "hashlib", "llvmlite", "rich", "socket", "zstandard"}
+    {"difflib", "hashlib", "llvmlite", "rich", "zstandard"}
 )
 """Libraries any module may import inside a function, because loading them takes long."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import stat
@@ -245,8 +246,6 @@ class NativeCache:
             remembered = _read_memo(memo)
             if remembered is not None and remembered[_DIGEST_DIGITS:] == state:
                 return remembered[:_DIGEST_DIGITS].decode("ascii", "replace")
-        import hashlib
-
         whole = hashlib.sha256()
         for path, _ in files:
             try:

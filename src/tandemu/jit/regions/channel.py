@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 import struct
-
-# A program that never gets hot needs no socket, which takes long to load.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import socket
 
 _LENGTH = struct.Struct("<I")
 

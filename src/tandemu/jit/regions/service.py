@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import zlib
@@ -34,11 +35,6 @@ from tandemu.jit.shared.layout import KNOWN_BITS
 from tandemu.jit.shared.tags import block_tag
 from tandemu.memory.layout import PAGE_SIZE
 from tandemu.native import NativeError
-
-# Loaded when something is hot.
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    import socket
 
 Start = Callable[..., int]
 """`routines.build_start_worker`, loaded."""
@@ -261,8 +257,6 @@ class RegionService:
     def _connect(self) -> bool:
         """Have a connection, whose other end waits for a process; False if there cannot be."""
         if self._connection is None:
-            import socket
-
             try:
                 ours, theirs = socket.socketpair()
             except OSError:
