@@ -252,7 +252,8 @@ static void waiting(void) {
     TRY(pselect(-1, &set, 0, 0, &none, 0));
     TRY(pselect(event + 1, (void *)8, 0, 0, &none, 0));
     TRY(pselect(event + 1, &set, 0, 0, &wrong, 0));
-    FD_ZERO(&set); FD_SET(99, &set);
+    /* How far beyond its descriptors a kernel looks depends on how many a process ever had. */
+    FD_ZERO(&set);
     TRY(pselect(100, &set, 0, 0, &none, 0));
     TRY(eventfd(0, 0x10));
     TRY(read(event, &number, 4));
