@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tandemu.device.primecell import IDENTIFICATION, identification
+from tandemu.device.primecell import IDENTIFICATION, PrimeCell, identification
 from tandemu.device.registers import (
     Access,
     Field,
@@ -33,7 +33,6 @@ POLLS = 16
 """So many looks at an empty receiver in a row are a guest that waits for input."""
 TRIGGER_LEVELS = tuple(FIFO_CHARACTERS * eighths // 8 for eighths in (1, 2, 4, 6, 7, 7, 7, 7))
 FLAGS_OFFSET = 0x18
-_IDENTIFICATION = identification(0x011, revision=3)
 
 # Data: errors that came with a character (bits 11 to 8), as in the receive status
 BREAK, OVERRUN = 1 << 2, 1 << 3
@@ -62,13 +61,14 @@ def _show_nobody(status: int | None) -> None:
     """What `Pl011.show_status` begins with."""
 
 
-class Pl011(Peripheral):
+class Pl011(PrimeCell, Peripheral):
     """One PL011. *sink* takes transmitted bytes, *irq* the level of the combined interrupt.
 
     *ready* is called, from the thread of the vCPU that read, when the receiver is
     empty again after it had refused bytes.
     """
 
+    identity = identification(0x011, revision=3)
     registers = RegisterMap(
         Register("data", 0x00, 4, (Field("character", 0, 12),)),
         Register("receive_status", 0x04, 4, (Field("errors", 0, 4),)),
@@ -244,22 +244,6 @@ class Pl011(Peripheral):
         if self._refused and value & (_RECEIVES | LOOPBACK) == _RECEIVES:
             self._wake()
 
-    def write_mask(self, value: int) -> None:
-        with self._lock:
-            self.mask = value
-            self._update()
-
-    def read_masked_status(self) -> int:
-        return self.raw_status & self.mask
-
-    def write_clear(self, value: int) -> None:
-        with self._lock:
-            self.raw_status &= ~value
-            self._update()
-
-    def read_identification(self, index: int) -> int:
-        return _IDENTIFICATION[index]
-
     # Inside; the lock is held
 
     def _depth(self) -> int:
@@ -322,7 +306,7 @@ class Pl011(Peripheral):
 
     def _update(self) -> None:
         self._show(self._flags())
-        self.irq(bool(self.raw_status & self.mask))
+        super()._update()
 
     def _wake(self) -> None:
         """Tell the host that there is room; the lock is not held."""

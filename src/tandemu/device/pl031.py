@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tandemu.device.primecell import IDENTIFICATION, identification
+from tandemu.device.primecell import IDENTIFICATION, PrimeCell, identification
 from tandemu.device.registers import (
     Access,
     Field,
@@ -26,16 +26,16 @@ _U32 = 0xFFFF_FFFF
 _SECOND_NS = 1_000_000_000
 _LONGEST_WAIT_S = 86_400
 """A match further away is asked for again after so long."""
-_IDENTIFICATION = identification(0x031, revision=0)
 
 
-class Pl031(Peripheral):
+class Pl031(PrimeCell, Peripheral):
     """The clock. *clock* is the host's time in ns since 1970.
 
     *set_alarm* takes how many ns from now `alarm` is to be called, from any thread, or None for not
     at all.
     """
 
+    identity = identification(0x031, revision=0)
     registers = RegisterMap(
         Register("data", 0x00, access=Access.RO),
         Register("match", 0x04),
@@ -91,22 +91,6 @@ class Pl031(Peripheral):
             self.offset = (value - self.clock() // _SECOND_NS) & _U32
             self._begin_at(value)
 
-    def write_mask(self, value: int) -> None:
-        with self._lock:
-            self.mask = value
-            self._update()
-
-    def read_masked_status(self) -> int:
-        return self.raw_status & self.mask
-
-    def write_clear(self, value: int) -> None:
-        with self._lock:
-            self.raw_status &= ~value
-            self._update()
-
-    def read_identification(self, index: int) -> int:
-        return _IDENTIFICATION[index]
-
     def _now(self) -> int:
         return (self.clock() // _SECOND_NS + self.offset) & _U32
 
@@ -125,6 +109,3 @@ class Pl031(Peripheral):
         self.checked = now
         wait = min((self.match - now - 1) & _U32, _LONGEST_WAIT_S) + 1
         self.set_alarm(wait * _SECOND_NS - self.clock() % _SECOND_NS)
-
-    def _update(self) -> None:
-        self.irq(bool(self.raw_status & self.mask))

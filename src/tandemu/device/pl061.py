@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from tandemu.device.primecell import IDENTIFICATION, identification
+from tandemu.device.primecell import IDENTIFICATION, PrimeCell, identification
 from tandemu.device.registers import (
     Access,
     Field,
@@ -26,7 +26,6 @@ from tandemu.device.registers import (
 )
 
 PINS = 8
-_IDENTIFICATION = identification(0x061, revision=0)
 
 
 def _register(name: str, offset: int, access: Access = Access.RW, count: int = 1) -> Register:
@@ -38,9 +37,10 @@ def _unconnected(pins: int, levels: int) -> None:
     """Default of the *output* handle."""
 
 
-class Pl061(Peripheral):
+class Pl061(PrimeCell, Peripheral):
     """One PL061. *output* takes which pins are outputs now and their levels, a bit each."""
 
+    identity = identification(0x061, revision=0)
     registers = RegisterMap(
         _register("data", 0x000, count=1 << PINS),
         _register("direction", 0x400),
@@ -112,11 +112,6 @@ class Pl061(Peripheral):
             self.event = value
             self._update()
 
-    def write_mask(self, value: int) -> None:
-        with self._lock:
-            self.mask = value
-            self._update()
-
     def write_alternate(self, value: int) -> None:
         with self._lock:
             self.alternate = value
@@ -126,16 +121,10 @@ class Pl061(Peripheral):
         levels = ~(self._pins() ^ self.event) & self.sense
         return levels | self.edges & ~self.sense
 
-    def read_masked_status(self) -> int:
-        return self.read_raw_status() & self.mask
-
     def write_clear(self, value: int) -> None:
         with self._lock:
             self.edges &= ~value
             self._update()
-
-    def read_identification(self, index: int) -> int:
-        return _IDENTIFICATION[index]
 
     # Inside; the lock is held
 
@@ -156,4 +145,4 @@ class Pl061(Peripheral):
         if told != self._told:
             self._told = told
             self.output(*told)
-        self.irq(bool(self.read_masked_status()))
+        super()._update()

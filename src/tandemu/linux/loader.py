@@ -65,12 +65,16 @@ class Image:
 def check_machine(elf: ElfFile, architecture: Architecture, name: str) -> None:
     """LinuxError unless *elf* is for *architecture*."""
     if elf.machine != architecture.machine:
-        machine = MACHINES.get(elf.machine, f"machine {elf.machine}")
-        raise LinuxError(
-            f"{name} is a program for {machine}; 'tandemu exec' runs programs for"
-            f" {architecture.name}",
-            errno.ENOEXEC,
-        )
+        raise wrong_machine(elf, name, architecture.name)
+
+
+def wrong_machine(elf: ElfFile, name: str, wanted: str) -> LinuxError:
+    """What to raise where *elf*, called *name*, is not for the *wanted* architecture."""
+    machine = MACHINES.get(elf.machine, f"machine {elf.machine}")
+    return LinuxError(
+        f"{name} is a program for {machine}; 'tandemu exec' runs programs for {wanted}",
+        errno.ENOEXEC,
+    )
 
 
 def open_interpreter(elf: ElfFile, name: str, resolve: Callable[[str], str]) -> int:

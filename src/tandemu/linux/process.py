@@ -23,7 +23,7 @@ from tandemu.linux.calls import all_rows
 from tandemu.linux.elf import ElfFile
 from tandemu.linux.errors import LinuxError
 from tandemu.linux.kernel import Hook, Kernel, program_missing
-from tandemu.linux.loader import check_machine
+from tandemu.linux.loader import wrong_machine
 from tandemu.linux.riscv64 import Riscv64
 from tandemu.linux.succession import lead
 
@@ -262,6 +262,4 @@ def _architecture_of(descriptor: int, path: str) -> Architecture:
         architecture = kind()
         if architecture.machine == elf.machine:
             return architecture
-    architecture = ARCHITECTURES[0]()
-    check_machine(elf, architecture, path)
-    return architecture
+    raise wrong_machine(elf, path, " and ".join(kind.name for kind in ARCHITECTURES))

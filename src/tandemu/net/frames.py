@@ -17,7 +17,7 @@ import stat
 import struct
 
 from tandemu.net.errors import NetError
-from tandemu.net.link import HEADER_BYTES, PLAIN_HEADER, Offload, Port
+from tandemu.net.link import HEADER_BYTES, PLAIN_HEADER, Offload, Port, scatter
 from tandemu.net.packets import between
 
 _TUN_DEVICE = "/dev/net/tun"
@@ -102,7 +102,7 @@ class FrameNetwork:
             place = views
             if not self._headed:
                 size = sum(map(len, views))
-                _write_header(views)
+                scatter(PLAIN_HEADER, views)
                 place = between(views, HEADER_BYTES, size)
             try:
                 done = os.readv(self._descriptor, place)
@@ -121,16 +121,6 @@ class FrameNetwork:
         """Give back what is the host's."""
         self.detach()
         os.close(self._descriptor)
-
-
-def _write_header(views: list[memoryview]) -> None:
-    place = 0
-    for view in views:
-        part = PLAIN_HEADER[place : place + len(view)]
-        view[: len(part)] = part
-        place += len(part)
-        if place == HEADER_BYTES:
-            return
 
 
 class TapNetwork(FrameNetwork):

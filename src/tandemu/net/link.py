@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import select
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntFlag
 from typing import Protocol
 
 HEADER = struct.Struct("<BBHHHHH")
-"""flags, kind of segmentation, header length, segment size, where the checksum starts and is,
-number
-of buffers."""
+"""Flags, kind of segmentation, header length, segment size, where the checksum starts and is,
+number of buffers."""
 HEADER_BYTES = HEADER.size
 PLAIN_HEADER = HEADER.pack(0, 0, 0, 0, 0, 0, 1)
 """The header of a frame that is complete."""
@@ -25,6 +24,17 @@ NEEDS_CHECKSUM = 1
 NO_SEGMENTS, TCP4_SEGMENTS, UDP_SEGMENTS, TCP6_SEGMENTS = 0, 1, 5, 4
 LARGEST_FRAME = HEADER_BYTES + 14 + 65535
 """Bytes of a frame with its header."""
+
+
+def scatter(data: bytes, views: Iterable[memoryview]) -> None:
+    """Copy *data* into *views*, one behind the other, which have room for it."""
+    place = 0
+    for view in views:
+        part = data[place : place + len(view)]
+        view[: len(part)] = part
+        place += len(part)
+        if place == len(data):
+            return
 
 
 class Offload(IntFlag):

@@ -29,9 +29,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("FP", PFR0, 16, 0, 1 << 0, 0, "fp"),
     Feature("AdvSIMD", PFR0, 20, 0, 1 << 1, 0, "asimd"),
     Feature("CRC32", ISAR0, 16, 1, 1 << 7, 0, "crc32"),
-    Feature("FlagM2", ISAR0, 52, 2, 1 << 27, 1 << 7, "flagm"),
-    Feature("LRCPC2", ISAR1, 20, 2, 1 << 15 | 1 << 26, 0, "lrcpc"),
-    Feature("DPB2", ISAR1, 0, 2, 1 << 16, 1 << 0, "dcpop"),
+    Feature("FlagM2", ISAR0, 52, 2, 1 << 27, 1 << 7, "flagm flagm2"),
+    Feature("LRCPC2", ISAR1, 20, 2, 1 << 15 | 1 << 26, 0, "lrcpc ilrcpc"),
+    Feature("DPB2", ISAR1, 0, 2, 1 << 16, 1 << 0, "dcpop dcpodp"),
     Feature("SB", ISAR1, 36, 1, 1 << 29, 0, "sb"),
 )
 HWCAP_CPUID = 1 << 11

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tandemu.ir import I64, Constant, I, Value, vector_of
+from tandemu.ir import I64, Constant, Value, vector_of
 from tandemu.ir.vectors import splat
 from tandemu.isa.arm.formats import record
 from tandemu.isa.arm.vector_lanes import BITS, write_vector
@@ -181,5 +181,3 @@ def _upper_lane(lane: int, q: int, loads: bool) -> Access:
 
 
 INSTRUCTIONS: tuple[Instruction, ...] = tuple(_records())
-
-__all__ = ["INSTRUCTIONS", "I"]

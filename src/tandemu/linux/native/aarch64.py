@@ -11,6 +11,7 @@ from typing import Any
 from tandemu.bits import U32, U64, Layout
 from tandemu.ir import I32, I64, Builder, Constant, Value
 from tandemu.isa.arm import state as arm
+from tandemu.linux.native.frames import CONTEXT, AlternateStack, begin_frame, read_head
 from tandemu.linux.native.layout import INFORMATION_SIZE
 
 REGISTERS = Layout("Registers", **arm.fields())
@@ -18,14 +19,8 @@ RESULT, CALL_SIZE = 0, 4
 STACK_POINTER = arm.STACK
 _FRAME_POINTER = 29
 
-_CONTEXT_HEAD = Layout(
-    "ContextHead",
-    flags=U64, link=U64, stack=U64, stack_flags=U32, pad=U32, stack_size=U64, mask=U64,
-)  # fmt: skip
-_MASK_ROOM = 120
-_CONTEXT = INFORMATION_SIZE + (_CONTEXT_HEAD.size + _MASK_ROOM + 15 & -16)
 _MACHINE = Layout("MachineContext", fault_address=U64, x=U64[31], sp=U64, pc=U64, pstate=U64)
-_RECORDS = _CONTEXT + (_MACHINE.size + 15 & -16)
+_RECORDS = CONTEXT + (_MACHINE.size + 15 & -16)
 _RECORDS_SIZE = 4096
 _FLOATS = Layout("FpsimdContext", magic=U32, size=U32, fpsr=U32, fpcr=U32, v=U64[64])
 _FPSIMD_MAGIC, _ESR_MAGIC = 0x46508001, 0x45535201
@@ -40,16 +35,12 @@ def build_frame(
     state: Any,
     frame: Value,
     information: Value,
-    alternate: tuple[Value, Value, Value],
+    alternate: AlternateStack,
     mask: Value,
 ) -> None:
     """`GuestAbi.build_frame`."""
-    b.fill(frame, 0, FRAME_SIZE)
-    b.copy(frame, information, INFORMATION_SIZE)
-    head = b.struct(_CONTEXT_HEAD, frame.offset(INFORMATION_SIZE))
-    head.stack, head.stack_size, head.mask = alternate[0], alternate[2], mask
-    head.stack_flags = alternate[1].trunc(I32)
-    machine = b.struct(_MACHINE, frame.offset(_CONTEXT))
+    begin_frame(b, frame, FRAME_SIZE, information, alternate, mask)
+    machine = b.struct(_MACHINE, frame.offset(CONTEXT))
     machine.fault_address = state.fault_address
     b.copy(machine.pointer("x"), state.x.pointer(0), 31 * 8)
     machine.sp, machine.pc = state.x[STACK_POINTER], state.pc
@@ -78,9 +69,9 @@ def enter_handler(
     state.pc = handler
 
 
-def read_frame(b: Builder, state: Any, frame: Value) -> tuple[Value, tuple[Value, Value, Value]]:
+def read_frame(b: Builder, state: Any, frame: Value) -> tuple[Value, AlternateStack]:
     """`GuestAbi.read_frame`. Without a record of FPSIMD first, its registers stay as they are."""
-    machine = b.struct(_MACHINE, frame.offset(_CONTEXT))
+    machine = b.struct(_MACHINE, frame.offset(CONTEXT))
     b.copy(state.x.pointer(0), machine.pointer("x"), 31 * 8)
     state.x[STACK_POINTER], state.pc = machine.sp, machine.pc
     for number in range(4):
@@ -90,10 +81,7 @@ def read_frame(b: Builder, state: Any, frame: Value) -> tuple[Value, tuple[Value
         state.fpsr = floats.fpsr.zext(I64) & arm.FPSR_MASK
         state.fpcr = floats.fpcr.zext(I64) & arm.FPCR_MASK
         b.copy(state.v.pointer(0), floats.pointer("v"), 512)
-    head = b.struct(_CONTEXT_HEAD, frame.offset(INFORMATION_SIZE))
-    stack = (head.stack, head.stack_flags.zext(I64), head.stack_size)
-    mask: Value = head.mask
-    return mask, stack
+    return read_head(b, frame)
 
 
 def open_flags(flags: Value) -> Value:

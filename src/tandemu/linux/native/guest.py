@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 from tandemu.bits import Layout
 from tandemu.ir import Builder, Value
+from tandemu.linux.native.frames import AlternateStack
 
 
 class GuestAbi(Protocol):
@@ -28,7 +29,7 @@ class GuestAbi(Protocol):
         state: Any,
         frame: Value,
         information: Value,
-        alternate: tuple[Value, Value, Value],
+        alternate: AlternateStack,
         mask: Value,
     ) -> None:
         """Make a struct rt_sigframe at host address *frame*; *alternate* is sp, flags and size."""
@@ -38,9 +39,7 @@ class GuestAbi(Protocol):
     ) -> None:
         """handler(signal, &siginfo, &ucontext), which returns to *trampoline*."""
 
-    def read_frame(
-        self, b: Builder, state: Any, frame: Value
-    ) -> tuple[Value, tuple[Value, Value, Value]]:
+    def read_frame(self, b: Builder, state: Any, frame: Value) -> tuple[Value, AlternateStack]:
         """Restore the registers from a frame: its mask and alternate stack."""
 
     def open_flags(self, flags: Value) -> Value:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tandemu.net.link import Offload, Port
+from tandemu.net.link import Offload, Port, scatter
 from tandemu.net.packets import BROADCAST, Envelope
 from tandemu.net.policy import Policy
 from tandemu.net.traffic import Timer
@@ -84,13 +84,7 @@ class Hub:
             self.drop()
             return False
         else:
-            place = 0
-            for view in views:
-                part = frame[place : place + len(view)]
-                view[: len(part)] = part
-                place += len(part)
-                if place == size:
-                    break
+            scatter(frame, views)
         self.port.commit(size)
         return True
 
